@@ -1,0 +1,1 @@
+"""From event logs to a published model repository. torch lives only in `learning`."""

@@ -1,0 +1,1 @@
+"""Event logs: mapped, cleaned, and resolved to people."""

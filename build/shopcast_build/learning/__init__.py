@@ -1,0 +1,1 @@
+"""Exposures, the model, its training, judgement and export."""

@@ -1,0 +1,1 @@
+"""A simulated multi-platform market with known truth."""

@@ -1,0 +1,1 @@
+"""The typed async client of shopcast.v1: what backend services import."""

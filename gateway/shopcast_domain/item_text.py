@@ -1,0 +1,55 @@
+"""The text the encoder reads for an item, and the digest under which its vector is kept."""
+
+import hashlib
+import math
+import re
+import unicodedata
+
+MAX_TEXT_CHARS = 400
+"""Longer texts are cut; the encoder reads far fewer tokens than that."""
+
+_BLANKS = re.compile(r"\s+")
+
+
+def clean(text: str | None) -> str:
+    """Normalise (NFKC), drop control characters, fold white space. None gives ''."""
+    if not text:
+        return ""
+    normal = unicodedata.normalize("NFKC", text)
+    printable = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in normal)
+    return _BLANKS.sub(" ", printable).strip()
+
+
+def price_band(price: float | None) -> str:
+    """Words for a price, in bands that double, so that small changes keep the text and its vector.
+
+    >>> price_band(12.5), price_band(0.3), price_band(None)
+    ('price 8 to 16', 'price under 1', '')
+    """
+    if price is None or not math.isfinite(price) or price < 0:
+        return ""
+    if price < 1:
+        return "price under 1"
+    low = 2 ** math.floor(math.log2(price))
+    return f"price {low} to {low * 2}"
+
+
+def item_text(
+    title: str | None, brand: str | None, category: str | None, price: float | None
+) -> str:
+    """One line for the encoder: what is known of title, brand, category and price band.
+
+    '' when there is neither title, brand nor category: a price alone is no text.
+
+    >>> item_text("Trail shoe", "Nordwind", "shoes > trainers", 89.0)
+    'Trail shoe | Nordwind | shoes > trainers | price 64 to 128'
+    """
+    words = [clean(title), clean(brand), clean(category)]
+    if not any(words):
+        return ""
+    return " | ".join(part for part in (*words, price_band(price)) if part)[:MAX_TEXT_CHARS]
+
+
+def text_digest(text: str) -> bytes:
+    """16 bytes that stand for a text (BLAKE2b-128)."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

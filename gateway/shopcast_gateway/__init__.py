@@ -1,0 +1,1 @@
+"""The server: transport, core, directory and backend. Runs without torch."""

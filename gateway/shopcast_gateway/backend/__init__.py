@@ -1,0 +1,1 @@
+"""What scores tensors: Triton, reached only through KServe v2 gRPC."""

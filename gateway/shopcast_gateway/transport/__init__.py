@@ -1,0 +1,1 @@
+"""gRPC in, gRPC out: the only package that imports grpc and the protos."""

@@ -1,0 +1,1 @@
+"""The bundled Triton: its own environment, and the process."""
