@@ -1,14 +1,20 @@
 """What can go wrong, by cause. Knows no transport: `transport/status.py` maps causes to gRPC codes.
 
 GatewayError
-├── BadRequest            the caller sent what no server could answer; carries the field path
-├── Overloaded            we are full
+├── BadRequest            the caller sent what no server could answer; carries the field paths
+├── Overloaded            we are full; carries when to try again
 ├── Unavailable           a backend or a store is away, or we drain
 ├── DeadlineExpired       too late
 └── ContractMismatch      our tensors did not fit the model: our mistake
 
 StartupError              the gateway cannot start; the message says what to do
+
+The text of a GatewayError goes to the log; of a BadRequest it goes to the caller too. Neither may
+hold a user id or what the caller sent.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class GatewayError(Exception):
@@ -17,21 +23,36 @@ class GatewayError(Exception):
     reason: str = "INTERNAL"
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What is wrong with one field of a request.
+
+    field: path such as `items[3].price`. problem: what the field must be, without its value.
+    """
+
+    field: str
+    problem: str
+
+
 class BadRequest(GatewayError):
-    """The request is wrong at `field` (a path such as `items[3].price`)."""
+    """The request is wrong at `field`, and at the fields of `others`."""
 
     reason = "BAD_REQUEST"
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
+    def __init__(self, field: str, problem: str, others: Sequence[Violation] = ()) -> None:
+        more = f" (and {len(others)} more)" if others else ""
+        super().__init__(f"{field}: {problem}{more}")
+        self.violations = (Violation(field, problem), *others)
 
 
 class Overloaded(GatewayError):
     """We are full; try again after a pause."""
 
     reason = "OVERLOADED"
+
+    def __init__(self, message: str = "", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(GatewayError):

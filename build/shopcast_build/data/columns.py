@@ -1,0 +1,69 @@
+"""Columns of a file as text, whatever their type, and what a mapping makes of them."""
+
+import polars as pl
+
+from shopcast_build.data.mapping import Condition, FieldSource
+from shopcast_build.data.reading import Source
+
+NOTHING = pl.lit(None, pl.String)
+
+
+def text(source: Source, name: str) -> pl.Expr:
+    """A column as text: no blanks around it, '' and NaN are null, whole floats lose their .0."""
+    column, dtype = pl.col(name), source.schema[name]
+    if not dtype.is_float():
+        return _stripped(column)
+    whole = column.cast(pl.Int64, strict=False)
+    shown = pl.when(column == whole).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
+    return pl.when(column.is_not_nan()).then(shown)
+
+
+def id_text(source: Source, name: str) -> pl.Expr:
+    """A column as ids: text where 13085.0, as tables with gaps write whole numbers, is 13085."""
+    return text(source, name).str.replace(r"^(-?\d+)\.0$", "${1}")
+
+
+def field_text(source: Source, field: FieldSource | None) -> pl.Expr:
+    """A field as text; null where no source is given."""
+    return _field(field) if field is None or field.column is None else text(source, field.column)
+
+
+def field_id(source: Source, field: FieldSource | None) -> pl.Expr:
+    """A field as ids."""
+    return _field(field) if field is None or field.column is None else id_text(source, field.column)
+
+
+def field_label(source: Source, field: FieldSource | None) -> pl.Expr:
+    """A field as text for reading: blanks and control characters folded into single spaces."""
+    folded = field_text(source, field).str.replace_all(r"[\s\p{C}]+", " ").str.strip_chars()
+    return pl.when(folded != "").then(folded)
+
+
+def field_number(source: Source, field: FieldSource | None) -> pl.Expr:
+    """A field as the text of a number, NaN included, so that what is no number can be shown."""
+    if field is None or field.column is None:
+        return _field(field)
+    return _stripped(pl.col(field.column))
+
+
+def condition_holds(source: Source, rule: Condition) -> pl.Expr:
+    """Whether a rule's condition holds: boolean, null counts as false."""
+    found = text(source, rule.column)
+    if rule.is_null:
+        return found.is_null()
+    if rule.starts_with is not None:
+        return found.str.starts_with(rule.starts_with)
+    if rule.matches is not None:
+        return found.str.contains(rule.matches)
+    if rule.at_most is not None:
+        return found.cast(pl.Float64, strict=False) <= rule.at_most
+    return found == rule.equals
+
+
+def _field(field: FieldSource | None) -> pl.Expr:
+    return NOTHING if field is None else pl.lit(str(field.constant))
+
+
+def _stripped(column: pl.Expr) -> pl.Expr:
+    stripped = column.cast(pl.String, strict=False).str.strip_chars()
+    return pl.when(stripped != "").then(stripped)

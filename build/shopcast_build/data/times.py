@@ -1,0 +1,80 @@
+"""Times of a log as UTC timestamps."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import polars as pl
+
+from shopcast_build.data.mapping import TimeSource
+
+_DAY = timedelta(days=1)
+_EPOCH_UNITS_US = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
+_ISO = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?$"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeExpressions:
+    """time: Datetime (us, UTC), null where unreadable. skipped: no clock showed it."""
+
+    time: pl.Expr
+    skipped: pl.Expr
+
+
+def time_expressions(source: TimeSource, dtype: pl.DataType) -> TimeExpressions:
+    """How to read the time column of the given type.
+
+    A local time that occurs twice, when clocks go back, is the first of the two. One that clocks
+    skipped is read with the offset from before the change, as Python's datetime does (PEP 495).
+    """
+    column = pl.col(source.column)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return _in_utc(column.dt.cast_time_unit("us").dt.convert_time_zone("UTC"))
+    if isinstance(dtype, (pl.Datetime, pl.Date)):
+        return _localised(column.cast(pl.Datetime("us")), source.zone)
+    text = column.cast(pl.String, strict=False).str.strip_chars()
+    if source.format in _EPOCH_UNITS_US:
+        micros = text.cast(pl.Float64, strict=False) * _EPOCH_UNITS_US[source.format]
+        return _in_utc(micros.round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC")))
+    if source.format == "iso":
+        return _iso(text, source.zone)
+    parsed = text.str.to_datetime(source.format, time_unit="us", strict=False)
+    if "%z" in source.format or "%#z" in source.format or "%+" in source.format:
+        return _in_utc(parsed)
+    return _localised(parsed, source.zone)
+
+
+def _in_utc(time: pl.Expr) -> TimeExpressions:
+    return TimeExpressions(time, pl.lit(False))
+
+
+def _iso(text: pl.Expr, zone: str) -> TimeExpressions:
+    part = text.str.extract_groups(_ISO).struct
+    clock = part.field("2").fill_null("00:00") + part.field("3").fill_null(":00")
+    naive = (part.field("1") + "T" + clock).str.to_datetime(
+        "%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False
+    )
+    offset = part.field("4").str.to_uppercase().str.replace("Z", "+00", literal=True)
+    digits = offset.str.replace(":", "", literal=True).str.slice(1)
+    minutes = (
+        digits.str.slice(0, 2).cast(pl.Int64) * 60
+        + digits.str.slice(2).str.pad_end(2, "0").cast(pl.Int64)
+    ) * pl.when(offset.str.starts_with("-")).then(-1).otherwise(1)
+    with_offset = (naive - pl.duration(minutes=minutes)).dt.replace_time_zone("UTC")
+    local = _localised(naive, zone)
+    return TimeExpressions(
+        pl.when(offset.is_null()).then(local.time).otherwise(with_offset),
+        offset.is_null() & local.skipped,
+    )
+
+
+def _localised(naive: pl.Expr, zone: str) -> TimeExpressions:
+    def utc(local: pl.Expr) -> pl.Expr:
+        there = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+        return there.dt.convert_time_zone("UTC")
+
+    time = utc(naive)
+    return TimeExpressions(
+        # No clock skips more than a day: the day before has the offset from before the change.
+        pl.coalesce(time, utc(naive - _DAY) + _DAY),
+        naive.is_not_null() & time.is_null(),
+    )

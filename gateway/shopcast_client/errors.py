@@ -1,0 +1,152 @@
+"""What a call can meet.
+
+ShopcastError
+├── InvalidRequest      the request is wrong: mend the fields it names
+├── NotAuthorised       the server does not know you, or does not let you
+├── Overloaded          the server is full: try again after `retry_after_s`
+├── DeadlineExceeded    no answer within the client's timeout
+├── Unavailable         the server is away, starting or draining, also after retries
+└── ServerError         anything else: the server's mistake, or it is no Shopcast server
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+M = TypeVar("M", bound=Any)
+
+
+class ShopcastError(Exception):
+    """Base of what a call can meet; its text is one sentence.
+
+    reason: stable word for the cause, such as "OVERLOADED"; the gRPC code's name where the server
+    gave none. request_id: under which the server's log knows the call.
+    """
+
+    def __init__(self, message: str, *, reason: str, request_id: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.request_id = request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What is wrong with one field of a request, such as `items[3].price`."""
+
+    field: str
+    problem: str
+
+
+class InvalidRequest(ShopcastError):
+    """The request is wrong; `violations` says where."""
+
+    def __init__(
+        self, message: str, *, reason: str, request_id: str, violations: tuple[Violation, ...] = ()
+    ) -> None:
+        super().__init__(message, reason=reason, request_id=request_id)
+        self.violations = violations
+
+
+class NotAuthorised(ShopcastError):
+    """The server does not know the caller, or does not let them."""
+
+
+class Overloaded(ShopcastError):
+    """The server is full. retry_after_s: when to try again; None where the server did not say."""
+
+    def __init__(
+        self, message: str, *, reason: str, request_id: str, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, reason=reason, request_id=request_id)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ShopcastError):
+    """No answer within the client's timeout."""
+
+
+class Unavailable(ShopcastError):
+    """The server is away, starting or draining; calls have been retried."""
+
+
+class ServerError(ShopcastError):
+    """The server's own mistake, or what answers at the target is no Shopcast server."""
+
+
+def error_from(
+    failure: grpc.aio.AioRpcError, *, target: str, request_id: str, timeout_s: float
+) -> ShopcastError:
+    """The ShopcastError for a failed call.
+
+    request_id: the one sent; the server's own wins where it names one.
+    """
+    code = failure.code()
+    said = failure.details() or code.name
+    status = _status(failure)
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    request = _detail(status, error_details_pb2.RequestInfo())
+    reason, request_id = info.reason or code.name, request.request_id or request_id
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            bad = _detail(status, error_details_pb2.BadRequest())
+            return InvalidRequest(
+                f"Shopcast refused the request: {said}",
+                reason=reason,
+                request_id=request_id,
+                violations=tuple(
+                    Violation(one.field, one.description) for one in bad.field_violations
+                ),
+            )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            retry = _detail(status, error_details_pb2.RetryInfo())
+            pause = retry.retry_delay
+            return Overloaded(
+                f"Shopcast at {target} is full: {said}",
+                reason=reason,
+                request_id=request_id,
+                retry_after_s=(
+                    pause.seconds + pause.nanos / 1e9 if retry.HasField("retry_delay") else None
+                ),
+            )
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            kind: type[ShopcastError] = NotAuthorised
+            message = f"Shopcast at {target} did not admit the call: {said}"
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            kind = DeadlineExceeded
+            message = f"Shopcast at {target} did not answer within {timeout_s:g} s."
+        # A server that stops cancels what its grace period did not finish.
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            kind = Unavailable
+            message = (
+                f"Shopcast at {target} is not ready: {said}"
+                if info.reason
+                else f"No connection to Shopcast at {target}: check the address and that it runs."
+            )
+        case _:
+            kind = ServerError
+            message = f"Shopcast at {target} failed, request id {request_id}: {said}"
+    return kind(message, reason=reason, request_id=request_id)
+
+
+def _status(failure: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """The google.rpc.Status sent along; an empty one where there is none or it is garbled."""
+    for key, value in failure.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            with suppress(DecodeError):
+                return status_pb2.Status.FromString(value)
+    return status_pb2.Status()
+
+
+def _detail(status: status_pb2.Status, found: M) -> M:
+    """Fill `found` with the detail of its type; it stays empty where there is none."""
+    for packed in status.details:
+        with suppress(DecodeError):
+            if packed.Unpack(found):
+                break
+    return found

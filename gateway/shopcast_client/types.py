@@ -1,0 +1,173 @@
+"""What goes into a call and what comes out. Limits are stated in protos/shopcast/v1."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class EventKind(StrEnum):
+    """What a shopper did with an item."""
+
+    VIEW = "view"
+    CART = "cart"
+    BUY = "buy"
+    RETURN = "return"
+
+
+class Outcome(StrEnum):
+    """What becomes of a shopper meeting an item: not bought, bought and kept, or sent back."""
+
+    VIEW = "view"
+    BUY = "buy"
+    RETURN = "return"
+
+
+class LinkKind(StrEnum):
+    """How it is known that two accounts belong to one person."""
+
+    LOGIN = "login"
+    HASHED_EMAIL = "hashed_email"
+    HASHED_PHONE = "hashed_phone"
+    DEVICE = "device"
+    PROBABILISTIC = "probabilistic"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One customer account on one platform. The user id is personal and never part of the repr."""
+
+    platform: str
+    user_id: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item as one platform sells it. What is None the server fills from what it knows.
+
+    price: one piece, in major units of the platform's currency (euros, not cents).
+    """
+
+    item_id: str
+    title: str | None = None
+    brand: str | None = None
+    category: str | None = None
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing a shopper did with an item.
+
+    event_id: unique within the platform; sending it twice records it once.
+    time: with a time zone. quantity: pieces, 1 to 1,000,000.
+    Raises ValueError for a time without a time zone.
+    """
+
+    event_id: str
+    account: Account
+    kind: EventKind
+    time: datetime
+    item: Item
+    quantity: int = 1
+
+    def __post_init__(self) -> None:
+        if self.time.utcoffset() is None:
+            raise ValueError("Event.time needs a time zone, such as datetime.now(UTC) gives")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What will become of one shopper meeting one item. The three probabilities sum to 1.
+
+    item_known: the server had seen the item in an event.
+    text_known: a title, brand or category was at hand; without one the prediction rests on counts.
+    """
+
+    item_id: str
+    view_probability: float
+    buy_probability: float
+    return_probability: float
+    item_known: bool
+    text_known: bool
+
+    @property
+    def purchase_probability(self) -> float:
+        """Probability that the item is bought, whether kept or returned: 0 to 1."""
+        return self.buy_probability + self.return_probability
+
+    @property
+    def return_risk(self) -> float:
+        """Probability that the item is returned once bought: 0 to 1; 0 where nothing is bought."""
+        purchase = self.purchase_probability
+        return self.return_probability / purchase if purchase else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformEvidence:
+    """The events of one platform an answer rests on."""
+
+    platform: str
+    events_used: int
+    newest_event_age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an answer rests on.
+
+    prediction_id: unique; also in the server's log.
+    trained_outcomes: outcomes the model learned from; the others always get probability 0.
+    person_known: False for a shopper without recorded event or link.
+    newest_event_age: None when no event was used.
+    texts_encoded: item texts the server had to read for this answer; 0 in steady state.
+    """
+
+    prediction_id: str
+    model_version: str
+    encoder_version: str
+    trained_outcomes: tuple[Outcome, ...]
+    person_known: bool
+    platforms: tuple[PlatformEvidence, ...]
+    events_used: int
+    newest_event_age: timedelta | None
+    texts_encoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class PredictResult:
+    """One prediction per item, in the order asked, and what they rest on."""
+
+    predictions: tuple[Prediction, ...]
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResult:
+    """What became of the events sent: recorded are new, duplicates had been recorded before."""
+
+    recorded: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkResult:
+    """The person both accounts now belong to. merged: whether two persons became one."""
+
+    person_id: str
+    merged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedAccount:
+    """An account of a person. pseudonym: keyed hash of its user id, 32 hexadecimal digits."""
+
+    platform: str
+    pseudonym: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The person behind an account, and all their accounts, the one asked for included."""
+
+    person_id: str
+    accounts: tuple[LinkedAccount, ...]

@@ -1,0 +1,79 @@
+"""The seam between the transport and what answers a prediction."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shopcast_domain.events import Account, Item, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class PredictQuery:
+    """One shopper, on the platform where the items would be met, and 1 to 1,000 distinct items."""
+
+    account: Account
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPrediction:
+    """What will become of one exposure.
+
+    probabilities: indexed by Outcome, each 0 to 1, sum 1 within 1e-6.
+    item_known: an event of the directory names the item.
+    text_known: the request or the directory has a title, brand or category.
+    """
+
+    item_id: str
+    probabilities: tuple[float, float, float]
+    item_known: bool
+    text_known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformUse:
+    """The events of one platform an answer rests on. newest_event_age_s: seconds, 0 or more."""
+
+    platform: str
+    events_used: int
+    newest_event_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an answer rests on.
+
+    prediction_id: 32 hexadecimal digits, unique.
+    trained_outcomes: outcomes the model was trained on; the others get probability 0.
+    newest_event_age_s: seconds, 0 or more; None when no event was used.
+    texts_encoded: texts the encoder had to read for this answer.
+    """
+
+    prediction_id: str
+    model_version: str
+    encoder_version: str
+    trained_outcomes: tuple[Outcome, ...]
+    person_known: bool
+    platforms: tuple[PlatformUse, ...]
+    events_used: int
+    newest_event_age_s: float | None
+    texts_encoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One prediction per item of the query, in its order."""
+
+    predictions: tuple[ItemPrediction, ...]
+    evidence: Evidence
+
+
+class Predictor(Protocol):
+    """Answers predictions. May be called concurrently."""
+
+    async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
+        """Score the items of one query.
+
+        timeout_s: what is left of the caller's deadline.
+        Raises Overloaded, Unavailable, DeadlineExpired, ContractMismatch.
+        """
+        ...

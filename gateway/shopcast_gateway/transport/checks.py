@@ -1,0 +1,137 @@
+"""The limits of shopcast.v1, field by field, as the comments of the protos state them.
+
+A problem's text says what a field must be and never what the caller sent.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from shopcast.v1 import event_service_pb2, types_pb2
+from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.errors import BadRequest, Violation
+
+MAX_EVENTS = 1_000
+"""Events of one request."""
+MAX_VIOLATIONS = 20
+"""Problems reported of one request: enough to mend it, and within gRPC's limit on metadata."""
+MAX_PRICE = 1e9
+MAX_QUANTITY = 1_000_000
+CLOCK_SKEW_S = 300
+EARLIEST_S = 946_684_800  # 2000-01-01T00:00:00Z
+
+EVENT_KINDS: Mapping[int, EventKind] = {
+    types_pb2.EVENT_KIND_VIEW: EventKind.VIEW,
+    types_pb2.EVENT_KIND_CART: EventKind.CART,
+    types_pb2.EVENT_KIND_BUY: EventKind.BUY,
+    types_pb2.EVENT_KIND_RETURN: EventKind.RETURN,
+}
+
+_PLATFORM = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_REQUIRED = "is required"
+
+T = TypeVar("T")
+
+
+class Checks:
+    """Converts field by field and gathers what is wrong, so that a caller can mend it all at once.
+
+    Once anything has failed, what the methods return is meaningless and `finish` raises.
+    """
+
+    def __init__(self) -> None:
+        self._violations: list[Violation] = []
+
+    def fail(self, field: str, problem: str) -> None:
+        """Note a problem; those beyond MAX_VIOLATIONS are dropped."""
+        if len(self._violations) < MAX_VIOLATIONS:
+            self._violations.append(Violation(field, problem))
+
+    def finish(self) -> None:
+        """Raise one BadRequest with everything noted, if anything was."""
+        if self._violations:
+            first, *others = self._violations
+            raise BadRequest(first.field, first.problem, others)
+
+    def batch(self, messages: Sequence[T], path: str, *, most: int) -> Sequence[T]:
+        """The messages, or none of them when there are too few or too many."""
+        if 1 <= len(messages) <= most:
+            return messages
+        self.fail(path, f"must hold 1 to {most:,}, not {len(messages):,}")
+        return ()
+
+    def account(self, message: types_pb2.Account, path: str, *, given: bool) -> Account:
+        """given: whether the field was set at all."""
+        if not given:
+            self.fail(path, _REQUIRED)
+        else:
+            if not _PLATFORM.fullmatch(message.platform):
+                self.fail(
+                    f"{path}.platform",
+                    "must be 1 to 64 characters of a-z, 0-9, '_', '-', '.', "
+                    "starting with a letter or digit",
+                )
+            self._id(message.platform_user_id, f"{path}.platform_user_id", 256)
+        return Account(message.platform, message.platform_user_id)
+
+    def item(self, message: types_pb2.Item, path: str) -> Item:
+        """An item that was given."""
+        title = message.title if message.HasField("title") else None
+        brand = message.brand if message.HasField("brand") else None
+        category = message.category if message.HasField("category") else None
+        price = message.price if message.HasField("price") else None
+        self._id(message.item_id, f"{path}.item_id", 256)
+        if title is not None and (not title.strip() or len(title) > 1_000):
+            self.fail(f"{path}.title", "must be 1 to 1,000 characters, not all blank, when set")
+        if brand is not None and len(brand) > 200:
+            self.fail(f"{path}.brand", "must be at most 200 characters")
+        if category is not None and len(category) > 300:
+            self.fail(f"{path}.category", "must be at most 300 characters")
+        if price is not None and not 0 <= price <= MAX_PRICE:  # NaN fails too
+            self.fail(f"{path}.price", "must be a number from 0 to 1,000,000,000")
+        return Item(message.item_id, title, brand, category, price)
+
+    def event(self, message: event_service_pb2.Event, path: str, now_s: float) -> Event:
+        """now_s: the server's clock, seconds since the epoch."""
+        self._id(message.event_id, f"{path}.event_id", 128)
+        account = self.account(
+            message.account, f"{path}.account", given=message.HasField("account")
+        )
+        kind = self.kind(EVENT_KINDS, message.kind, f"{path}.kind")
+        if message.HasField("time"):
+            time_s = self._time(message.time, f"{path}.time", now_s)
+        else:
+            time_s = 0.0
+            self.fail(f"{path}.time", _REQUIRED)
+        if message.HasField("item"):
+            item = self.item(message.item, f"{path}.item")
+        else:
+            item = Item("")
+            self.fail(f"{path}.item", _REQUIRED)
+        quantity = message.quantity if message.HasField("quantity") else 1
+        if not 1 <= quantity <= MAX_QUANTITY:
+            self.fail(f"{path}.quantity", "must be 1 to 1,000,000")
+        return Event(message.event_id, account, kind, time_s, item, quantity)
+
+    def kind(self, kinds: Mapping[int, T], value: int, path: str) -> T:
+        """What an open enum's number stands for."""
+        if value not in kinds:
+            self.fail(path, "is not a kind this server knows" if value else _REQUIRED)
+            return next(iter(kinds.values()))
+        return kinds[value]
+
+    def _id(self, text: str, path: str, longest: int) -> None:
+        if not 1 <= len(text) <= longest:
+            self.fail(path, f"must be 1 to {longest} characters")
+
+    def _time(self, time: Timestamp, path: str, now_s: float) -> float:
+        time_s = time.seconds + time.nanos / 1e9
+        if not 0 <= time.nanos < 1_000_000_000:
+            self.fail(path, "must have nanos from 0 to 999,999,999")
+        elif time.seconds < EARLIEST_S:
+            self.fail(path, "must be 2000-01-01 or later")
+        elif time_s > now_s + CLOCK_SKEW_S:
+            self.fail(path, "must be at most 5 minutes ahead of the server's clock")
+        return time_s

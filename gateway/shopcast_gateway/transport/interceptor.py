@@ -1,0 +1,152 @@
+"""What every call goes through: request id, deadline, errors to statuses, one log line."""
+
+import asyncio
+import json
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError
+from shopcast_gateway.transport.status import status_of
+
+REQUEST_ID_KEY = "x-request-id"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_access = logging.getLogger("shopcast_gateway.access")
+_log = logging.getLogger("shopcast_gateway.transport")
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a call may take. default_s: when the caller set no deadline. max_s: at most."""
+
+    default_s: float = 5.0
+    max_s: float = 60.0
+
+    def left_s(self, context: Context) -> float:
+        """Seconds left for a call, 0 or more."""
+        # Typed as float; without a deadline grpc gives None.
+        left: float | None = context.time_remaining()
+        return min(self.default_s if left is None else left, self.max_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """One of our methods: how its bytes are read and what answers it."""
+
+    name: str
+    parse: Callable[[bytes], Any]
+    answer: Callable[[Any, Context], Awaitable[Any]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the unary calls of shopcast.v1; health and reflection pass untouched."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The handler, wrapped where it is one of ours."""
+        handler: Any = await continuation(handler_call_details)
+        name = handler_call_details.method
+        if handler is None or not name.startswith("/shopcast."):
+            return handler
+        method = _Method(name, handler.request_deserializer, handler.unary_unary)
+
+        async def call(data: bytes, context: Context) -> Any:
+            return await self._call(method, data, context)
+
+        # Without a deserialiser the bytes arrive here, so that what is no message of ours becomes
+        # a BadRequest too.
+        return grpc.unary_unary_rpc_method_handler(
+            call, request_deserializer=None, response_serializer=handler.response_serializer
+        )
+
+    async def _call(self, method: _Method, data: bytes, context: Context) -> Any:
+        started = time.perf_counter()
+        request_id = _request_id(context)
+        code, error = grpc.StatusCode.OK, None
+        try:
+            return await self._answer(method, data, context, request_id)
+        except GatewayError as caught:
+            error = caught
+            status = rpc_status.to_status(status_of(error, request_id))
+            code = status.code
+            try:
+                await context.abort_with_status(status)
+            except grpc.aio.InternalError:
+                # The caller has gone meanwhile. grpc would log this with all that led to it.
+                raise asyncio.CancelledError from None
+        except asyncio.CancelledError:
+            # grpc cancels the handler when the caller hangs up or the caller's deadline passes.
+            late = context.time_remaining() == 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            _access.info(
+                "method=%s code=%s duration_ms=%.1f request_id=%s%s",
+                method.name,
+                code.name,
+                (time.perf_counter() - started) * 1000,
+                request_id,
+                f" error={json.dumps(str(error))}" if error and str(error) else "",
+            )
+
+    async def _answer(self, method: _Method, data: bytes, context: Context, request_id: str) -> Any:
+        """The response. Raises GatewayError, whatever went wrong, unless the call has ended."""
+        try:
+            async with asyncio.timeout(self._deadlines.left_s(context)):
+                return await method.answer(_parse(method, data), context)
+        except (grpc.aio.AbortError, GatewayError):
+            raise
+        except TimeoutError:
+            raise DeadlineExpired from None
+        except Exception as unforeseen:
+            _log_unforeseen(unforeseen, method.name, request_id)
+            raise GatewayError from None
+
+
+def _request_id(context: Context) -> str:
+    """The caller's request id where it is a decent one, else one of ours."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return uuid.uuid4().hex
+
+
+def _parse(method: _Method, data: bytes) -> Any:
+    try:
+        return method.parse(data)
+    except DecodeError:
+        raise BadRequest("request", "must be a message of shopcast.v1") from None
+
+
+def _log_unforeseen(error: BaseException | None, method: str, request_id: str) -> None:
+    """Types and frames only: the text of an exception may hold what the caller sent."""
+    chain: list[str] = []
+    while error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        chain.append(f"{type(error).__qualname__} at\n{frames}")
+        error = error.__cause__ or error.__context__
+    _log.error(
+        "unforeseen error method=%s request_id=%s: %s",
+        method,
+        request_id,
+        "from ".join(chain),
+    )

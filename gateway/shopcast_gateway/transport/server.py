@@ -1,0 +1,114 @@
+"""The gRPC server: the three services, health and reflection on one port."""
+
+import errno
+import socket
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shopcast.v1 import (
+    event_service_pb2,
+    event_service_pb2_grpc,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
+    prediction_service_pb2,
+    prediction_service_pb2_grpc,
+)
+from shopcast_gateway.core.protocol import Predictor
+from shopcast_gateway.directory.protocol import Directory
+from shopcast_gateway.errors import StartupError
+from shopcast_gateway.transport.health import HealthService
+from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
+from shopcast_gateway.transport.services import EventService, IdentityService, PredictionService
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+SERVICES: tuple[str, ...] = tuple(
+    service.full_name
+    for module in (prediction_service_pb2, event_service_pb2, identity_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+"""Full names of our services, as health and reflection know them."""
+
+_OPTIONS = (
+    # With SO_REUSEPORT two servers would share a taken port without a word.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+)
+
+
+class GatewayServer:
+    """A bound server. Answers from `start` to `stop`; `port` is where."""
+
+    def __init__(self, server: grpc.aio.Server, health: HealthService, port: int) -> None:
+        self._server = server
+        self._health = health
+        self.port = port
+
+    async def start(self) -> None:
+        """Answer calls; health says NOT_SERVING until `set_serving(True)`."""
+        await self._server.start()
+
+    def set_serving(self, serving: bool) -> None:
+        """What health says from now on, of each service and of the whole."""
+        self._health.set_serving(serving)
+
+    async def stop(self, grace_s: float) -> None:
+        """Drain: health turns NOT_SERVING, no new call is taken, running ones get `grace_s`."""
+        self._health.drain()
+        await self._server.stop(grace_s)
+
+    async def wait(self) -> None:
+        """Return when the server has stopped."""
+        await self._server.wait_for_termination()
+
+
+def build_server(
+    predictor: Predictor,
+    directory: Directory,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 50051,
+    deadlines: Deadlines | None = None,
+) -> GatewayServer:
+    """A server bound to host:port, not yet started. Call it where an event loop runs.
+
+    port: 0 takes a free one. deadlines: for calls that set none, and the cap on those that do.
+    Raises StartupError when the address cannot be had.
+    """
+    deadlines = deadlines or Deadlines()
+    server = grpc.aio.server(interceptors=(CallInterceptor(deadlines),), options=_OPTIONS)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionService(predictor, deadlines), server
+    )
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(EventService(directory), server)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(
+        IdentityService(directory), server
+    )
+    health = HealthService(SERVICES)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    try:
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError:
+        raise StartupError(_why_not(host, port)) from None
+    return GatewayServer(server, health, bound)
+
+
+def _why_not(host: str, port: int) -> str:
+    """grpc does not tell why it could not bind; the operating system does."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except PermissionError:
+        return f"port {port} on {host} is reserved: choose one above 1023 with --port"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"{host} is not an address of this machine: choose another with --host"
+    return (
+        f"port {port} on {host} is already in use: "
+        "choose another with --port or stop what listens there"
+    )

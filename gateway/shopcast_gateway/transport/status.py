@@ -1,0 +1,68 @@
+"""From a cause to a gRPC status: one table, and the google.rpc details every error carries."""
+
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from shopcast_gateway import errors
+
+DOMAIN = "shopcast"
+"""google.rpc.ErrorInfo.domain of every error."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRow:
+    """How a cause is told. sentence: what the caller reads; None takes the cause's own text."""
+
+    code: grpc.StatusCode
+    sentence: str | None
+
+
+INTERNAL = StatusRow(
+    grpc.StatusCode.INTERNAL,
+    "The server met an error of its own; report the request id to those who run it.",
+)
+TABLE: dict[type[errors.GatewayError], StatusRow] = {
+    errors.GatewayError: INTERNAL,
+    errors.BadRequest: StatusRow(grpc.StatusCode.INVALID_ARGUMENT, None),
+    errors.Overloaded: StatusRow(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "The server is full; try again after a pause."
+    ),
+    errors.Unavailable: StatusRow(
+        grpc.StatusCode.UNAVAILABLE,
+        "The server cannot answer now; try again, elsewhere if possible.",
+    ),
+    errors.DeadlineExpired: StatusRow(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "The deadline passed before the answer was there; try again or allow more time.",
+    ),
+    errors.ContractMismatch: INTERNAL,
+}
+
+
+def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
+    """The google.rpc.Status of an error.
+
+    Details: ErrorInfo and RequestInfo always, BadRequest for bad input, RetryInfo when we are full.
+    """
+    row = TABLE[type(error)]
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    ]
+    if isinstance(error, errors.BadRequest):
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.problem)
+            for one in error.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if isinstance(error, errors.Overloaded):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(round(error.retry_after_s * 1000))
+        details.append(retry)
+    status = status_pb2.Status(code=row.code.value[0], message=row.sentence or str(error))
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status

@@ -1,0 +1,140 @@
+import json
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from shopcast_build.data.errors import DataError
+from shopcast_build.data.people import People, read_links, resolve_people
+
+EVENTS = pl.DataFrame(
+    [("b", "1"), ("a", "2"), ("a", "1"), ("b", "1"), ("a", "3"), ("b", "2")],
+    schema=["platform", "user"],
+    orient="row",
+)
+COLUMNS = ["platform", "platform_user_id", "identifier_kind", "identifier_hash"]
+
+
+def resolve(*links: tuple[str | None, ...], guard: int = 10) -> People:
+    table = pl.DataFrame(list(links), schema=dict.fromkeys(COLUMNS, pl.String), orient="row")
+    return resolve_people(EVENTS, table, max_accounts_per_identifier=guard)
+
+
+def test_without_links_every_account_is_a_person() -> None:
+    people = resolve_people(EVENTS, None)
+    assert people.person.tolist() == [3, 1, 0, 3, 2, 4]
+    assert people.person.dtype == "int64"
+    assert people.count == 5
+    assert people.report.accounts_per_person == {1: 5}
+    assert people.pairs.is_empty()
+
+
+def test_shared_identifiers_join_accounts_through_others() -> None:
+    people = resolve(
+        ("a", "1", "hashed_email", "h1"),
+        ("b", "1", "hashed_email", "h1"),
+        ("b", "1", "device", "d1"),
+        ("a", "3", "device", "d1"),
+        ("a", "2", "login", "alone"),
+    )
+    assert people.person.tolist() == [0, 1, 0, 0, 0, 2]
+    assert people.report.accounts_per_person == {1: 2, 3: 1}
+    assert (people.report.links, people.report.links_used) == (5, 4)
+    assert people.pairs.rows() == [
+        ("a", "1", "b", "1", "hashed_email"),
+        ("a", "3", "b", "1", "device"),
+    ]
+
+
+def test_one_hash_of_two_kinds_is_two_identifiers() -> None:
+    people = resolve(("a", "1", "hashed_email", "h"), ("b", "1", "hashed_phone", "h"))
+    assert people.count == 5
+
+
+def test_an_account_without_events_still_joins_others() -> None:
+    people = resolve(
+        ("a", "1", "login", "x"),
+        ("c", "9", "login", "x"),
+        ("c", "9", "device", "y"),
+        ("b", "2", "device", "y"),
+    )
+    assert people.person.tolist() == [3, 1, 0, 3, 2, 0]
+    assert people.report.links_without_events == 2
+    assert people.report.accounts == 5
+    assert len(people.pairs) == 2
+
+
+def test_identifiers_of_many_accounts_are_ignored() -> None:
+    links = [(p, u, "device", "kiosk") for p, u in (("a", "1"), ("a", "2"), ("b", "1"))]
+    assert resolve(*links, guard=3).count == 3
+    people = resolve(*links, guard=2)
+    assert people.count == 5
+    assert people.report.identifiers_ignored == 1
+    assert people.report.links_used == 0
+    assert people.pairs.is_empty()
+
+
+def test_repeated_and_incomplete_links() -> None:
+    people = resolve(
+        ("a", "1", "login", "x"),
+        ("a", "1", "login", "x"),
+        ("b", "1", "login", "x"),
+        ("b", "2", "login", None),
+    )
+    assert people.report.links == 2
+    assert people.report.links_incomplete == 1
+    assert people.count == 4
+
+
+def test_order_of_links_and_events_plays_no_part() -> None:
+    links = [("a", "1", "login", "x"), ("b", "2", "login", "x"), ("b", "2", "device", "y")]
+    links += [("a", "3", "device", "y"), ("b", "1", "device", "z"), ("a", "2", "device", "z")]
+    first = resolve(*links)
+    for seed in range(5):
+        again = resolve(*random.Random(seed).sample(links, len(links)))
+        assert again.person.tolist() == first.person.tolist()
+        assert_frame_equal(again.pairs, first.pairs)
+    backwards = resolve_people(EVENTS.reverse(), None)
+    assert backwards.person.tolist() == resolve_people(EVENTS, None).person.tolist()[::-1]
+
+
+def test_neither_repr_nor_report_names_accounts() -> None:
+    people = resolve(("a", "1", "login", "topsecret"), ("b", "1", "login", "topsecret"))
+    assert "topsecret" not in repr(people)
+    assert json.loads(json.dumps(people.report.to_json()))["accounts_per_person"] == {
+        "1": 3,
+        "2": 1,
+    }
+
+
+def test_links_are_read_as_events_are(tmp_path: Path) -> None:
+    path = tmp_path / "links.csv"
+    path.write_text(",".join(COLUMNS) + "\n Shop ,13085.0,Device, h \nmall,7,email,g\n")
+    assert read_links(path).rows() == [
+        ("shop", "13085", "device", "h"),
+        ("mall", "7", "hashed_email", "g"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "platform,user\na,1\n",
+            "no column identifier_hash, .*; it has platform, user; links need",
+        ),
+        (",".join(COLUMNS) + "\na,1,shoe_size,h\n", "unknown identifier_kind; use one of login"),
+        (",".join(COLUMNS) + "\na,1,login,ann@example.com\n", "hash identifiers before linking"),
+        ("", "is empty"),
+    ],
+)
+def test_wrong_links_say_what_to_do(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "links.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_links(path)
+    assert "ann" not in str(caught.value)
+    with pytest.raises(DataError, match="There is no file"):
+        read_links(tmp_path / "none.csv")

@@ -1,0 +1,114 @@
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from shopcast_build.data.errors import DataError
+from shopcast_build.data.reading import ROW, collect, scan
+
+
+def rows(*paths: Path) -> list[list[str | None]]:
+    return [collect(s, s.rows)["a"].cast(pl.String).to_list() for s in scan(paths)]
+
+
+def test_every_format_gives_the_same_text(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("a,b\n007,x\n,y\n")
+    (tmp_path / "2.CSV.gz").write_bytes(gzip.compress(b"a,b\n007,x\n,y\n"))
+    (tmp_path / "3.jsonl").write_text('{"a": "007", "b": "x"}\n{"b": "y"}\n')
+    pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_parquet(tmp_path / "4.parquet")
+    assert rows(tmp_path) == [["007", None]] * 4
+
+
+def test_json_numbers_keep_their_digits(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"a": 12345678901234567}\n{"a": "x7"}\n')
+    assert rows(path) == [["12345678901234567", "x7"]]
+
+
+def test_csv_may_start_with_a_byte_order_mark_and_hold_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,b\n1,2\n\n3,4\n\n")
+    (source,) = scan([path])
+    found = collect(source, source.rows)
+    assert found["a"].to_list() == ["1", "3"]
+    assert found[ROW].to_list() == [1, 3]
+
+
+def test_folders_are_read_recursively_in_order_without_hidden_files(tmp_path: Path) -> None:
+    for name in ("b/2.csv", "a/1.csv", "a/.hidden.csv", "_SUCCESS", "notes.md"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"a,b\n{path.name},x\n")
+    assert rows(tmp_path) == [["1.csv"], ["2.csv"]]
+
+
+def test_globs_and_overlapping_paths_read_each_file_once(tmp_path: Path) -> None:
+    for name in ("1.csv", "2.csv", "3.jsonl"):
+        (tmp_path / name).write_text('{"a": "j"}' if name.endswith("l") else f"a,b\n{name},x\n")
+    assert rows(tmp_path / "*.csv", tmp_path / "2.csv") == [["1.csv"], ["2.csv"]]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_name_with_brackets_is_that_file_only(tmp_path: Path, suffix: str) -> None:
+    for name in ("[a]", "a"):
+        path = tmp_path / f"{name}.{suffix}"
+        frame = pl.DataFrame({"a": [name], "b": ["x"]})
+        {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[
+            suffix
+        ](path)
+    assert rows(tmp_path / f"[a].{suffix}") == [["[a]"]]
+
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.csv", b"", "is empty"),
+        ("log.csv.gz", gzip.compress(b""), "is empty"),
+        ("log.jsonl", b"", "is empty"),
+        ("log.png", PNG, "save it as CSV or Parquet"),
+        ("log.xlsx", b"PK\x03\x04", "save it as CSV or Parquet"),
+        ("log.csv", PNG, "not a text file"),
+        ("log.csv", b"PK\x03\x04xl", "not a text file"),
+        ("log.csv", gzip.compress(b"a\n1\n"), "not a text file"),
+        ("log.csv", "a,b\n1,2".encode("utf-16"), "not a text file"),
+        ("log.csv", "a,b\n1,£2\n".encode("latin-1"), "not UTF-8"),
+        ("log.csv", b"a,b\n1,2,3\n", "cannot be read as CSV"),
+        ("log.csv", b'a,b\n1,"2\n3,4\n', "cannot be read as CSV"),
+        ("log.csv.gz", b"a,b\n1,2\n", "not a complete gzip"),
+        ("log.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-12], "not a complete gzip"),
+        ("log.parquet", b"a,b\n1,2\n", "not a Parquet file"),
+        ("log.parquet", b"PAR1 damaged PAR1", "damaged Parquet"),
+        ("log.jsonl", b'{"a": 1}\n{"a": \n', "not one JSON object per line"),
+        ("log.jsonl", b'[1, 2]\n"x"\n', "not one JSON object per line"),
+    ],
+)
+def test_unreadable_files_say_what_to_do(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        rows(path)
+    assert name in str(caught.value)
+    assert str(caught.value).count(". ") == 0
+
+
+def test_missing_paths(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.csv", tmp_path / "*.csv"):
+        with pytest.raises(DataError, match="There is no file"):
+            scan([path])
+    with pytest.raises(DataError, match="holds no event log"):
+        scan([tmp_path])
+
+
+def test_errors_do_not_quote_cells(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text('a,b\nzoe@example.com,"oops\n')
+    with pytest.raises(DataError) as caught:
+        rows(path)
+    assert "zoe" not in str(caught.value)
+    assert caught.value.__suppress_context__
