@@ -205,9 +205,13 @@ HISTORY_NUMBERS: tuple[str, ...] = ("age", "here", "price")
 log(1 + price), 0 when unknown."""
 
 
-def history_numbers(at_s: float, window: Window, platform: int) -> NDArray[np.float32]:
-    """What the model reads of each event beside its vector and kind: float32 (W, 3), finite."""
-    age_h = np.maximum(at_s - window.time_s, 0.0) / 3600.0
-    here = window.platform == platform
-    price = np.nan_to_num(np.log1p(window.price), nan=0.0)
-    return np.column_stack((np.log1p(age_h), here, price)).astype(np.float32)
+def history_numbers(age_s: Floats, here: NDArray[np.bool_], price: Floats) -> NDArray[np.float32]:
+    """What the model reads of each event beside its vector and kind.
+
+    age_s: seconds from the event to the exposure. here: same platform. price: NaN where unknown.
+    All of one shape (...); returns float32 (..., 3), finite.
+    """
+    age = np.log1p(np.maximum(age_s, 0.0) / 3600.0)
+    return np.stack((age, here, np.nan_to_num(np.log1p(price), nan=0.0)), axis=-1).astype(
+        np.float32
+    )

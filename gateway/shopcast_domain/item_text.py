@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import unicodedata
+from functools import lru_cache
 
 MAX_TEXT_CHARS = 400
 """Longer texts are cut; the encoder reads far fewer tokens than that."""
@@ -18,6 +19,16 @@ def clean(text: str | None) -> str:
     normal = unicodedata.normalize("NFKC", text)
     printable = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in normal)
     return _BLANKS.sub(" ", printable).strip()
+
+
+@lru_cache(65_536)
+def match_name(text: str) -> str:
+    """The name under which brands and categories are the same on every platform.
+
+    >>> match_name("Shoes >  Trainers") == match_name("SHOES > trainers")
+    True
+    """
+    return clean(text).casefold()
 
 
 def price_band(price: float | None) -> str:
@@ -39,15 +50,20 @@ def item_text(
 ) -> str:
     """One line for the encoder: what is known of title, brand, category and price band.
 
+    The brand is left out where the title already names it: every token costs time.
     '' when there is neither title, brand nor category: a price alone is no text.
 
     >>> item_text("Trail shoe", "Nordwind", "shoes > trainers", 89.0)
     'Trail shoe | Nordwind | shoes > trainers | price 64 to 128'
     """
-    words = [clean(title), clean(brand), clean(category)]
-    if not any(words):
+    name, maker, group = clean(title), clean(brand), clean(category)
+    if maker.casefold() in name.casefold():
+        maker = ""
+    words = [word for word in (name, maker, group) if word]
+    if not words:
         return ""
-    return " | ".join(part for part in (*words, price_band(price)) if part)[:MAX_TEXT_CHARS]
+    band = price_band(price)
+    return " | ".join([*words, band] if band else words)[:MAX_TEXT_CHARS]
 
 
 def text_digest(text: str) -> bytes:

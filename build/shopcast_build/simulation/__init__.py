@@ -1,1 +1,1 @@
-"""A simulated multi-platform market with known truth."""
+"""A simulated multi-platform market with known truth, written as event logs."""

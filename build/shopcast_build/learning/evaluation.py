@@ -1,0 +1,149 @@
+"""Judgement: metrics of predicted probabilities, calibration, and the rivals a model must beat."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import (
+    average_precision_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+from shopcast_domain.events import Outcome
+from shopcast_domain.features import FEATURES, Floats, Ints
+from shopcast_domain.manifest import NO_CHANCE, Calibration
+
+OUTCOMES = len(Outcome)
+_WEIGHTS = np.geomspace(0.25, 16, 25)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A model's probabilities on validation and test, float64 (M, 3) each."""
+
+    name: str
+    validation: Floats
+    test: Floats
+
+
+def fit_calibration(logits: NDArray[np.float32], outcome: Ints) -> Calibration:
+    """Temperature and a bias per outcome that minimise the log loss on validation.
+
+    (Guo et al., 2017, arXiv:1706.04599, with a bias because priors drift.) logits: (M, 3).
+    """
+    trained = np.isin(np.arange(OUTCOMES), outcome)
+    free = np.flatnonzero(trained)
+
+    def calibration(parameters: Floats) -> Calibration:
+        bias = np.full(OUTCOMES, NO_CHANCE)
+        bias[free] = np.concatenate(([0.0], parameters[1:]))
+        return Calibration(scale=float(np.exp(parameters[0])), bias=tuple(bias.tolist()))
+
+    def loss(parameters: Floats) -> float:
+        chosen = calibration(parameters).apply(logits)[np.arange(len(outcome)), outcome]
+        return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+
+    return calibration(minimize(loss, np.zeros(len(free)), method="Nelder-Mead").x)
+
+
+def fit_decision(probabilities: Floats, outcome: Ints) -> tuple[float, float, float]:
+    """Weights w of the decision argmax(w * p) that maximise macro-F1 on validation.
+
+    Plain argmax never names a rare outcome; the weights are the price a miss is worth.
+    """
+    weights = np.ones(OUTCOMES)
+    for _ in range(2):
+        for label in range(1, OUTCOMES):
+            scores = []
+            for weight in _WEIGHTS:
+                weights[label] = weight
+                scores.append(macro_f1(outcome, (probabilities * weights).argmax(1)))
+            weights[label] = _WEIGHTS[int(np.argmax(scores))]
+    return (float(weights[0]), float(weights[1]), float(weights[2]))
+
+
+def macro_f1(outcome: Ints, decided: Ints) -> float:
+    """The mean of the F1 of the outcomes that occur."""
+    labels = np.unique(outcome)
+    f1 = precision_recall_fscore_support(outcome, decided, labels=labels, zero_division=0)[2]
+    return float(np.mean(f1))
+
+
+def expected_calibration_error(probabilities: Floats, outcome: Ints, bins: int = 15) -> float:
+    """Gap of predicted and observed shares over equal-count bins, the mean over outcomes."""
+    gaps: list[float] = []
+    for label in np.unique(outcome):
+        p, hit = probabilities[:, label], outcome == label
+        gaps += [
+            abs(p[rows].mean() - hit[rows].mean()) * len(rows) / len(p)
+            for rows in np.array_split(np.argsort(p, kind="stable"), bins)
+        ]
+    return float(sum(gaps) / len(np.unique(outcome)))
+
+
+def judge(
+    probabilities: Floats, outcome: Ints, decision_weights: tuple[float, float, float]
+) -> dict[str, float]:
+    """Metrics by name. Per outcome that occurs: precision, recall, f1 (of the weighted decision),
+    auc and pr_auc (one against the rest); overall: macro_f1, accuracy, log_loss, ece."""
+    decided = (probabilities * np.array(decision_weights)).argmax(1)
+    labels = np.unique(outcome)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        outcome, decided, labels=labels, zero_division=0
+    )
+    metrics = {
+        "macro_f1": macro_f1(outcome, decided),
+        "accuracy": float((decided == outcome).mean()),
+        "log_loss": float(log_loss(outcome, probabilities, labels=range(OUTCOMES))),
+        "ece": expected_calibration_error(probabilities, outcome),
+    }
+    for row, label in enumerate(labels):
+        name = Outcome(label).name.lower()
+        hit = outcome == label
+        metrics |= {
+            f"{name}_precision": float(precision[row]),
+            f"{name}_recall": float(recall[row]),
+            f"{name}_f1": float(f1[row]),
+            f"{name}_auc": float(roc_auc_score(hit, probabilities[:, label])),
+            f"{name}_pr_auc": float(average_precision_score(hit, probabilities[:, label])),
+            f"{name}_share": float(hit.mean()),
+        }
+    return metrics
+
+
+def majority(train: Ints, validation: int, test: int) -> Judged:
+    """Always the shares of the training outcomes."""
+    shares = np.bincount(train, minlength=OUTCOMES) / len(train)
+    return Judged("majority class", np.tile(shares, (validation, 1)), np.tile(shares, (test, 1)))
+
+
+HISTORY_FEATURES = np.array([name.startswith(("person_", "pair_")) for name in FEATURES])
+"""Which features speak of the person: those a history-free model goes without."""
+
+
+def gradient_boosting(
+    train: tuple[NDArray[np.float32], Ints],
+    validation: NDArray[np.float32],
+    test: NDArray[np.float32],
+    *,
+    seed: int,
+) -> Judged:
+    """Gradient boosting on the same examples and the same numeric features."""
+    trees = HistGradientBoostingClassifier(
+        max_iter=150,
+        learning_rate=0.08,
+        max_leaf_nodes=31,
+        l2_regularization=1.0,
+        random_state=seed,
+    ).fit(*train)
+
+    def probabilities(features: NDArray[np.float32]) -> Floats:
+        found = np.zeros((len(features), OUTCOMES))
+        found[:, trees.classes_] = trees.predict_proba(features)
+        return found
+
+    return Judged("gradient boosting", probabilities(validation), probabilities(test))

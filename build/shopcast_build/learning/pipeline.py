@@ -1,0 +1,365 @@
+"""`platform build-model`: from event logs to a published release, step by step."""
+
+import copy
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+import torch
+
+from shopcast_build.data.cleaning import CleanLog, clean
+from shopcast_build.data.mapping import Mapping
+from shopcast_build.data.people import People, read_links, resolve_people
+from shopcast_build.data.report import CleaningReport
+from shopcast_build.learning import triton_config
+from shopcast_build.learning.base_model import BaseModel, load_base_model
+from shopcast_build.learning.behavior import BehaviorModel
+from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
+from shopcast_build.learning.evaluation import (
+    HISTORY_FEATURES,
+    Judged,
+    fit_calibration,
+    fit_decision,
+    gradient_boosting,
+    judge,
+    majority,
+)
+from shopcast_build.learning.examples import Examples, Progress, build_examples
+from shopcast_build.learning.exposures import (
+    Split,
+    check_enough,
+    cut_exposures,
+    part,
+    split_by_time,
+)
+from shopcast_build.learning.publishing import publish
+from shopcast_build.learning.release import Release, write_release
+from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.training import (
+    ExposureBatches,
+    ShopperModel,
+    Stage,
+    predict_logits,
+    train,
+)
+from shopcast_domain.events import Outcome
+from shopcast_domain.features import FEATURES
+from shopcast_domain.limits import MAX_CANDIDATES
+from shopcast_domain.manifest import BEHAVIOR, ENCODER, Calibration, Manifest, Training
+from shopcast_domain.tokeniser import ItemTokeniser
+
+UNTRAINED = "untrained (pretrained BERT, random head)"
+FROZEN = "before fine-tuning (frozen BERT, trained head)"
+TUNED = "after fine-tuning"
+HISTORY_FREE = "without history"
+
+
+class Reporter(Protocol):
+    """Where progress goes."""
+
+    def stage(self, title: str) -> AbstractContextManager[Progress]:
+        """A stretch of work; the context's value takes (done, total)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build did. metrics: model judged -> metric -> value on the test period.
+    published_as: which of the judged models was published, chosen on validation."""
+
+    manifest: Manifest
+    cleaning: CleaningReport
+    people: int
+    metrics: dict[str, dict[str, float]]
+    published_as: str
+    unknown_token_share: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The examples of the three parts of the split."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+def build_model(
+    events: Sequence[Path],
+    *,
+    links: Path | None,
+    mapping: Mapping,
+    base_model: str,
+    repository: Path,
+    settings: BuildSettings,
+    max_bad_share: float,
+    reporter: Reporter,
+) -> BuildResult:
+    """Clean, resolve people, cut exposures, fine-tune, judge, export, verify, publish.
+
+    Raises DataError (input), ParityError (export), PublishError (repository), FloatingPointError
+    (training); the repository is then as it was.
+    """
+    began = time.monotonic()
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    base = load_base_model(base_model)
+    with reporter.stage("clean the log") as progress:
+        log = clean(events, mapping, max_bad_share=max_bad_share)
+        people = resolve_people(log.events, read_links(links) if links else None)
+        progress(1, 1)
+    timeline, exposures, platforms = _timeline(log, people, settings)
+    split = split_by_time(exposures, log.events["time"][-1], settings)
+    parts = _examples(timeline, exposures, split, settings, reporter)
+
+    learner = _Learner(base, timeline, parts, settings, reporter)
+    judged, calibrations = learner.learn()
+    best = min((FROZEN, TUNED), key=lambda name: _log_loss(judged[name], parts.validation))
+    if best == FROZEN:
+        learner.use_frozen()
+
+    decisions = {
+        name: fit_decision(j.validation, parts.validation.outcome) for name, j in judged.items()
+    }
+    metrics = {
+        name: judge(j.test, parts.test.outcome, decisions[name]) for name, j in judged.items()
+    }
+    release = Release(
+        model=learner.model,
+        base=base,
+        tokeniser=learner.tokeniser,
+        calibration=calibrations[best],
+        decision_weights=decisions[best],
+        trained_outcomes=tuple(
+            Outcome(int(o)).name.lower() for o in np.unique(parts.train.outcome)
+        ),
+        metrics=metrics,
+        training=_training(log, split, parts, base, platforms, settings),
+        created=datetime.now(UTC),
+        shopcast_version=version("shopcast"),
+        settings=settings,
+        batches=ExposureBatches(parts.test, timeline, settings.history_events),
+        texts=timeline.catalogue.texts,
+    )
+    with reporter.stage("export, verify and publish") as progress:
+        manifest = publish(
+            repository,
+            lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
+            _configs(settings),
+        )
+        progress(1, 1)
+    return BuildResult(
+        manifest=manifest,
+        cleaning=log.report,
+        people=people.count,
+        metrics=metrics,
+        published_as=best,
+        unknown_token_share=learner.unknown_token_share,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _timeline(
+    log: CleanLog, people: People, settings: BuildSettings
+) -> tuple[Timeline, pl.DataFrame, tuple[str, ...]]:
+    """Codes in place of names, then the timeline and the exposures."""
+    platforms = log.events["platform"].unique().sort()
+    items = log.items.sort("platform", "item_id").with_row_index("item")
+    events = (
+        log.events.with_columns(pl.Series("person", people.person))
+        .join(items.select("platform", "item_id", "item"), on=["platform", "item_id"], how="left")
+        .with_columns(pl.col("platform").replace_strict(platforms, range(len(platforms))))
+        .sort("time", maintain_order=True)
+    )
+    timeline = Timeline(events, build_catalogue(items))
+    return timeline, cut_exposures(events, settings), tuple(platforms)
+
+
+def _examples(
+    timeline: Timeline,
+    exposures: pl.DataFrame,
+    split: Split,
+    settings: BuildSettings,
+    reporter: Reporter,
+) -> Parts:
+    frames = [part(exposures, span) for span in (split.train, split.validation, split.test)]
+    check_enough(*frames)
+    frames[0] = frames[0].tail(settings.max_exposures)
+    built = []
+    for name, frame in zip(("training", "validation", "test"), frames, strict=True):
+        with reporter.stage(f"features of {frame.height:,} {name} exposures") as progress:
+            built.append(
+                build_examples(
+                    timeline,
+                    frame,
+                    feature_events=settings.feature_events,
+                    history_events=settings.history_events,
+                    progress=progress,
+                )
+            )
+    return Parts(*built)
+
+
+def _training(
+    log: CleanLog,
+    split: Split,
+    parts: Parts,
+    base: BaseModel,
+    platforms: tuple[str, ...],
+    settings: BuildSettings,
+) -> Training:
+    return Training(
+        base_model=base.name,
+        log_start=log.events["time"][0],
+        log_end=log.events["time"][-1],
+        train=split.train,
+        validation=split.validation,
+        test=split.test,
+        gap_days=split.gap.total_seconds() / 86_400,
+        exposures={name: len(getattr(parts, name)) for name in Parts.__slots__},
+        platforms=platforms,
+        settings=settings.model_dump(),
+    )
+
+
+def _configs(settings: BuildSettings) -> dict[str, triton_config.ServedModel]:
+    return {
+        ENCODER: triton_config.encoder(width=settings.vector_dim, max_tokens=settings.max_tokens),
+        BEHAVIOR: triton_config.behavior(
+            width=settings.vector_dim,
+            features=len(FEATURES),
+            max_events=settings.history_events,
+            max_candidates=MAX_CANDIDATES,
+        ),
+    }
+
+
+def _log_loss(judged: Judged, examples: Examples) -> float:
+    chosen = judged.validation[np.arange(len(examples)), examples.outcome]
+    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+
+
+class _Learner:
+    """Trains the model and its rivals on one set of examples."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        timeline: Timeline,
+        parts: Parts,
+        settings: BuildSettings,
+        reporter: Reporter,
+    ) -> None:
+        self._timeline, self._parts = timeline, parts
+        self._settings, self._reporter = settings, reporter
+        self.tokeniser = ItemTokeniser(
+            base.tokeniser, max_tokens=settings.max_tokens, pad_id=base.pad_id
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        table = TokenTable(timeline.catalogue.texts, self.tokeniser, device)
+        self.unknown_token_share = table.share_of(base.unknown_id)
+        encoder = ItemEncoder(base.model, settings.vector_dim).to(device).eval()
+        trained = np.isin(np.arange(len(Outcome)), parts.train.outcome).tolist()
+        self.model = ShopperModel(encoder, self._fresh_head(), table, trained).to(device)
+        with reporter.stage(f"encode {len(table) - 1:,} item texts") as progress:
+            pooled = encode_all(
+                lambda text: encoder.pooled(*table.rows(text)), table, progress=progress
+            )
+        encoder.start_projection(pooled[1:].cpu().numpy())
+        with torch.no_grad():
+            vectors = torch.nn.functional.normalize(encoder.projection(pooled), dim=-1)
+        vectors[0] = 0.0
+        self.model.vectors = vectors
+
+    def learn(self) -> tuple[dict[str, Judged], dict[str, Calibration]]:
+        """Train and judge everything; self.model is the fine-tuned one afterwards."""
+        parts, settings = self._parts, self._settings
+        judged: dict[str, Judged] = {}
+        calibrations: dict[str, Calibration] = {}
+
+        def record(name: str, model: ShopperModel, *, alone: bool = False) -> None:
+            calibrations[name], judged[name] = self._judge(name, model, alone=alone)
+
+        epoch = max(1, len(parts.train) // settings.batch_size)
+        record(UNTRAINED, self.model)
+        rate = settings.head_learning_rate
+        head = Stage(False, settings.head_epochs * epoch, rate, evaluate_every=max(20, epoch // 2))
+        self._train("train the head on frozen vectors", self.model, head)
+        record(FROZEN, self.model)
+        self._frozen = copy.deepcopy(self.model)
+        if settings.encoder_steps:
+            joint = Stage(
+                True, settings.encoder_steps, rate / 4, max(20, settings.encoder_steps // 5)
+            )
+            self._train("fine-tune BERT with the head", self.model, joint)
+            polish = Stage(False, 2 * epoch, rate / 4, evaluate_every=max(20, epoch // 2))
+            self._train("settle the head on the new vectors", self.model, polish)
+        record(TUNED, self.model)
+
+        alone = ShopperModel(self.model.encoder, self._fresh_head(), self.model.table, [True] * 3)
+        alone.no_chance, alone.vectors = self.model.no_chance, self.model.vectors
+        self._train("a rival without history", alone, head, alone=True)
+        record(HISTORY_FREE, alone, alone=True)
+        with self._reporter.stage("a rival of gradient-boosted trees") as progress:
+            trees = gradient_boosting(
+                (parts.train.features, parts.train.outcome),
+                parts.validation.features,
+                parts.test.features,
+                seed=settings.seed,
+            )
+            progress(1, 1)
+        judged[trees.name] = trees
+        base = majority(parts.train.outcome, len(parts.validation), len(parts.test))
+        return {base.name: base, **judged}, calibrations
+
+    def use_frozen(self) -> None:
+        """Go back to the model as it was before fine-tuning."""
+        self.model = self._frozen
+
+    def _fresh_head(self) -> BehaviorModel:
+        torch.manual_seed(self._settings.seed)
+        head = BehaviorModel(self._settings.vector_dim)
+        head.numbers.fit(self._parts.train.features)
+        return head
+
+    def _train(self, title: str, model: ShopperModel, stage: Stage, *, alone: bool = False) -> None:
+        with self._reporter.stage(title) as progress:
+            train(
+                model,
+                self._batches(self._parts.train, alone=alone),
+                self._batches(self._parts.validation, alone=alone),
+                stage,
+                self._settings,
+                progress,
+            )
+
+    def _batches(self, examples: Examples, *, alone: bool) -> ExposureBatches:
+        if alone:
+            examples = without_history(examples)
+        return ExposureBatches(examples, self._timeline, self._settings.history_events)
+
+    def _judge(self, name: str, model: ShopperModel, *, alone: bool) -> tuple[Calibration, Judged]:
+        validation, test = (
+            predict_logits(model, self._batches(examples, alone=alone))
+            for examples in (self._parts.validation, self._parts.test)
+        )
+        calibration = fit_calibration(validation, self._parts.validation.outcome)
+        return calibration, Judged(name, calibration.apply(validation), calibration.apply(test))
+
+
+def without_history(examples: Examples) -> Examples:
+    """The same exposures of people nothing is known of."""
+    features = examples.features.copy()
+    features[:, HISTORY_FEATURES] = 0.0
+    values = {name: getattr(examples, name) for name in Examples.__slots__}
+    return Examples(**(values | {"features": features, "first": examples.position}))

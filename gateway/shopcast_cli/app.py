@@ -1,0 +1,26 @@
+"""The commands of `platform`, by name."""
+
+import typer
+
+from shopcast_cli.commands import demo, directory, model, requests, serve, simulate, triton
+
+app = typer.Typer(
+    name="platform",
+    help=(
+        "Shopcast: what will a shopper do next with an item?\n\n"
+        "Start with `platform demo`. Then: `simulate` or bring event logs, `build-model`,"
+        " `directory import`, `serve`, `predict`."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
+app.command("build-model")(model.build_model)
+app.add_typer(directory.app, name="directory")
+app.add_typer(triton.app, name="triton")
+app.command("serve")(serve.serve)
+app.command("predict")(requests.predict)
+app.command("record")(requests.record)
+app.command("link")(requests.link)

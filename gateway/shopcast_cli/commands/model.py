@@ -1,0 +1,171 @@
+"""`platform build-model`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
+
+if TYPE_CHECKING:
+    from shopcast_build.learning.pipeline import BuildResult
+
+_UNKNOWN_TOKENS_WORTH_A_WORD = 0.02
+
+
+def build_model(
+    events: Annotated[
+        list[Path],
+        typer.Option(help="Event log: CSV, Parquet or JSONL; a file, folder or glob; repeatable."),
+    ],
+    links: Annotated[
+        Path | None, typer.Option(help="Identity links between accounts (hashed identifiers).")
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="TOML file that maps the log's columns; see examples/."),
+    ] = None,
+    base_model: Annotated[
+        str, typer.Option(help="Pretrained encoder: a Hugging Face hub id or a folder.")
+    ] = "all-MiniLM-L6-v2",
+    repository: Annotated[
+        Path, typer.Option(help="Triton model repository to publish into.")
+    ] = Path("model_repository"),
+    purchase_horizon_days: Annotated[
+        float, typer.Option(help="A buy this long after a view still belongs to it.")
+    ] = 1.0,
+    return_window_days: Annotated[
+        float, typer.Option(help="A return this long after a buy still counts.")
+    ] = 14.0,
+    encoder_steps: Annotated[
+        int, typer.Option(help="Steps that fine-tune BERT; 0 leaves it frozen.")
+    ] = 160,
+    trained_layers: Annotated[
+        int, typer.Option(help="Top layers of BERT that are fine-tuned.")
+    ] = 2,
+    head_epochs: Annotated[int, typer.Option(help="Passes of the behaviour head.")] = 6,
+    max_exposures: Annotated[
+        int, typer.Option(help="Training exposures kept, the newest first.")
+    ] = 400_000,
+    max_bad_share: Annotated[
+        float, typer.Option(help="Share of unusable rows that is dropped without failing.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Turn event logs into a fine-tuned, verified model in a Triton model repository.
+
+    Cleans the logs, joins the accounts of one person, cuts exposures (view, buy or return), splits
+    them by time, fine-tunes BERT with the behaviour model, judges it against rivals on the test
+    period, exports ONNX, checks it against torch, and publishes a new version in one step. When
+    anything fails, nothing is published and the version before goes on serving.
+
+    Example: platform build-model --events logs/ --links links.csv --repository model_repository
+    """
+    from pydantic import ValidationError
+
+    from shopcast_build.data.errors import DataError
+    from shopcast_build.data.mapping import Mapping, load_mapping
+    from shopcast_build.learning.export import ParityError
+    from shopcast_build.learning.pipeline import build_model as build
+    from shopcast_build.learning.publishing import PublishError
+    from shopcast_build.learning.settings import BuildSettings
+
+    try:
+        settings = BuildSettings(
+            seed=seed,
+            purchase_horizon_days=purchase_horizon_days,
+            return_window_days=return_window_days,
+            encoder_steps=encoder_steps,
+            trained_layers=trained_layers,
+            head_epochs=head_epochs,
+            max_exposures=max_exposures,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise typer.BadParameter(first["msg"], param_hint=option) from None
+    with failures(DataError, ParityError, PublishError, FloatingPointError):
+        result = build(
+            events,
+            links=links,
+            mapping=load_mapping(mapping) if mapping else Mapping(),
+            base_model=base_model,
+            repository=repository,
+            settings=settings,
+            max_bad_share=max_bad_share,
+            reporter=ProgressReporter(),
+        )
+    if as_json:
+        print_json(as_dict(result, repository))
+    else:
+        show(result, repository)
+
+
+def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
+    """The result for machines."""
+    manifest = result.manifest
+    return {
+        "repository": str(repository),
+        "version": manifest.behavior_version,
+        "published": result.published_as,
+        "trained_outcomes": list(manifest.trained_outcomes),
+        "exposures": manifest.training.exposures,
+        "people": result.people,
+        "metrics": result.metrics,
+        "parity": manifest.parity,
+        "cleaning": result.cleaning.to_json(),
+        "unknown_token_share": result.unknown_token_share,
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def show(result: "BuildResult", repository: Path) -> None:
+    """The result for people: what was read, how good it is, and what to do next."""
+    manifest, cleaning = result.manifest, result.cleaning
+    counts = manifest.training.exposures
+    out.print(
+        f"\n{cleaning.kept:,} of {cleaning.read:,} rows, {cleaning.accounts:,} accounts,"
+        f" {result.people:,} people, {cleaning.items:,} items;"
+        f" {counts['train']:,} / {counts['validation']:,} / {counts['test']:,} exposures"
+        " to train / validate / test"
+    )
+    for reason, rows in {**cleaning.dropped, "duplicate": cleaning.duplicates}.items():
+        if rows:
+            out.print(f"  dropped {rows:,} rows: {reason}")
+    for reason, rows in cleaning.repaired.items():
+        out.print(f"  repaired {rows:,} rows: {reason}")
+    if result.unknown_token_share > _UNKNOWN_TOKENS_WORTH_A_WORD:
+        err.print(
+            f"[yellow]warning:[/yellow] {result.unknown_token_share:.0%} of the item text is unknown"
+            " to the base model's vocabulary: choose one for its language with --base-model"
+        )
+    outcomes = manifest.trained_outcomes
+    if len(outcomes) < len(manifest.outcomes):
+        missing = ", ".join(sorted(set(manifest.outcomes) - set(outcomes)))
+        out.print(
+            f"  the log has no outcome '{missing}': it gets probability 0, and answers say so"
+        )
+    overall = table("On the test period", "model", "macro-F1", "accuracy", "log loss", "ECE")
+    for name, metrics in result.metrics.items():
+        marked = f"[bold]{name} (published)[/bold]" if name == result.published_as else name
+        values = (metrics[m] for m in ("macro_f1", "accuracy", "log_loss", "ece"))
+        overall.add_row(marked, *(f"{value:.3f}" for value in values))
+    out.print(overall)
+    for outcome in outcomes:
+        share = result.metrics[result.published_as][f"{outcome}_share"]
+        title = f"Outcome '{outcome}' ({share:.1%} of the test exposures)"
+        per_class = table(title, "model", "precision", "recall", "F1", "AUC", "PR-AUC")
+        for name, metrics in result.metrics.items():
+            values = (
+                metrics[f"{outcome}_{m}"] for m in ("precision", "recall", "f1", "auc", "pr_auc")
+            )
+            per_class.add_row(name, *(f"{value:.3f}" for value in values))
+        out.print(per_class)
+    parity = manifest.parity
+    out.print(
+        f"ONNX against torch: vectors within {parity['vector']:.1g}, logits within"
+        f" {parity['logit']:.1g}\n"
+        f"[bold green]published version {manifest.behavior_version}[/bold green] in {repository}"
+        f" after {result.seconds:.0f} s; next: `platform serve --repository {repository}`"
+    )

@@ -1,0 +1,237 @@
+"""`platform predict`, `record` and `link`: a backend service's calls, by hand."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from shopcast_cli.console import failures, out, print_json, table
+
+if TYPE_CHECKING:
+    from shopcast_client import Item, PredictResult, ShopcastClient
+
+_Answer = TypeVar("_Answer")
+
+Target = Annotated[str, typer.Option(help="host:port of the gateway.")]
+Platform = Annotated[str, typer.Option(help="The platform where this happens.")]
+User = Annotated[str, typer.Option(help="The platform's own id of the user.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+ItemOption = Annotated[
+    str,
+    typer.Option(
+        help="An item id, or JSON such as"
+        """ '{"item_id": "s1", "title": "Trail shoe", "brand": "Nordwind", "price": 89}'."""
+    ),
+]
+_ATTRIBUTES = {"item_id", "title", "brand", "category", "price"}
+
+
+def predict(
+    platform: Platform,
+    user: User,
+    item: Annotated[
+        list[str],
+        typer.Option(
+            help="An item id, or JSON such as"
+            """ '{"item_id": "s1", "title": "Trail shoe", "price": 89}'; repeatable."""
+        ),
+    ],
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask what a shopper will do next with one or more items.
+
+    Example: platform predict --platform kaufwerk --user u-17 --item KW-022038
+    """
+    items = [_item(text) for text in item]
+    answer = _call(
+        target,
+        timeout_s,
+        lambda client: client.predict(platform=platform, user_id=user, items=items),
+    )
+    if as_json:
+        print_json(as_dict(answer))
+    else:
+        show(answer)
+
+
+def record(
+    platform: Platform,
+    user: User,
+    item: ItemOption,
+    kind: Annotated[str, typer.Option(help="view, cart, buy or return.")] = "view",
+    time: Annotated[
+        datetime | None,
+        typer.Option(help="When, UTC; now by default.", formats=["%Y-%m-%dT%H:%M:%S"]),
+    ] = None,
+    event_id: Annotated[
+        str | None, typer.Option(help="Your id of the event; sending it twice records it once.")
+    ] = None,
+    quantity: Annotated[int, typer.Option(help="Pieces.")] = 1,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Record what a shopper did; it counts in the next prediction.
+
+    Example: platform record --platform kaufwerk --user u-17 --item KW-022038 --kind cart
+    """
+    from shopcast_client import Account, Event, EventKind
+
+    if kind not in list(EventKind):
+        raise typer.BadParameter("one of view, cart, buy, return", param_hint="--kind")
+    event = Event(
+        event_id=event_id or uuid.uuid4().hex,
+        account=Account(platform, user),
+        kind=EventKind(kind),
+        time=(time or datetime.now(UTC)).replace(tzinfo=UTC),
+        item=_item(item),
+        quantity=quantity,
+    )
+    answer = _call(target, timeout_s, lambda client: client.record_events([event]))
+    if as_json:
+        print_json({"recorded": answer.recorded, "duplicates": answer.duplicates})
+    else:
+        out.print("recorded" if answer.recorded else "this event had been recorded before")
+
+
+def link(
+    platform: Platform,
+    user: User,
+    other_platform: Annotated[str, typer.Option(help="The other account's platform.")],
+    other_user: Annotated[str, typer.Option(help="The other account's user id.")],
+    kind: Annotated[
+        str,
+        typer.Option(help="login, hashed_email, hashed_phone, device or probabilistic."),
+    ] = "login",
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """State that two accounts belong to one person; their histories are read as one from then on.
+
+    Example: platform link --platform kaufwerk --user u-17 --other-platform gearhub --other-user g9
+    """
+    from shopcast_client import Account, LinkKind
+
+    if kind not in list(LinkKind):
+        raise typer.BadParameter(f"one of {', '.join(LinkKind)}", param_hint="--kind")
+    answer = _call(
+        target,
+        timeout_s,
+        lambda client: client.link_accounts(
+            Account(platform, user), Account(other_platform, other_user), kind=LinkKind(kind)
+        ),
+    )
+    if as_json:
+        print_json({"person_id": answer.person_id, "merged": answer.merged})
+    else:
+        state = "now belong" if answer.merged else "already belonged"
+        out.print(f"both accounts {state} to {answer.person_id}")
+
+
+def _call(
+    target: str, timeout_s: float, ask: "Callable[[ShopcastClient], Awaitable[_Answer]]"
+) -> _Answer:
+    from shopcast_client import ShopcastClient, ShopcastError
+
+    async def call() -> _Answer:
+        async with ShopcastClient(target, timeout_s=timeout_s) as client:
+            return await ask(client)
+
+    with failures(ShopcastError):
+        return asyncio.run(call())
+
+
+def _item(text: str) -> "Item":
+    from shopcast_client import Item
+
+    if not text.lstrip().startswith("{"):
+        return Item(text)
+    try:
+        fields = json.loads(text)
+        if not (set(fields) <= _ATTRIBUTES and isinstance(fields.get("item_id"), str)):
+            raise ValueError
+        return Item(**fields)
+    except (ValueError, TypeError):
+        raise typer.BadParameter(
+            f"a JSON item has item_id and any of {', '.join(sorted(_ATTRIBUTES - {'item_id'}))}",
+            param_hint="--item",
+        ) from None
+
+
+def as_dict(answer: "PredictResult") -> dict[str, object]:
+    """The answer for machines."""
+    evidence = answer.evidence
+    age = evidence.newest_event_age
+    return {
+        "predictions": [
+            {
+                "item_id": one.item_id,
+                "view_probability": one.view_probability,
+                "buy_probability": one.buy_probability,
+                "return_probability": one.return_probability,
+                "purchase_probability": one.purchase_probability,
+                "return_risk": one.return_risk,
+                "item_known": one.item_known,
+                "text_known": one.text_known,
+            }
+            for one in answer.predictions
+        ],
+        "evidence": {
+            "prediction_id": evidence.prediction_id,
+            "model_version": evidence.model_version,
+            "encoder_version": evidence.encoder_version,
+            "trained_outcomes": [str(outcome) for outcome in evidence.trained_outcomes],
+            "person_known": evidence.person_known,
+            "events_used": evidence.events_used,
+            "newest_event_age_s": None if age is None else age.total_seconds(),
+            "texts_encoded": evidence.texts_encoded,
+            "platforms": [
+                {
+                    "platform": one.platform,
+                    "events_used": one.events_used,
+                    "newest_event_age_s": one.newest_event_age.total_seconds(),
+                }
+                for one in evidence.platforms
+            ],
+        },
+    }
+
+
+def show(answer: "PredictResult") -> None:
+    """The answer for people."""
+    shown = table(
+        "What will happen", "item", "view", "buy", "return", "purchase", "return risk", ""
+    )
+    for one in answer.predictions:
+        shown.add_row(
+            one.item_id,
+            f"{one.view_probability:.3f}",
+            f"{one.buy_probability:.3f}",
+            f"{one.return_probability:.3f}",
+            f"{one.purchase_probability:.3f}",
+            f"{one.return_risk:.3f}",
+            "" if one.item_known else "new item",
+        )
+    out.print(shown)
+    out.print(evidence_line(answer))
+
+
+def evidence_line(answer: "PredictResult") -> str:
+    """What the answer rests on, in one line."""
+    evidence = answer.evidence
+    if not evidence.events_used:
+        who = "a shopper without history" if evidence.person_known else "an unknown shopper"
+        return f"{who}; model version {evidence.model_version}"
+    used = ", ".join(f"{one.events_used} from {one.platform}" for one in evidence.platforms)
+    return (
+        f"{evidence.events_used} events ({used}), the newest {evidence.newest_event_age} ago;"
+        f" model version {evidence.model_version}"
+    )

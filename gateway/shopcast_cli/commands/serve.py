@@ -1,0 +1,77 @@
+"""`platform serve`."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shopcast_cli.console import failures, out
+
+if TYPE_CHECKING:
+    from shopcast_gateway.runtime import Serving
+
+
+def serve(
+    repository: Annotated[
+        Path, typer.Option(help="Triton model repository with a published model.")
+    ] = Path("model_repository"),
+    directory: Annotated[
+        Path, typer.Option(help="SQLite file of accounts, events and items; made if missing.")
+    ] = Path("shopcast.db"),
+    host: Annotated[str, typer.Option(help="Address to bind. Calls are not encrypted.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.", max=65535, min=0)] = (
+        50051
+    ),
+    triton_url: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of a Triton that serves this repository, in place of the bundled one."
+        ),
+    ] = None,
+    triton_home: Annotated[
+        Path | None,
+        typer.Option(help="Triton's environment; SHOPCAST_TRITON_HOME or .triton by default."),
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve predictions over gRPC.
+
+    Starts and supervises the bundled Triton, loads the newest published version, replays its golden
+    predictions, and only then reports SERVING. Stops cleanly on Ctrl-C and SIGTERM. Logs go to
+    stderr, Triton's to the directory's name with `.triton.log`.
+
+    Example: platform serve --repository model_repository --port 50051
+    """
+    from shopcast_gateway.errors import StartupError
+    from shopcast_gateway.runtime import ServeSettings, run
+    from shopcast_gateway.triton.environment import default_folder
+
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise typer.BadParameter("one of debug, info, warning, error", param_hint="--log-level")
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    settings = ServeSettings(
+        repository=repository,
+        directory=directory,
+        host=host,
+        port=port,
+        triton_url=triton_url,
+        triton_home=triton_home or default_folder(),
+        triton_log=directory.with_name(directory.name + ".triton.log"),
+    )
+
+    def ready(serving: "Serving") -> None:
+        out.print(
+            f"serving version {serving.version} on {serving.address} (Triton on"
+            f" {serving.triton}); try `platform predict --target {serving.address} --help`",
+            soft_wrap=True,
+        )
+
+    with failures(StartupError):
+        asyncio.run(run(settings, ready))

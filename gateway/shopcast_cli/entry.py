@@ -1,0 +1,39 @@
+"""The console script. Works in the thinnest install, if only to say what is missing."""
+
+import sys
+
+_EXTRA_OF = {
+    "typer": "cli",
+    "rich": "cli",
+    "tritonclient": "gateway",
+    "tokenizers": "gateway",
+    "pydantic": "gateway",
+    "grpc_health": "gateway",
+    "grpc_reflection": "gateway",
+    "torch": "build",
+    "transformers": "build",
+    "polars": "build",
+    "onnx": "build",
+    "onnxruntime": "build",
+    "sklearn": "build",
+    "scipy": "build",
+    "accelerate": "build",
+}
+
+
+def main() -> None:
+    """Run `platform`. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage."""
+    try:
+        from shopcast_cli.app import app
+
+        app()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        extra = _EXTRA_OF.get(package)
+        if extra is None:
+            raise
+        print(
+            f"this command needs {package}: install it with `pip install 'shopcast[{extra}]'`",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None

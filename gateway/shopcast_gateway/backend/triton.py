@@ -1,0 +1,202 @@
+"""The model server reached through KServe v2 gRPC: a Triton of our own, or one elsewhere."""
+
+import asyncio
+import logging
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format, text_format
+from numpy.typing import NDArray
+from tritonclient.grpc import aio, model_config_pb2
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from shopcast_gateway.backend.protocol import Tensors
+from shopcast_gateway.errors import (
+    ContractMismatch,
+    DeadlineExpired,
+    GatewayError,
+    Overloaded,
+    StartupError,
+    Unavailable,
+)
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+_CONTROL_LIMIT_S = 5.0
+_LOAD_LIMIT_S = 120.0
+_LOGGED_CHARS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class TritonBackend:
+    """A Triton server. Implements `backend.protocol.Backend`."""
+
+    def __init__(self, client: Any, repository: Path) -> None:
+        self._client = client
+        self._repository = repository
+        self._loading = asyncio.Lock()
+
+    @classmethod
+    async def connect(cls, url: str, *, repository: Path) -> "TritonBackend":
+        """Open a channel to a server that is live.
+
+        url: host:port of its gRPC service. repository: the model repository as we see it; only
+        each model's config.pbtxt is read from it, so a copy will do.
+        Raises StartupError when no server answers.
+        """
+        limits = (
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        )
+        backend = cls(aio.InferenceServerClient(url, channel_args=limits), repository)
+        try:
+            await backend._client.is_server_live(client_timeout=_CONTROL_LIMIT_S)
+        except InferenceServerException as problem:
+            await backend.close()
+            raise StartupError(
+                f"No Triton server answers at {url}: start it or correct the address"
+            ) from problem
+        return backend
+
+    async def load(self, model: str, version: int) -> None:
+        """Load a version of a model beside those that are loaded, which go on serving.
+
+        Loading a version again brings back one whose Python process has died.
+        Raises StartupError when the server refuses it, Unavailable when the server is away.
+        """
+        async with self._loading:
+            ready = await self._ready_versions(model)
+            await self._load(model, ready | {version}, afresh=version in ready)
+        if not await self.ready(model, version):
+            raise StartupError(
+                f"Triton loaded {model} but not its version {version}: publish the version again"
+            )
+
+    async def unload(self, model: str, version: int) -> None:
+        """Let go of one version of a model; the others go on serving.
+
+        Raises StartupError when the server refuses, Unavailable when it is away.
+        """
+        async with self._loading:
+            remaining = await self._ready_versions(model) - {version}
+            if remaining:
+                await self._load(model, remaining, afresh=False)
+                return
+            try:
+                await self._client.unload_model(model, client_timeout=_LOAD_LIMIT_S)
+            except InferenceServerException as problem:
+                raise _cause(problem, f"unloading {model}") from problem
+
+    async def ready(self, model: str, version: int) -> bool:
+        """Whether the server says that the version can answer. Only an inference makes sure."""
+        try:
+            return await self._client.is_model_ready(
+                model, str(version), client_timeout=_CONTROL_LIMIT_S
+            )
+        except InferenceServerException:
+            return False
+
+    async def infer(
+        self, model: str, version: int, inputs: Tensors, output: str, *, timeout_s: float
+    ) -> NDArray[np.float32]:
+        """Run one batch and return the named output, float32.
+
+        timeout_s: what is left of the caller's deadline.
+        Raises Unavailable, DeadlineExpired, Overloaded, ContractMismatch.
+        """
+        if timeout_s <= 0:
+            raise DeadlineExpired(f"no time is left to ask {model}")
+        if sum(tensor.nbytes for tensor in inputs.values()) > MAX_MESSAGE_BYTES - 2**16:
+            raise ContractMismatch(f"a batch for {model} is too large to send")
+        tensors = [_to_input(name, tensor) for name, tensor in inputs.items()]
+        wanted = [aio.InferRequestedOutput(output)]
+        try:
+            result = await self._client.infer(
+                model, tensors, str(version), outputs=wanted, client_timeout=timeout_s
+            )
+        except InferenceServerException as problem:
+            raise _cause(problem, f"{model} version {version}") from problem
+        try:
+            answer = result.as_numpy(output)
+        except ValueError as problem:  # the bytes do not fill the shape
+            raise ContractMismatch(f"{model} version {version} answered half a tensor") from problem
+        if answer is None or answer.dtype != np.float32:
+            raise ContractMismatch(f"{model} version {version} did not answer {output} as float32")
+        return answer
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._client.close()
+
+    async def _ready_versions(self, model: str) -> set[int]:
+        try:
+            index = await self._client.get_model_repository_index(client_timeout=_CONTROL_LIMIT_S)
+        except InferenceServerException as problem:
+            raise _cause(problem, "listing models") from problem
+        return {
+            int(entry.version)
+            for entry in index.models
+            if entry.name == model and entry.state == "READY"
+        }
+
+    async def _load(self, model: str, versions: set[int], *, afresh: bool) -> None:
+        """Make exactly these versions of a model the loaded ones.
+
+        afresh: even those that are loaded; else the server leaves them as they are.
+        """
+        config = await asyncio.to_thread(_read_config, self._repository / model / "config.pbtxt")
+        # What is sent replaces the server's whole config.pbtxt, not only the fields it names.
+        config.version_policy.specific.versions[:] = sorted(versions)
+        if afresh:
+            config.parameters["load"].string_value = uuid.uuid4().hex  # a difference to act on
+        text = json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
+        try:
+            await self._client.load_model(model, config=text, client_timeout=_LOAD_LIMIT_S)
+        except InferenceServerException as problem:
+            cause = _cause(problem, f"loading {model}")
+            if isinstance(cause, Unavailable) and problem.status() == "StatusCode.UNAVAILABLE":
+                raise cause from problem
+            raise StartupError(
+                f"Triton refused to load {model} in versions {_listed(versions)}: "
+                "see its log for the cause and publish the newest version again"
+            ) from problem
+
+
+def _read_config(path: Path) -> Any:
+    try:
+        return text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as problem:
+        raise StartupError(
+            f"{path} is missing or no model configuration: publish the model again"
+        ) from problem
+
+
+def _to_input(name: str, tensor: NDArray[Any]) -> Any:
+    wire = aio.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+    wire.set_data_from_numpy(tensor)
+    return wire
+
+
+def _listed(versions: set[int]) -> str:
+    return ", ".join(str(version) for version in sorted(versions))
+
+
+def _cause(problem: InferenceServerException, doing: str) -> GatewayError:
+    """What a failure means to us. The server's own words go to the log, once."""
+    status, words = problem.status() or "", str(problem.message())
+    _log.warning("triton: %s: %s %s", doing, status, words[:_LOGGED_CHARS])
+    match status.removeprefix("StatusCode."):
+        case "DEADLINE_EXCEEDED":
+            return DeadlineExpired(f"{doing}: the model server did not answer in time")
+        case "RESOURCE_EXHAUSTED":
+            return Overloaded(f"{doing}: the model server is full")
+        case "UNAVAILABLE" if "maximum queue size" in words:
+            return Overloaded(f"{doing}: the model server is full")
+        case "INVALID_ARGUMENT" | "UNIMPLEMENTED" | "OUT_OF_RANGE":
+            return ContractMismatch(f"{doing}: the model refused the tensors")
+        case "NOT_FOUND":  # being drained, or unloaded by another
+            return Unavailable(f"{doing}: the model server does not hold it")
+        case _:  # INTERNAL is what a dead Python process of Triton gives
+            return Unavailable(f"{doing}: the model server is away or broken")

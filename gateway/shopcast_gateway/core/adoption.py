@@ -1,0 +1,160 @@
+"""Taking a published version into service: only one that is whole, fits, and does what it did when
+it was built."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    ENCODER,
+    Golden,
+    Manifest,
+    ManifestError,
+    manifest_path,
+    published_versions,
+    read_manifest,
+)
+from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
+from shopcast_gateway.backend.protocol import Backend
+from shopcast_gateway.core.model import ENCODE_BATCH, History, Model
+from shopcast_gateway.errors import GatewayError, StartupError
+
+_REPLAY_TIMEOUT_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """A version that must not serve. One sentence says why."""
+
+
+def check_published(repository: Path) -> list[int]:
+    """The published versions, oldest first. Raises StartupError when there is none."""
+    versions = published_versions(repository)
+    if not versions:
+        raise StartupError(
+            f"{repository} holds no published model: run `platform build-model`, or name another"
+            " folder with --repository"
+        )
+    return versions
+
+
+async def adopt_newest(repository: Path, backend: Backend) -> Model:
+    """The newest version that passes; each newer one is refused with a word in the log.
+
+    Raises StartupError when none passes or the repository holds none.
+    """
+    versions = check_published(repository)
+    refusals: list[str] = []
+    for version in reversed(versions):
+        try:
+            model = await adopt(repository, version, backend)
+        except Refused as error:
+            _log.error("version %d is refused: %s", version, error)
+            refusals.append(f"version {version}: {error}")
+        else:
+            _log.info("version %d adopted, its goldens reproduce", version)
+            return model
+    raise StartupError(
+        f"no published version in {repository} can serve ({'; '.join(refusals)}): publish one with"
+        " `platform build-model`"
+    )
+
+
+async def adopt(repository: Path, version: int, backend: Backend) -> Model:
+    """Check a version's files, load it, and replay its goldens. Raises Refused."""
+    try:
+        manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))
+    except ManifestError as error:
+        raise Refused(str(error)) from None
+    _check_files(repository, manifest)
+    _check_contract(manifest)
+    path = repository / ENCODER / str(manifest.encoder_version) / TOKENISER
+    tokeniser = ItemTokeniser.load(
+        path, max_tokens=manifest.tokeniser.max_tokens, pad_id=manifest.tokeniser.pad_id
+    )
+    model = Model(manifest, tokeniser, backend)
+    try:
+        await backend.load(ENCODER, manifest.encoder_version)
+        await backend.load(BEHAVIOR, manifest.behavior_version)
+        await _replay(model)
+    except StartupError as error:
+        raise Refused(str(error)) from None
+    except GatewayError as error:
+        raise Refused(f"its goldens could not be replayed ({type(error).__name__})") from error
+    return model
+
+
+def _check_files(repository: Path, manifest: Manifest) -> None:
+    for name, expected in manifest.files.items():
+        path = repository / name
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise Refused(f"{name} cannot be read ({error.strerror})") from None
+        if found != expected:
+            raise Refused(f"{name} is not the file that was published: its digest differs")
+
+
+def _check_contract(manifest: Manifest) -> None:
+    if manifest.features != FEATURES or manifest.history_numbers != HISTORY_NUMBERS:
+        raise Refused(
+            "it was built for other features than this gateway computes: build it again with this"
+            " version of shopcast"
+        )
+
+
+async def _replay(model: Model) -> None:
+    """Raises Refused when a golden does not reproduce."""
+    tolerance = model.manifest.tolerance
+    for number, golden in enumerate(model.manifest.goldens):
+        if tuple(model.tokeniser.encode([golden.text])[0]) != golden.token_ids:
+            raise Refused(f"golden {number}: the tokeniser gives other tokens than at build time")
+        texts = [golden.text, *(event.text for event in golden.history)]
+        vectors = await _encode(model, texts)
+        _check(f"golden {number}: the vector", vectors[0], golden.vector, tolerance.vector)
+        found = await model.score(
+            _history(golden, vectors[1:]),
+            vectors[:1],
+            np.array([golden.features], dtype=np.float32),
+            timeout_s=_REPLAY_TIMEOUT_S,
+        )
+        _check(
+            f"golden {number}: a probability",
+            found[0],
+            golden.probabilities,
+            tolerance.probability,
+        )
+
+
+async def _encode(
+    model: Model, texts: list[str]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """As ItemVectors does, without a memory."""
+    vectors = np.zeros((len(texts), model.manifest.vector_dim), dtype=np.float32)
+    rows = [row for row, text in enumerate(texts) if text]
+    for start in range(0, len(rows), ENCODE_BATCH):
+        batch = rows[start : start + ENCODE_BATCH]
+        vectors[batch] = await model.encode([texts[r] for r in batch], timeout_s=_REPLAY_TIMEOUT_S)
+    return vectors
+
+
+def _history(golden: Golden, vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> History:
+    return History(
+        vectors=vectors,
+        kind=np.array([event.kind for event in golden.history], dtype=np.int64),
+        numbers=np.array([event.numbers for event in golden.history], dtype=np.float32).reshape(
+            -1, len(HISTORY_NUMBERS)
+        ),
+    )
+
+
+def _check(what: str, found: object, expected: tuple[float, ...], limit: float) -> None:
+    difference = float(np.abs(np.asarray(found) - np.asarray(expected)).max())
+    if not difference <= limit:
+        raise Refused(f"{what} differs from build time by {difference:.2g}, more than {limit:.2g}")

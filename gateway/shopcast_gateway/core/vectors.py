@@ -1,0 +1,109 @@
+"""Item vectors: from memory, from the directory, or encoded once however many ask for them."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from shopcast_domain.item_text import text_digest
+from shopcast_gateway.core.model import ENCODE_BATCH, Model, Vectors
+from shopcast_gateway.directory.protocol import Directory, Vector
+from shopcast_gateway.errors import DeadlineExpired, GatewayError
+
+MEMORY_LIMIT = 200_000
+"""Vectors kept in memory: 51 MB at 64 dimensions, without Python's own overhead."""
+
+_ENCODE_TIMEOUT_S = 30.0
+"""Bound of one encoder call, whoever waits for it; each waiter has its own deadline besides."""
+
+_log = logging.getLogger(__name__)
+
+
+class ItemVectors:
+    """Vectors of item texts under one encoder version."""
+
+    def __init__(self, model: Model, directory: Directory, *, limit: int = MEMORY_LIMIT) -> None:
+        self._model = model
+        self._directory = directory
+        self._limit = limit
+        self._encoder = str(model.manifest.encoder_version)
+        self._memory: OrderedDict[bytes, Vector] = OrderedDict()
+        self._in_flight: dict[bytes, asyncio.Task[dict[bytes, Vector]]] = {}
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def get(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, int]:
+        """The vector of each text, float32 (n, d), zeros for ''; and how many texts were encoded.
+
+        Raises DeadlineExpired, and what Backend.infer and Directory.vectors raise.
+        """
+        digests = [text_digest(text) if text else b"" for text in texts]
+        wanted = {d: t for d, t in zip(digests, texts, strict=True) if d}
+        found = {d: self._memory[d] for d in wanted if d in self._memory}
+        for digest in found:
+            self._memory.move_to_end(digest)
+        encoded = 0
+        try:
+            async with asyncio.timeout(timeout_s):
+                missing = [d for d in wanted if d not in found]
+                if missing:
+                    stored = await self._directory.vectors(self._encoder, missing)
+                    self._remember(stored)
+                    found |= stored
+                    unseen = {d: wanted[d] for d in missing if d not in stored}
+                    encoded = len(unseen)
+                    found |= await self._encode(unseen)
+        except TimeoutError:
+            raise DeadlineExpired("encoding item texts took longer than the deadline") from None
+        dim = self._model.manifest.vector_dim
+        vectors = np.zeros((len(texts), dim), dtype=np.float32)
+        for row, digest in enumerate(digests):
+            if digest:
+                vectors[row] = found[digest]
+        return vectors, encoded
+
+    async def close(self) -> None:
+        """Wait for the vectors that are being kept."""
+        for task in self._in_flight.values():
+            task.cancel()
+        await asyncio.gather(*self._in_flight.values(), *self._writes, return_exceptions=True)
+
+    async def _encode(self, unseen: dict[bytes, str]) -> dict[bytes, Vector]:
+        """Vectors of texts nobody has encoded yet; a text already under way is waited for."""
+        # Shortest first, so that a batch pads little.
+        fresh = sorted(
+            (d for d in unseen if d not in self._in_flight), key=lambda d: len(unseen[d])
+        )
+        for start in range(0, len(fresh), ENCODE_BATCH):
+            batch = {d: unseen[d] for d in fresh[start : start + ENCODE_BATCH]}
+            task = asyncio.create_task(self._encode_batch(batch))
+            self._in_flight |= dict.fromkeys(batch, task)
+        tasks = {self._in_flight[d] for d in unseen}
+        # A waiter that gives up must not take the batch away from the others.
+        done = await asyncio.gather(*(asyncio.shield(task) for task in tasks))
+        return {d: vectors[d] for vectors in done for d in vectors.keys() & unseen.keys()}
+
+    async def _encode_batch(self, batch: dict[bytes, str]) -> dict[bytes, Vector]:
+        try:
+            rows = await self._model.encode(list(batch.values()), timeout_s=_ENCODE_TIMEOUT_S)
+            vectors = dict(zip(batch, rows, strict=True))
+            self._remember(vectors)
+            write = asyncio.create_task(self._keep(vectors))
+            self._writes.add(write)
+            write.add_done_callback(self._writes.discard)
+            return vectors
+        finally:
+            for digest in batch:
+                del self._in_flight[digest]
+
+    async def _keep(self, vectors: dict[bytes, Vector]) -> None:
+        try:
+            await self._directory.keep_vectors(self._encoder, vectors)
+        except GatewayError as error:  # it will be encoded again some day; nothing is lost
+            _log.warning("item vectors could not be kept: %s", error)
+
+    def _remember(self, vectors: Mapping[bytes, Vector]) -> None:
+        self._memory.update(vectors)
+        while len(self._memory) > self._limit:
+            self._memory.popitem(last=False)

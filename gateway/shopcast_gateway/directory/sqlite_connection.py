@@ -1,0 +1,150 @@
+"""Opening the embedded directory's file, and the few shapes its statements come in."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, SCHEMA, VERSION
+from shopcast_gateway.errors import StartupError
+
+BUSY_TIMEOUT_MS = 5_000  # how long to wait for another process that is writing
+_CHUNK = 512  # values per IN list; SQLite takes 32,766
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The one to write with, and those that cannot write."""
+
+    writer: sqlite3.Connection
+    readers: tuple[sqlite3.Connection, ...]
+
+    def close(self) -> None:
+        """Close all; the writer last, so that it folds the write-ahead log into the file."""
+        for connection in (*self.readers, self.writer):
+            connection.close()
+
+
+def open_store(path: Path, fingerprint: bytes, *, readers: int) -> Connections:
+    """Open the file, which is made if missing and checked if not.
+
+    fingerprint: of the pseudonym key, which must be the one the file was made with.
+    Raises StartupError when the file is not a directory this version can use.
+    """
+    try:
+        path.touch(mode=0o600)
+        writer = _connect(path, "rw")
+    except (OSError, sqlite3.Error) as error:
+        raise StartupError(
+            f"Cannot open the directory file {path} ({_problem(error)}): "
+            "name a file in an existing folder that this user may write to."
+        ) from error
+    try:
+        _adopt(writer, path, fingerprint)
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA synchronous = FULL")
+        writer.execute("PRAGMA foreign_keys = ON")
+        writer.execute("PRAGMA cache_size = -65536")  # 64 MiB
+        return Connections(writer, tuple(_connect(path, "ro") for _ in range(readers)))
+    except sqlite3.OperationalError as error:
+        writer.close()
+        raise StartupError(
+            f"Cannot use the directory file {path} ({error}): see that this user may write to it, "
+            "the disk has room and no other program holds it."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        writer.close()
+        raise _damaged(path) from error
+    except StartupError:
+        writer.close()
+        raise
+
+
+def _connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,  # we say BEGIN ourselves
+        check_same_thread=False,  # one thread at a time, but not always the same
+        timeout=BUSY_TIMEOUT_MS / 1000,
+    )
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _adopt(connection: sqlite3.Connection, path: Path, fingerprint: bytes) -> None:
+    """Make the tables in an empty file; refuse a file that is not ours."""
+    with transaction(connection, "IMMEDIATE"):
+        application = number_of(connection, "PRAGMA application_id")
+        version = number_of(connection, "PRAGMA user_version")
+        if not number_of(connection, "SELECT count(*) FROM sqlite_master") and not application:
+            for statement in SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute("INSERT INTO pseudonym_key VALUES (?)", (fingerprint,))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            return
+    if application != APPLICATION_ID:
+        raise StartupError(f"{path} is another application's database: name another file.")
+    if version > VERSION:
+        raise StartupError(
+            f"{path} was written by a newer version of Shopcast (schema {version}, this one knows "
+            f"{VERSION}): upgrade Shopcast, or name another file."
+        )
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise _damaged(path)
+    if connection.execute("SELECT fingerprint FROM pseudonym_key").fetchall() != [(fingerprint,)]:
+        raise StartupError(
+            f"{path} was written under another pseudonym key: "
+            "start with the key file it was made with, or name another directory file."
+        )
+
+
+def _damaged(path: Path) -> StartupError:
+    return StartupError(
+        f"{path} is damaged or no directory file: restore it from a backup, or name another file."
+    )
+
+
+def _problem(error: OSError | sqlite3.Error) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+@contextmanager
+def transaction(
+    connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"]
+) -> Iterator[None]:
+    """All or none of what happens inside. DEFERRED: one consistent view for reads."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:  # SQLite itself rolls back on some errors
+            connection.execute("ROLLBACK")
+
+
+def number_of(connection: sqlite3.Connection, sql: str) -> int:
+    """The one number a statement answers."""
+    return int(connection.execute(sql).fetchone()[0])
+
+
+def select_in(
+    connection: sqlite3.Connection, sql: str, values: Sequence[Any], *before: Any
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a statement whose last condition is `IN (*)`, for however many values.
+
+    before: what the statement's earlier placeholders stand for.
+    """
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        # Rounded up to a power of two, so that a handful of prepared statements serves all sizes.
+        width = 1 << (len(chunk) - 1).bit_length()
+        marks = ", ".join("?" * width)
+        padding = [None] * (width - len(chunk))
+        with closing(
+            connection.execute(sql.replace("(*)", f"({marks})"), (*before, *chunk, *padding))
+        ) as cursor:
+            yield from cursor

@@ -1,0 +1,154 @@
+"""Reading all that one prediction needs from the embedded directory."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shopcast_domain.events import Account, Item
+from shopcast_domain.features import KINDS, MISSING, Candidates, Window
+from shopcast_gateway.directory.attributes import (
+    Attributes,
+    attributes_of,
+    match_name,
+    merge,
+    text_of,
+)
+from shopcast_gateway.directory.protocol import Reading
+from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.sqlite_connection import select_in, transaction
+
+# -1 is MISSING. CROSS JOIN keeps the events, which lie in the wanted order, the outermost loop.
+WINDOW = """
+SELECT e.time_us, e.kind, i.platform, i.id,
+       coalesce(i.category_code, -1), coalesce(i.brand_code, -1),
+       coalesce(e.price, i.price), p.name, i.title, i.brand, i.category, i.price
+FROM events AS e
+CROSS JOIN items AS i ON i.id = e.item
+CROSS JOIN platforms AS p ON p.id = i.platform
+WHERE e.person = ? AND e.time_us < ?
+ORDER BY e.time_us DESC, e.key DESC LIMIT ?
+"""
+
+CANDIDATES = """
+SELECT i.item_id, i.id, i.title, i.brand, i.category, i.price,
+       coalesce(i.category_code, -1), coalesce(i.brand_code, -1),
+       i.views, i.carts, i.buys, i.returns,
+       coalesce(c.views, 0), coalesce(c.carts, 0), coalesce(c.buys, 0), coalesce(c.returns, 0)
+FROM items AS i LEFT JOIN categories AS c ON c.id = i.category_code
+WHERE i.platform = ? AND i.item_id IN (*)
+"""
+
+_NO_TALLY = (0,) * KINDS
+
+
+def read(
+    connection: sqlite3.Connection,
+    pseudonyms: Pseudonyms,
+    account: Account,
+    items: Sequence[Item],
+    before_us: int,
+    limit: int,
+) -> Reading:
+    """Window and candidates in one transaction, so that they are of one moment."""
+    with transaction(connection, "DEFERRED"):
+        person = connection.execute(
+            "SELECT person FROM accounts WHERE pseudonym = ?", (pseudonyms.of(account),)
+        ).fetchone()
+        events = (
+            connection.execute(WINDOW, (person[0], before_us, limit)).fetchall() if person else []
+        )
+        platform, *platform_tally = connection.execute(
+            "SELECT id, views, carts, buys, returns FROM platforms WHERE name = ?",
+            (account.platform,),
+        ).fetchone() or (MISSING, *_NO_TALLY)
+        item_ids = [item.item_id for item in items]
+        kept = {row[0]: row[1:] for row in select_in(connection, CANDIDATES, item_ids, platform)}
+        carried = [attributes_of(item) for item in items]
+        brands = _named(connection, "SELECT name, id FROM brands WHERE name IN (*)", carried, 1)
+        categories = _named(
+            connection,
+            "SELECT name, id, views, carts, buys, returns FROM categories WHERE name IN (*)",
+            carried,
+            2,
+        )
+    columns = list(zip(*events, strict=True)) or [()] * 12
+    time_us, kind, platforms, item, category, brand, price, names, *attributes = columns
+    window = Window(
+        time_s=np.array(time_us, dtype=np.float64) / 1e6,
+        kind=_ints(kind),
+        platform=_ints(platforms),
+        item=_ints(item),
+        category=_ints(category),
+        brand=_ints(brand),
+        price=np.array(price, dtype=np.float64),
+    )
+    rows = [
+        _candidate(mine, kept.get(item_id), brands, categories)
+        for item_id, mine in zip(item_ids, carried, strict=True)
+    ]
+    texts, codes, category_codes, brand_codes, prices, item_tallies, category_tallies = (
+        zip(*rows, strict=True) if rows else [()] * 7
+    )
+    return Reading(
+        person_known=person is not None,
+        window=window,
+        window_texts=tuple(map(text_of, *attributes)),
+        window_platforms=names,
+        candidates=Candidates(
+            platform=platform,
+            item=_ints(codes),
+            category=_ints(category_codes),
+            brand=_ints(brand_codes),
+            price=np.array(prices, dtype=np.float64),
+            item_tally=_tallies(item_tallies),
+            category_tally=_tallies(category_tallies),
+            platform_tally=np.array(platform_tally, dtype=np.float64),
+        ),
+        candidate_texts=texts,
+        candidate_known=tuple(item_id in kept for item_id in item_ids),
+    )
+
+
+def _candidate(
+    carried: Attributes,
+    kept: tuple[Any, ...] | None,
+    brands: Mapping[str, tuple[int, ...]],
+    categories: Mapping[str, tuple[int, ...]],
+) -> tuple[Any, ...]:
+    """Text, item, category and brand code, price, item tally and category tally of one candidate.
+
+    kept: a row of CANDIDATES less its item_id, or None. What the request carries wins.
+    """
+    code, category, brand = MISSING, MISSING, MISSING
+    item_tally = category_tally = _NO_TALLY
+    attributes = carried
+    if kept is not None:
+        code, category, brand = kept[0], kept[5], kept[6]
+        item_tally, category_tally = kept[7:11], kept[11:]
+        attributes = merge(carried, kept[1:5])
+    if carried[1] is not None:
+        brand = brands.get(match_name(carried[1]), (MISSING,))[0]
+    if carried[2] is not None:
+        category, *tally = categories.get(match_name(carried[2]), (MISSING, *_NO_TALLY))
+        category_tally = tuple(tally)
+    return text_of(*attributes), code, category, brand, attributes[3], item_tally, category_tally
+
+
+def _named(
+    connection: sqlite3.Connection, sql: str, carried: Sequence[Attributes], place: int
+) -> Mapping[str, tuple[int, ...]]:
+    """What is kept of the brands or categories a request names, by name."""
+    texts = (attributes[place] for attributes in carried)
+    names = list(dict.fromkeys(match_name(str(text)) for text in texts if text is not None))
+    return {row[0]: row[1:] for row in select_in(connection, sql, names)}
+
+
+def _ints(codes: Iterable[int]) -> NDArray[np.int64]:
+    return np.array(codes, dtype=np.int64)
+
+
+def _tallies(tallies: Iterable[tuple[int, ...]]) -> NDArray[np.float64]:
+    return np.array(tallies, dtype=np.float64).reshape(-1, KINDS)

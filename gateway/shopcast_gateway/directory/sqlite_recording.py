@@ -1,0 +1,226 @@
+"""Writing events into the embedded directory."""
+
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from shopcast_domain.events import Account, Event
+from shopcast_domain.features import KINDS
+from shopcast_gateway.directory.attributes import Attributes, attributes_of, match_name
+from shopcast_gateway.directory.protocol import RecordResult
+from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.sqlite_connection import number_of, select_in, transaction
+
+
+def microseconds(time_s: float) -> int:
+    """Times are kept and compared as whole microseconds."""
+    return round(time_s * 1e6)
+
+
+def record(
+    connection: sqlite3.Connection, pseudonyms: Pseudonyms, events: Sequence[Event]
+) -> RecordResult:
+    """Keep the events whose ids are new, with all that follows from them, in one transaction."""
+    by_key: dict[bytes, Event] = {}
+    for event in events:
+        key = pseudonyms.of_event(event.account.platform, event.event_id)
+        by_key.setdefault(key, event)
+    with transaction(connection, "IMMEDIATE"):
+        for (key,) in select_in(
+            connection, "SELECT key FROM events WHERE key IN (*)", list(by_key)
+        ):
+            del by_key[key]
+        if by_key:
+            _insert(connection, pseudonyms, by_key)
+    return RecordResult(recorded=len(by_key), duplicates=len(events) - len(by_key))
+
+
+def intern_platforms(connection: sqlite3.Connection, names: Collection[str]) -> Mapping[str, int]:
+    """The id of each platform; ids are given to names never seen."""
+    return _intern(
+        connection,
+        "SELECT name, id FROM platforms WHERE name IN (*)",
+        "INSERT INTO platforms (name) VALUES (?)",
+        names,
+    )
+
+
+def admit(
+    connection: sqlite3.Connection,
+    pseudonyms: Pseudonyms,
+    accounts: Collection[Account],
+    platforms: Mapping[str, int],
+) -> Mapping[Account, tuple[int, int]]:
+    """The (id, person) of each account; one never seen becomes a person of its own."""
+    wanted = {pseudonyms.of(account): account for account in accounts}
+    found: dict[Account, tuple[int, int]] = {}
+    for pseudonym, number, person in select_in(
+        connection,
+        "SELECT pseudonym, id, person FROM accounts WHERE pseudonym IN (*)",
+        list(wanted),
+    ):
+        found[wanted.pop(pseudonym)] = (number, person)
+    unused = number_of(connection, "SELECT coalesce(max(id), 0) + 1 FROM accounts")
+    new = [
+        (number, pseudonym, platforms[account.platform], number)
+        for number, (pseudonym, account) in enumerate(wanted.items(), unused)
+    ]
+    connection.executemany("INSERT INTO accounts VALUES (?, ?, ?, ?)", new)
+    for (number, *_), account in zip(new, wanted.values(), strict=True):
+        found[account] = (number, number)
+    return found
+
+
+@dataclass(slots=True)
+class _Item:
+    """An item while events are being folded into it.
+
+    attributes: title, brand, category, price, each of the newest event that carried it.
+    known_us: when that was. category_code, before: category and tally as stored.
+    """
+
+    number: int
+    attributes: list[str | float | None]
+    known_us: list[int | None]
+    category_code: int | None
+    before: tuple[int, ...]
+    tally: list[int]
+
+    def fold(self, event: Event, carried: Attributes, time_us: int) -> None:
+        """Count the event, and take on what it carries unless something newer is known."""
+        self.tally[event.kind] += 1
+        for place, attribute in enumerate(carried):
+            known_us = self.known_us[place]
+            if attribute is not None and (known_us is None or time_us >= known_us):
+                self.attributes[place] = attribute
+                self.known_us[place] = time_us
+
+
+def _insert(
+    connection: sqlite3.Connection, pseudonyms: Pseudonyms, by_key: Mapping[bytes, Event]
+) -> None:
+    events = by_key.values()
+    platforms = intern_platforms(
+        connection, dict.fromkeys(event.account.platform for event in events)
+    )
+    accounts = admit(
+        connection, pseudonyms, dict.fromkeys(event.account for event in events), platforms
+    )
+    items = _load_items(connection, events, platforms)
+    now_us = microseconds(time.time())
+    rows = []
+    for key, event in by_key.items():
+        account, person = accounts[event.account]
+        item = items[platforms[event.account.platform], event.item.item_id]
+        time_us = microseconds(event.time_s)
+        carried = attributes_of(event.item)
+        item.fold(event, carried, time_us)
+        price = carried[3]
+        rows.append(
+            (person, time_us, key, account, item.number, event.kind, price, event.quantity, now_us)
+        )
+    rows.sort()  # neighbours on disk are written together
+    _store_items(connection, items)
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _load_items(
+    connection: sqlite3.Connection, events: Collection[Event], platforms: Mapping[str, int]
+) -> dict[tuple[int, str], _Item]:
+    """The items the events name, by (platform, item_id); those never seen are inserted."""
+    wanted: dict[int, dict[str, None]] = defaultdict(dict)
+    for event in events:
+        wanted[platforms[event.account.platform]][event.item.item_id] = None
+    items = {}
+    for platform, item_ids in wanted.items():
+        for item_id, number, *rest in select_in(
+            connection,
+            "SELECT item_id, id, title, brand, category, price, title_us, brand_us, category_us,"
+            " price_us, category_code, views, carts, buys, returns"
+            " FROM items WHERE platform = ? AND item_id IN (*)",
+            list(item_ids),
+            platform,
+        ):
+            tally = rest[9:]
+            items[platform, item_id] = _Item(
+                number, rest[:4], rest[4:8], rest[8], before=tuple(tally), tally=tally
+            )
+        new = [item_id for item_id in item_ids if (platform, item_id) not in items]
+        unused = number_of(connection, "SELECT coalesce(max(id), 0) + 1 FROM items")
+        for number, item_id in enumerate(new, unused):
+            items[platform, item_id] = _Item(
+                number, [None] * 4, [None] * 4, None, before=(0,) * KINDS, tally=[0] * KINDS
+            )
+        connection.executemany(
+            "INSERT INTO items (id, platform, item_id) VALUES (?, ?, ?)",
+            [(items[platform, item_id].number, platform, item_id) for item_id in new],
+        )
+    return items
+
+
+def _store_items(connection: sqlite3.Connection, items: Mapping[tuple[int, str], _Item]) -> None:
+    """Write the items back, and what their counts add to their platform and category.
+
+    A category's tally is the sum over the items now in it: an item that moves takes its own along.
+    """
+    brands = _intern(
+        connection,
+        "SELECT name, id FROM brands WHERE name IN (*)",
+        "INSERT INTO brands (name) VALUES (?)",
+        _match_names(items, 1),
+    )
+    categories = _intern(
+        connection,
+        "SELECT name, id FROM categories WHERE name IN (*)",
+        "INSERT INTO categories (name) VALUES (?)",
+        _match_names(items, 2),
+    )
+    in_platform: dict[int, list[int]] = defaultdict(lambda: [0] * KINDS)
+    in_category: dict[int, list[int]] = defaultdict(lambda: [0] * KINDS)
+    rows = []
+    for (platform, _), item in items.items():
+        _, brand, category, _ = item.attributes
+        brand_code = None if brand is None else brands[match_name(str(brand))]
+        category_code = None if category is None else categories[match_name(str(category))]
+        for kind in range(KINDS):
+            in_platform[platform][kind] += item.tally[kind] - item.before[kind]
+            if item.category_code is not None:
+                in_category[item.category_code][kind] -= item.before[kind]
+            if category_code is not None:
+                in_category[category_code][kind] += item.tally[kind]
+        rows.append(
+            (*item.attributes, *item.known_us, brand_code, category_code, *item.tally, item.number)
+        )
+    connection.executemany(
+        "UPDATE items SET title = ?, brand = ?, category = ?, price = ?, title_us = ?,"
+        " brand_us = ?, category_us = ?, price_us = ?, brand_code = ?, category_code = ?,"
+        " views = ?, carts = ?, buys = ?, returns = ? WHERE id = ?",
+        rows,
+    )
+    connection.executemany(
+        "UPDATE platforms SET views = views + ?, carts = carts + ?, buys = buys + ?,"
+        " returns = returns + ? WHERE id = ?",
+        [(*counts, code) for code, counts in in_platform.items()],
+    )
+    connection.executemany(
+        "UPDATE categories SET views = views + ?, carts = carts + ?, buys = buys + ?,"
+        " returns = returns + ? WHERE id = ?",
+        [(*counts, code) for code, counts in in_category.items()],
+    )
+
+
+def _match_names(items: Mapping[tuple[int, str], _Item], place: int) -> Collection[str]:
+    texts = (item.attributes[place] for item in items.values())
+    return dict.fromkeys(match_name(str(text)) for text in texts if text is not None)
+
+
+def _intern(
+    connection: sqlite3.Connection, select: str, insert: str, names: Collection[str]
+) -> Mapping[str, int]:
+    codes = dict(select_in(connection, select, list(names)))
+    for name in names:
+        if name not in codes:
+            codes[name] = connection.execute(insert, (name,)).lastrowid
+    return codes

@@ -1,0 +1,62 @@
+"""Runs Triton as long as its own standard input stays open, and cleans up after it.
+
+A process of its own, so that Triton ends and nothing is left behind even when the gateway is
+killed: the kernel then closes the pipe. Run as a script, with the standard library only:
+
+    launcher.py LINKS_FOLDER SHM_PREFIX COMMAND...
+
+Input: "stop" asks Triton to end and allows it some time; the end of input kills it at once.
+Exit status: Triton's.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+STOP = b"stop"
+STOP_GRACE_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+def run(links: Path, shm_prefix: str, command: list[str]) -> int:
+    """Run the command until it ends or the input says so; returns its exit status."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A handler, unlike SIG_IGN, is not handed down to Triton.
+        signal.signal(ignored, lambda *_: None)
+    libc = ctypes.CDLL(None)
+    # This process has one thread, so running Python between fork and exec is safe here.
+    triton = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509
+    )
+    pidfd, orders = os.pidfd_open(triton.pid), sys.stdin.fileno()
+    try:
+        if orders in _readable([orders, pidfd]) and os.read(orders, 16) == STOP:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            _readable([pidfd], STOP_GRACE_S)
+    finally:
+        # The Python-backend processes are in its group and may outlive it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(triton.pid, signal.SIGKILL)
+        status = triton.wait()
+        os.close(pidfd)
+        shutil.rmtree(links, ignore_errors=True)
+        for region in Path("/dev/shm").glob(f"{shm_prefix}*"):  # noqa: S108
+            region.unlink(missing_ok=True)
+    return status
+
+
+def _readable(descriptors: list[int], timeout_s: float | None = None) -> list[int]:
+    return select.select(descriptors, [], [], timeout_s)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(abs(run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])))

@@ -1,0 +1,313 @@
+"""What is special to the directory in one SQLite file."""
+
+import asyncio
+import contextlib
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory.protocol import LinkKind
+from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_key
+from shopcast_gateway.directory.sqlite import SqliteDirectory
+from shopcast_gateway.directory.sqlite_reading import CANDIDATES, WINDOW
+from shopcast_gateway.errors import StartupError, Unavailable
+
+PSEUDONYMS = Pseudonyms(bytes(32))
+RAW_ID = "anna.muster-4711@example.org"
+ANNA = Account("shop-a", RAW_ID)
+SHOE = Item("s1", "Trail shoe", "Nordwind", "shoes", 89.0)
+
+
+def event(n: int, account: Account = ANNA) -> Event:
+    return Event(f"{account.user_id}/{n}", account, EventKind.VIEW, 1_750_000_000.0 + n, SHOE)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "directory.sqlite"
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path, pseudonyms: Pseudonyms = PSEUDONYMS) -> AsyncIterator[SqliteDirectory]:
+    directory = await SqliteDirectory.open(path, pseudonyms)
+    try:
+        yield directory
+    finally:
+        await directory.close()
+
+
+@contextlib.contextmanager
+def raw(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def fill(path: Path, events: int) -> None:
+    async def record() -> None:
+        async with opened(path) as directory:
+            await directory.record([event(n) for n in range(events)])
+
+    asyncio.run(record())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def open_files() -> set[str]:
+    return {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()}
+
+
+def refusal(path: Path, pseudonyms: Pseudonyms = PSEUDONYMS) -> str:
+    """Why opening is refused; leaves no thread behind."""
+    threads = set(threading.enumerate())
+    with pytest.raises(StartupError) as refused:
+        asyncio.run(SqliteDirectory.open(path, pseudonyms))
+    assert set(threading.enumerate()) == threads
+    message = str(refused.value)
+    assert message.startswith(str(path)) or f" {path} (" in message
+    assert message.endswith(".")
+    return message
+
+
+# On disk
+
+
+async def test_what_was_written_is_there_after_reopening(path: Path) -> None:
+    other = Account("shop-b", "other")
+    async with opened(path) as directory:
+        await directory.record([event(1), event(2)])
+        linked = await directory.link(ANNA, other, kind=LinkKind.DEVICE, confidence=0.5)
+        await directory.keep_vectors("e-1", {bytes(16): np.ones(4, dtype=np.float32)})
+    async with opened(path) as directory:
+        assert (await directory.record([event(2), event(3)])).duplicates == 1
+        person = await directory.resolve(other)
+        assert person is not None
+        assert person.person_id == linked.person_id
+        assert len((await directory.read(other, (), before_s=2e9, limit=9)).window) == 3
+        assert list(await directory.vectors("e-1", [bytes(16)])) == [bytes(16)]
+
+
+async def test_an_acknowledged_write_has_been_synced(path: Path) -> None:
+    async with opened(path) as directory:  # no test can pull the plug
+        writer = directory._connections.writer
+        assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+async def test_a_link_is_kept_once_per_kind_in_either_order(path: Path) -> None:
+    other = Account("shop-b", "other")
+    async with opened(path) as directory:
+        for one, two in ((ANNA, other), (other, ANNA)):
+            for kind in (LinkKind.LOGIN, LinkKind.DEVICE):
+                await directory.link(one, two, kind=kind, confidence=0.9)
+    with raw(path) as connection:
+        kept = connection.execute("SELECT kind, confidence FROM links ORDER BY kind").fetchall()
+    assert kept == [("device", 0.9), ("login", 0.9)]
+
+
+async def test_raw_ids_never_reach_the_disk(path: Path) -> None:
+    key_path = path.parent / "key"
+    async with opened(path, Pseudonyms(load_or_create_key(key_path))) as directory:
+        await directory.record([event(n) for n in range(100)])
+        await directory.link(ANNA, Account("b", RAW_ID), kind=LinkKind.LOGIN, confidence=1)
+        await directory.read(ANNA, (SHOE,), before_s=2e9, limit=10)
+        files = contents(path.parent)
+        assert files.keys() == {"key", path.name, f"{path.name}-wal", f"{path.name}-shm"}
+        assert b"Trail shoe" in files[f"{path.name}-wal"]  # the search finds what is there
+    files["after closing"] = contents(path.parent)[path.name]
+    assert b"Trail shoe" in files["after closing"]
+    for name, content in files.items():
+        assert RAW_ID.encode() not in content, name
+        assert b"muster" not in content, name
+
+
+async def test_only_the_owner_may_read_the_file(path: Path) -> None:
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == {0o600}
+
+
+async def test_a_request_writes_nothing(path: Path) -> None:
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        with raw(path) as connection:
+            before = list(connection.iterdump())
+            new = Item("new", "New", "New brand", "new category", 1.0)
+            await directory.read(Account("new", "x"), (new,), before_s=2e9, limit=10)
+            await directory.resolve(Account("new", "x"))
+            assert list(connection.iterdump()) == before
+
+
+# Speed that rests on the layout
+
+
+async def test_a_reading_sorts_and_scans_nothing(path: Path) -> None:
+    async with opened(path):
+        pass
+    with raw(path) as connection:
+        window = connection.execute(f"EXPLAIN QUERY PLAN {WINDOW}", (1, 2, 3)).fetchall()
+        candidates = connection.execute(
+            f"EXPLAIN QUERY PLAN {CANDIDATES.replace('(*)', '(?, ?)')}", (1, "a", "b")
+        ).fetchall()
+    steps = [row[3] for row in window]
+    assert steps[0] == "SEARCH e USING PRIMARY KEY (person=? AND time_us<?)"
+    assert all(step.startswith("SEARCH") for step in steps), steps
+    assert candidates[0][3].startswith("SEARCH i USING INDEX")
+    assert not [row for row in candidates if "SCAN" in row[3] or "TEMP" in row[3]]
+
+
+# Opening
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.write_bytes(b"name,price\n" * 1000)
+    assert "damaged or no directory file" in refusal(path)
+    assert path.read_bytes() == b"name,price\n" * 1000
+
+
+def test_a_damaged_file_is_refused(path: Path) -> None:
+    fill(path, events=2000)
+    content = bytearray(path.read_bytes())
+    for page in range(4096 * 20, len(content), 4096):
+        content[page : page + 512] = b"\xa5" * 512
+    path.write_bytes(content)
+    assert "damaged" in refusal(path)
+
+
+def test_a_truncated_file_is_refused(path: Path) -> None:
+    fill(path, events=2000)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert "damaged" in refusal(path)
+
+
+def test_another_applications_database_is_refused_and_left_alone(path: Path) -> None:
+    with raw(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+    assert "another application's" in refusal(path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_schema_is_refused(path: Path) -> None:
+    fill(path, events=1)
+    with raw(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    assert "newer version of Shopcast" in refusal(path)
+
+
+def test_a_file_made_under_another_key_is_refused(path: Path) -> None:
+    fill(path, events=1)
+    assert "another pseudonym key" in refusal(path, Pseudonyms(b"k" * 32))
+
+
+def test_a_missing_folder_and_a_folder_are_refused(path: Path) -> None:
+    for wrong in (path / "missing" / "directory.sqlite", path.parent):
+        assert "name a file in an existing folder" in refusal(wrong)
+
+
+async def test_a_path_with_url_characters_is_just_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "a?mode=memory#b%20 c.sqlite"
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+    assert path.stat().st_size > 0
+
+
+async def test_two_processes_worth_of_directories_share_one_file(path: Path) -> None:
+    async with opened(path) as one, opened(path) as other:
+        results = await asyncio.gather(
+            *(one.record([event(n)]) for n in range(40)),
+            *(other.record([event(n)]) for n in range(20, 60)),
+        )
+        assert sum(result.recorded for result in results) == 60
+        assert len((await one.read(ANNA, (), before_s=2e9, limit=99)).window) == 60
+
+
+# When the store is away
+
+
+async def test_a_store_locked_by_another_is_unavailable_and_recovers(path: Path) -> None:
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        directory._connections.writer.execute("PRAGMA busy_timeout = 20")
+        with raw(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Unavailable, match="locked") as refusal:
+                await directory.record([event(2)])
+            assert RAW_ID not in str(refusal.value)
+            reading = await directory.read(ANNA, (), before_s=2e9, limit=9)
+            assert len(reading.window) == 1  # reads go on
+            connection.execute("ROLLBACK")
+        assert (await directory.record([event(2)])).recorded == 1
+
+
+async def test_a_full_disk_is_unavailable_and_nothing_is_half_written(path: Path) -> None:
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        pages = directory._connections.writer.execute("PRAGMA page_count").fetchone()[0]
+        directory._connections.writer.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(Unavailable, match="full"):
+            await directory.record([event(n) for n in range(2, 3000)])
+        reading = await directory.read(ANNA, (SHOE,), before_s=2e9, limit=9999)
+        assert len(reading.window) == 1
+        assert reading.candidates.item_tally.tolist() == [[1, 0, 0, 0]]
+        directory._connections.writer.execute("PRAGMA max_page_count = 100000")
+        assert (await directory.record([event(n) for n in range(1, 3000)])).recorded == 2998
+
+
+async def test_an_event_that_cannot_be_kept_keeps_the_others_of_its_call_out(path: Path) -> None:
+    async with opened(path) as directory:
+        bad = Event("bad", ANNA, EventKind.BUY, 1.0, SHOE, quantity=2**70)
+        with pytest.raises(OverflowError):
+            await directory.record([event(1), bad])
+        assert await directory.resolve(ANNA) is None
+        assert (await directory.record([event(1)])).recorded == 1
+
+
+async def test_the_event_loop_runs_on_while_the_store_is_slow(path: Path) -> None:
+    async with opened(path) as directory:
+        with raw(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            recording = asyncio.create_task(directory.record([event(1)]))
+            ticks = 0
+            stop = time.monotonic() + 0.2
+            while time.monotonic() < stop:
+                await asyncio.sleep(0.005)
+                ticks += 1
+            assert ticks >= 10
+            assert not recording.done()
+            connection.execute("ROLLBACK")
+        assert (await recording).recorded == 1
+
+
+# Closing
+
+
+async def test_closing_finishes_what_was_asked_and_leaves_no_thread_and_no_file_open(
+    path: Path,
+) -> None:
+    before = set(threading.enumerate())
+    directory = await SqliteDirectory.open(path, PSEUDONYMS)
+    writes = [asyncio.create_task(directory.record([event(n)])) for n in range(20)]
+    reads = [
+        asyncio.create_task(directory.read(ANNA, (SHOE,), before_s=2e9, limit=9)) for _ in range(20)
+    ]
+    await asyncio.sleep(0)
+    await directory.close()
+    assert [result.recorded for result in await asyncio.gather(*writes)] == [1] * 20
+    await asyncio.gather(*reads)
+    assert set(threading.enumerate()) == before
+    assert list(path.parent.iterdir()) == [path]  # the last connection removes the log
+    assert str(path) not in open_files()
+    await directory.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await directory.record([event(1)])

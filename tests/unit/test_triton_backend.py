@@ -1,0 +1,97 @@
+"""What the backend makes of a server's failures, with a stand-in for the client."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from shopcast_gateway.backend.triton import MAX_MESSAGE_BYTES, TritonBackend
+from shopcast_gateway.errors import (
+    ContractMismatch,
+    DeadlineExpired,
+    GatewayError,
+    Overloaded,
+    Unavailable,
+)
+
+
+class Result:
+    def __init__(self, answer: NDArray[Any] | None) -> None:
+        self.answer = answer
+
+    def as_numpy(self, _: str) -> NDArray[Any] | None:
+        return self.answer
+
+
+class Client:
+    """Answers every inference with the same result or failure."""
+
+    def __init__(self, outcome: InferenceServerException | NDArray[Any] | None) -> None:
+        self.outcome = outcome
+
+    async def infer(self, *_: Any, **__: Any) -> Result:
+        if isinstance(self.outcome, InferenceServerException):
+            raise self.outcome
+        return Result(self.outcome)
+
+
+async def ask(outcome: InferenceServerException | NDArray[Any] | None) -> NDArray[np.float32]:
+    backend = TritonBackend(Client(outcome), Path())
+    inputs = {"input_ids": np.ones((1, 2), np.int64)}
+    return await backend.infer("encoder", 1, inputs, "vectors", timeout_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "cause"),
+    [
+        ("UNAVAILABLE", "failed to connect to all addresses", Unavailable),
+        ("UNAVAILABLE", "Exceeds maximum queue size", Overloaded),
+        ("RESOURCE_EXHAUSTED", "too many", Overloaded),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExpired),
+        ("NOT_FOUND", "Request for unknown model", Unavailable),
+        ("INTERNAL", "Stub process 'encoder_0_0' is not healthy.", Unavailable),
+        ("INVALID_ARGUMENT", "unexpected shape for input", ContractMismatch),
+        ("UNKNOWN", "?", Unavailable),
+        (None, "raised by the client itself", Unavailable),
+    ],
+)
+async def test_a_failure_has_a_cause_and_is_logged_once_but_not_quoted(
+    status: str | None,
+    words: str,
+    cause: type[GatewayError],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failure = InferenceServerException(words, status and f"StatusCode.{status}")
+    with caplog.at_level(logging.WARNING), pytest.raises(cause) as caught:
+        await ask(failure)
+    assert type(caught.value) is cause
+    assert words not in str(caught.value)
+    assert [words in record.getMessage() for record in caplog.records] == [True]
+
+
+async def test_a_long_failure_is_cut_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(Unavailable):
+        await ask(InferenceServerException("x" * 100_000, "StatusCode.INTERNAL"))
+    assert len(caplog.text) < 2000
+
+
+@pytest.mark.parametrize("answer", [None, np.ones((1, 2), np.float64)])
+async def test_an_answer_of_another_kind_is_refused(answer: NDArray[Any] | None) -> None:
+    with pytest.raises(ContractMismatch):
+        await ask(answer)
+
+
+async def test_an_answer_is_handed_on() -> None:
+    answer = np.ones((1, 2), np.float32)
+    assert await ask(answer) is answer
+
+
+async def test_a_batch_too_large_to_send_is_our_mistake() -> None:
+    backend = TritonBackend(Client(None), Path())
+    inputs = {"x": np.empty(MAX_MESSAGE_BYTES, np.int8)}
+    with pytest.raises(ContractMismatch, match="too large"):
+        await backend.infer("behavior", 1, inputs, "logits", timeout_s=1.0)
