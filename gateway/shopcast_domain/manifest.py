@@ -13,7 +13,6 @@ from shopcast_domain.features import Floats
 MANIFEST = "manifest.json"
 ENCODER = "encoder"
 BEHAVIOR = "behavior"
-SCHEMA_VERSION = 1
 NO_CHANCE = -1e9
 """The logit of an outcome the model was never trained on."""
 
@@ -105,7 +104,7 @@ class Manifest(_Part):
     manifests. metrics: name of the model judged -> metric -> value, on the test period.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     created: datetime
     shopcast_version: str
     encoder_version: Annotated[int, Field(ge=1)]

@@ -92,7 +92,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             triton = _BundledTriton(settings)
             stack.push_async_callback(triton.stop)
             url = await triton.start()
-        backend = await TritonBackend.connect(url, settings.repository)
+        backend = await TritonBackend.connect(url, repository=settings.repository)
         stack.push_async_callback(backend.close)
         model = await adopt_newest(settings.repository, backend)
         vectors = ItemVectors(model, directory)

@@ -110,7 +110,7 @@ class BehaviorModel(nn.Module):
         (b, n, d). candidate_features: float32 (b, n, features).
         Returns logits, float32 (b, n, 3).
         """
-        b = len(candidate_vectors)
+        b = candidate_vectors.shape[0]  # len() would be frozen into an exported graph
         mask = history_mask.unsqueeze(-1)  # (b, h, 1)
         numeric = self.numbers(candidate_features)  # (b, n, features * bins)
 

@@ -36,10 +36,11 @@ class ShopperModel(nn.Module):
     """Encoder and behaviour model as one, for training.
 
     Candidates' texts are encoded with gradient while `learn_texts` is set; histories always read
-    the table of vectors, which is refreshed now and then. `trained`: bool (3,), outcomes that occur.
+    the table of vectors, which is refreshed now and then. `trained`: bool (3,), those that occur.
     """
 
     vectors: Tensor
+    no_chance: Tensor
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ MEMORY_LIMIT = 2**30
 """Bytes of hidden states kept at most; a larger catalogue runs every layer at every step."""
 
 
-M = TypeVar("M", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class _Kept(nn.Module):
@@ -71,13 +71,13 @@ def _is_bert(bert: PreTrainedModel) -> bool:
 
 def _upper(bert: PreTrainedModel, cut: int, kept: _Kept) -> PreTrainedModel:
     """A view of BERT, sharing its weights, that starts above layer `cut`."""
-    top, encoder = _view(bert), _view(bert.encoder)
-    encoder.layer = nn.ModuleList(bert.encoder.layer[cut:])
+    top, encoder = _view(bert), _view(bert.get_submodule("encoder"))
+    encoder.layer = layer_stack(bert)[cut:]
     top.encoder, top.embeddings = encoder, kept
     return top
 
 
-def _view(module: M) -> M:
+def _view(module: Module) -> Module:
     view = copy.copy(module)
     view.__dict__["_modules"] = dict(module._modules)
     return view

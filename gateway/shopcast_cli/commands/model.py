@@ -1,5 +1,6 @@
 """`platform build-model`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,8 @@ def build_model(
 
     Example: platform build-model --events logs/ --links links.csv --repository model_repository
     """
+    # Waiting threads sleep: spinning ones make a build several times slower beside other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pydantic import ValidationError
 
     from shopcast_build.data.errors import DataError
@@ -137,8 +140,8 @@ def show(result: "BuildResult", repository: Path) -> None:
         out.print(f"  repaired {rows:,} rows: {reason}")
     if result.unknown_token_share > _UNKNOWN_TOKENS_WORTH_A_WORD:
         err.print(
-            f"[yellow]warning:[/yellow] {result.unknown_token_share:.0%} of the item text is unknown"
-            " to the base model's vocabulary: choose one for its language with --base-model"
+            f"[yellow]warning:[/yellow] {result.unknown_token_share:.0%} of the item text is"
+            " unknown to the base model's vocabulary: choose one for its language with --base-model"
         )
     outcomes = manifest.trained_outcomes
     if len(outcomes) < len(manifest.outcomes):

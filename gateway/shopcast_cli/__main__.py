@@ -1,0 +1,5 @@
+"""`python -m shopcast_cli`: the same as `platform`."""
+
+from shopcast_cli.entry import main
+
+main()

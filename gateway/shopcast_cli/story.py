@@ -1,0 +1,189 @@
+"""The demo's story: whom to watch in a simulated market, and what is asked about them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from shopcast_cli.commands.requests import evidence_line
+from shopcast_client import (
+    Account,
+    Event,
+    EventKind,
+    Item,
+    LinkKind,
+    PredictResult,
+    ShopcastClient,
+)
+
+if TYPE_CHECKING:
+    pass
+
+_TITLE_WIDTH = 46
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Two accounts that are one person's though no identifier says so, and items to ask about.
+
+    here: little known. elsewhere: well known. items: on the platform of `here`; those named in
+    `wanted` are of what the person looks for elsewhere. unseen: an item no event names.
+    """
+
+    here: Account
+    elsewhere: Account
+    items: tuple[Item, ...]
+    wanted: tuple[str, ...]
+    unseen: Item
+
+
+def choose_cast(market: Path) -> Cast:
+    """Pick from a simulated market, by its truth, the pair with the most to tell."""
+    import polars as pl
+
+    people = pl.read_parquet(market / "truth" / "people-*.parquet")
+    events = pl.read_csv(market / "events" / "*.csv", schema_overrides={"item_id": pl.String})
+    items = pl.read_parquet(market / "truth" / "items.parquet")
+    account = ["platform", "platform_user_id"]
+    met = (
+        events.with_columns(pl.col("time").str.to_datetime(time_zone="UTC"))
+        .join(items.select("platform", "item_id", "need"), on=["platform", "item_id"])
+        .join(people.select("person", "link", *account), on=account)
+    )
+    recent = met["time"].max() - timedelta(days=7)  # type: ignore[operator]
+    accounts = met.group_by("person", "link", *account).agg(
+        pl.len().alias("events"),
+        (pl.col("time") > recent).sum().alias("lately"),
+        pl.col("need").filter(pl.col("time") > recent).mode().sort().first().alias("need"),
+    )
+    unlinked = accounts.filter(
+        pl.col("link").is_in(["none", "unshared"]) & pl.col("events").is_between(1, 12)
+    )
+    pairs = (
+        unlinked.join(accounts, on="person", suffix="_elsewhere")
+        .filter(pl.col("platform") != pl.col("platform_elsewhere"), pl.col("lately_elsewhere") > 0)
+        .sort("lately_elsewhere", "events_elsewhere", "person", "platform", descending=True)
+    )
+    if pairs.is_empty():
+        raise LookupError("the market is too small for the story: give it more people")
+    pair = pairs.row(0, named=True)
+    seen = met.filter(pl.col("person") == pair["person"]).select("platform", "item_id")
+    on_sale = items.filter(
+        pl.col("platform") == pair["platform"],
+        pl.col("item_id").is_in(events.filter(platform=pair["platform"])["item_id"].implode()),
+    ).join(seen, on=["platform", "item_id"], how="anti")
+    by_fame = on_sale.sort("popularity", "item_id", descending=True)
+    wanted = by_fame.filter(pl.col("need") == pair["need_elsewhere"]).head(2)
+    others = by_fame.filter(pl.col("need") != pair["need_elsewhere"]).unique(
+        "need", keep="first", maintain_order=True
+    )
+    twin = items.filter(
+        pl.col("need") == pair["need_elsewhere"], pl.col("platform") != pair["platform"]
+    ).sort("popularity", "item_id", descending=True)
+    chosen = pl.concat([wanted, others.head(2)])
+    return Cast(
+        here=Account(pair["platform"], pair["platform_user_id"]),
+        elsewhere=Account(pair["platform_elsewhere"], pair["platform_user_id_elsewhere"]),
+        items=tuple(_item(row) for row in chosen.iter_rows(named=True)),
+        wanted=tuple(wanted["item_id"]),
+        unseen=_item(twin.row(0, named=True) | {"item_id": "never-sold-before", "category": None}),
+    )
+
+
+def _item(row: dict[str, object]) -> Item:
+    return Item(
+        item_id=str(row["item_id"]),
+        title=str(row["title"]),
+        brand=str(row["brand"]),
+        category=None if row["category"] is None else str(row["category"]),
+        price=float(str(row["price"])),
+    )
+
+
+async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
+    """Ask, link, record and ask again; print what changes."""
+
+    async def ask(*items: Item, account: Account = cast.here) -> PredictResult:
+        return await client.predict(
+            platform=account.platform, user_id=account.user_id, items=list(items)
+        )
+
+    here, elsewhere = cast.here.platform, cast.elsewhere.platform
+    alone = await ask(*cast.items)
+    await client.link_accounts(cast.here, cast.elsewhere, kind=LinkKind.LOGIN)
+    together = await ask(*cast.items)
+    out.print(
+        f"\n[bold]1. One person, two platforms.[/bold] A shopper on {here} logs in with an account"
+        f" of {elsewhere}.\n   Marked * is what they look for on {elsewhere}."
+    )
+    shown = _table("offered on " + here, "P(purchase) alone", "together", "return risk", "together")
+    for item, one, two in zip(cast.items, alone.predictions, together.predictions, strict=True):
+        shown.add_row(
+            ("* " if item.item_id in cast.wanted else "  ") + (item.title or "")[:_TITLE_WIDTH],
+            f"{one.purchase_probability:.3f}",
+            f"{two.purchase_probability:.3f}",
+            f"{one.return_risk:.3f}",
+            f"{two.return_risk:.3f}",
+        )
+    out.print(shown)
+    out.print(f"   alone:    {evidence_line(alone)}\n   together: {evidence_line(together)}")
+
+    first = cast.items[0]
+    before = await ask(first)
+    await client.record_events(
+        [
+            Event(f"demo-{kind}", cast.here, kind, datetime.now(UTC) - age, first)
+            for kind, age in (
+                (EventKind.VIEW, timedelta(minutes=2)),
+                (EventKind.CART, timedelta(minutes=1)),
+            )
+        ]
+    )
+    after = await ask(first)
+    out.print(
+        "\n[bold]2. A new event counts at once.[/bold] The shopper puts the first item into"
+        " the cart."
+    )
+    _compare(out, first, "before", before, "after", after)
+
+    stranger = await ask(*cast.items, account=Account(here, "nobody-has-met-them"))
+    out.print("\n[bold]3. A cold-start shopper.[/bold] The same items, an account never seen.")
+    shown = _table("offered on " + here, "P(purchase)", "return risk")
+    for item, guess in zip(cast.items, stranger.predictions, strict=True):
+        purchase, risk = guess.purchase_probability, guess.return_risk
+        shown.add_row((item.title or "")[:_TITLE_WIDTH], f"{purchase:.3f}", f"{risk:.3f}")
+    out.print(shown)
+    out.print(f"   {evidence_line(stranger)}")
+
+    cold = await ask(cast.unseen)
+    strange = await ask(cast.unseen, account=Account(here, "nobody-has-met-them"))
+    out.print(
+        "\n[bold]4. A cold item.[/bold] No event names it; BERT reads its title"
+        f" ({cold.evidence.texts_encoded} text encoded)."
+    )
+    _compare(out, cast.unseen, "a stranger", strange, "this shopper", cold)
+
+
+def _compare(
+    out: Console, item: Item, one: str, first: PredictResult, two: str, second: PredictResult
+) -> None:
+    shown = _table("item", f"P(purchase), {one}", two, f"return risk, {one}", two)
+    a, b = first.predictions[0], second.predictions[0]
+    shown.add_row(
+        (item.title or "")[:_TITLE_WIDTH],
+        f"{a.purchase_probability:.3f}",
+        f"{b.purchase_probability:.3f}",
+        f"{a.return_risk:.3f}",
+        f"{b.return_risk:.3f}",
+    )
+    out.print(shown)
+
+
+def _table(*columns: str) -> Table:
+    made = Table()
+    for index, name in enumerate(columns):
+        made.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
+    return made
