@@ -22,8 +22,20 @@ from rich.table import Table
 
 Advance = Callable[[int, int], None]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_PIPE_WIDTH = 110  # where there is no terminal to ask
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    return (
+        console
+        if console.is_terminal
+        else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    )
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def fail(message: object) -> NoReturn:
@@ -53,6 +65,18 @@ def table(title: str, *columns: str) -> Table:
     for index, name in enumerate(columns):
         made.add_column(name, justify="right" if index else "left")
     return made
+
+
+def age(seconds: float) -> str:
+    """How long ago, in the largest unit that fits.
+
+    >>> age(90.0), age(7200.0), age(200_000.0)
+    ('2 min', '2 h', '2 d')
+    """
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 class ProgressReporter:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,9 +20,11 @@ from shopcast_client import (
 )
 
 if TYPE_CHECKING:
-    pass
+    import polars as pl
 
-_TITLE_WIDTH = 46
+_ACCOUNT = ["platform", "platform_user_id"]
+_LITTLE = 12  # events of an account of which little is known
+_TITLE_WIDTH = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,56 +43,67 @@ class Cast:
 
 
 def choose_cast(market: Path) -> Cast:
-    """Pick from a simulated market, by its truth, the pair with the most to tell."""
+    """Pick from a simulated market, by its truth, the pair with the most to tell.
+
+    Raises LookupError, one sentence, when the market is too small to hold one.
+    """
     import polars as pl
 
     people = pl.read_parquet(market / "truth" / "people-*.parquet")
     events = pl.read_csv(market / "events" / "*.csv", schema_overrides={"item_id": pl.String})
     items = pl.read_parquet(market / "truth" / "items.parquet")
-    account = ["platform", "platform_user_id"]
     met = (
         events.with_columns(pl.col("time").str.to_datetime(time_zone="UTC"))
         .join(items.select("platform", "item_id", "need"), on=["platform", "item_id"])
-        .join(people.select("person", "link", *account), on=account)
+        .join(people.select("person", "link", *_ACCOUNT), on=_ACCOUNT)
     )
-    recent = met["time"].max() - timedelta(days=7)  # type: ignore[operator]
-    accounts = met.group_by("person", "link", *account).agg(
-        pl.len().alias("events"),
-        (pl.col("time") > recent).sum().alias("lately"),
-        pl.col("need").filter(pl.col("time") > recent).mode().sort().first().alias("need"),
+    pair = _pair(met)
+    known = met.filter(pl.col("person") == pair["person"]).select("platform", "item_id")
+    sold = met.filter(pl.col("platform") == pair["platform"]).select("platform", "item_id").unique()
+    by_fame = (
+        items.join(sold, on=["platform", "item_id"])
+        .join(known, on=["platform", "item_id"], how="anti")
+        .sort("popularity", "item_id", descending=True)
     )
-    unlinked = accounts.filter(
-        pl.col("link").is_in(["none", "unshared"]) & pl.col("events").is_between(1, 12)
-    )
-    pairs = (
-        unlinked.join(accounts, on="person", suffix="_elsewhere")
-        .filter(pl.col("platform") != pl.col("platform_elsewhere"), pl.col("lately_elsewhere") > 0)
-        .sort("lately_elsewhere", "events_elsewhere", "person", "platform", descending=True)
-    )
-    if pairs.is_empty():
-        raise LookupError("the market is too small for the story: give it more people")
-    pair = pairs.row(0, named=True)
-    seen = met.filter(pl.col("person") == pair["person"]).select("platform", "item_id")
-    on_sale = items.filter(
-        pl.col("platform") == pair["platform"],
-        pl.col("item_id").is_in(events.filter(platform=pair["platform"])["item_id"].implode()),
-    ).join(seen, on=["platform", "item_id"], how="anti")
-    by_fame = on_sale.sort("popularity", "item_id", descending=True)
-    wanted = by_fame.filter(pl.col("need") == pair["need_elsewhere"]).head(2)
-    others = by_fame.filter(pl.col("need") != pair["need_elsewhere"]).unique(
+    wanted = by_fame.filter(pl.col("need") == pair["need"]).head(2)
+    others = by_fame.filter(pl.col("need") != pair["need"]).unique(
         "need", keep="first", maintain_order=True
     )
     twin = items.filter(
-        pl.col("need") == pair["need_elsewhere"], pl.col("platform") != pair["platform"]
+        pl.col("need") == pair["need"], pl.col("platform") != pair["platform"]
     ).sort("popularity", "item_id", descending=True)
-    chosen = pl.concat([wanted, others.head(2)])
     return Cast(
         here=Account(pair["platform"], pair["platform_user_id"]),
         elsewhere=Account(pair["platform_elsewhere"], pair["platform_user_id_elsewhere"]),
-        items=tuple(_item(row) for row in chosen.iter_rows(named=True)),
+        items=tuple(map(_item, pl.concat([wanted, others.head(2)]).iter_rows(named=True))),
         wanted=tuple(wanted["item_id"]),
         unseen=_item(twin.row(0, named=True) | {"item_id": "never-sold-before", "category": None}),
     )
+
+
+def _pair(met: "pl.DataFrame") -> dict[str, Any]:
+    """An account without a usable identifier, and the same person's other one, lately looking for
+    something it has not bought yet."""
+    import polars as pl
+
+    lately = met["time"].max() - timedelta(days=7)
+    looking = (
+        met.filter(pl.col("time") > lately)
+        .group_by("person", *_ACCOUNT, "need")
+        .agg((pl.col("kind") == "view").sum().alias("looks"), (pl.col("kind") == "buy").any())
+        .filter(~pl.col("kind"))
+    )
+    pairs = (
+        met.filter(pl.col("link").is_in(["none", "unshared"]))
+        .group_by("person", *_ACCOUNT)
+        .len()
+        .join(looking, on="person", suffix="_elsewhere")
+        .filter(pl.col("platform") != pl.col("platform_elsewhere"), pl.col("len") <= _LITTLE)
+        .sort("looks", "len", "person", "platform", "need", descending=True)
+    )
+    if pairs.is_empty():
+        raise LookupError("the market is too small for the story: give it more --people")
+    return pairs.row(0, named=True)
 
 
 def _item(row: dict[str, object]) -> Item:
@@ -117,9 +130,11 @@ async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
     together = await ask(*cast.items)
     out.print(
         f"\n[bold]1. One person, two platforms.[/bold] A shopper on {here} logs in with an account"
-        f" of {elsewhere}.\n   Marked * is what they look for on {elsewhere}."
+        f" of {elsewhere}.\n   Marked * is what they look for on {elsewhere}. 'buys' is the"
+        " probability of a purchase, 'returns'\n   that of sending it back once bought."
     )
-    shown = _table("offered on " + here, "P(purchase) alone", "together", "return risk", "together")
+    columns = [f"{what},\n{how}" for what in ("buys", "returns") for how in ("alone", "together")]
+    shown = _table("offered on " + here, *columns)
     for item, one, two in zip(cast.items, alone.predictions, together.predictions, strict=True):
         shown.add_row(
             ("* " if item.item_id in cast.wanted else "  ") + (item.title or "")[:_TITLE_WIDTH],
@@ -151,7 +166,7 @@ async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
 
     stranger = await ask(*cast.items, account=Account(here, "nobody-has-met-them"))
     out.print("\n[bold]3. A cold-start shopper.[/bold] The same items, an account never seen.")
-    shown = _table("offered on " + here, "P(purchase)", "return risk")
+    shown = _table("offered on " + here, "buys", "returns")
     for item, guess in zip(cast.items, stranger.predictions, strict=True):
         purchase, risk = guess.purchase_probability, guess.return_risk
         shown.add_row((item.title or "")[:_TITLE_WIDTH], f"{purchase:.3f}", f"{risk:.3f}")
@@ -170,7 +185,7 @@ async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
 def _compare(
     out: Console, item: Item, one: str, first: PredictResult, two: str, second: PredictResult
 ) -> None:
-    shown = _table("item", f"P(purchase), {one}", two, f"return risk, {one}", two)
+    shown = _table("item", f"buys,\n{one}", f"buys,\n{two}", f"returns,\n{one}", f"returns,\n{two}")
     a, b = first.predictions[0], second.predictions[0]
     shown.add_row(
         (item.title or "")[:_TITLE_WIDTH],

@@ -56,8 +56,10 @@ from shopcast_domain.limits import MAX_CANDIDATES
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Calibration, Manifest, Training
 from shopcast_domain.tokeniser import ItemTokeniser
 
-UNTRAINED = "untrained (pretrained BERT, random head)"
-FROZEN = "before fine-tuning (frozen BERT, trained head)"
+# Who is judged: pretrained BERT with a random head; with a trained head; fine-tuned with the head;
+# and a head trained without anything of the person.
+UNTRAINED = "untrained"
+FROZEN = "before fine-tuning"
 TUNED = "after fine-tuning"
 HISTORY_FREE = "without history"
 

@@ -132,7 +132,8 @@ def _tell(market: Path, repository: Path, store: Path) -> None:
     from shopcast_cli.story import choose_cast, tell
     from shopcast_client import ShopcastClient, ShopcastError
 
-    cast = choose_cast(market)
+    with failures(LookupError):
+        cast = choose_cast(market)
 
     async def story(target: str) -> None:
         async with ShopcastClient(target, timeout_s=10.0) as client:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from shopcast_cli.console import failures, out, print_json, table
+from shopcast_cli.console import age, failures, out, print_json, table
 
 if TYPE_CHECKING:
     from shopcast_client import Item, PredictResult, ShopcastClient
@@ -230,8 +230,10 @@ def evidence_line(answer: "PredictResult") -> str:
     if not evidence.events_used:
         who = "a shopper without history" if evidence.person_known else "an unknown shopper"
         return f"{who}; model version {evidence.model_version}"
+    newest = evidence.newest_event_age
+    ago = age(newest.total_seconds()) if newest else "?"
     used = ", ".join(f"{one.events_used} from {one.platform}" for one in evidence.platforms)
     return (
-        f"{evidence.events_used} events ({used}), the newest {evidence.newest_event_age} ago;"
+        f"{evidence.events_used} events ({used}), the newest {ago} ago;"
         f" model version {evidence.model_version}"
     )
