@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -86,9 +86,9 @@ def _pair(met: "pl.DataFrame") -> dict[str, Any]:
     something it has not bought yet."""
     import polars as pl
 
-    lately = met["time"].max() - timedelta(days=7)
+    newest = cast(datetime, met["time"].max())
     looking = (
-        met.filter(pl.col("time") > lately)
+        met.filter(pl.col("time") > newest - timedelta(days=7))
         .group_by("person", *_ACCOUNT, "need")
         .agg((pl.col("kind") == "view").sum().alias("looks"), (pl.col("kind") == "buy").any())
         .filter(~pl.col("kind"))
@@ -116,18 +116,18 @@ def _item(row: dict[str, object]) -> Item:
     )
 
 
-async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
+async def tell(roles: Cast, client: ShopcastClient, out: Console) -> None:
     """Ask, link, record and ask again; print what changes."""
 
-    async def ask(*items: Item, account: Account = cast.here) -> PredictResult:
+    async def ask(*items: Item, account: Account = roles.here) -> PredictResult:
         return await client.predict(
             platform=account.platform, user_id=account.user_id, items=list(items)
         )
 
-    here, elsewhere = cast.here.platform, cast.elsewhere.platform
-    alone = await ask(*cast.items)
-    await client.link_accounts(cast.here, cast.elsewhere, kind=LinkKind.LOGIN)
-    together = await ask(*cast.items)
+    here, elsewhere = roles.here.platform, roles.elsewhere.platform
+    alone = await ask(*roles.items)
+    await client.link_accounts(roles.here, roles.elsewhere, kind=LinkKind.LOGIN)
+    together = await ask(*roles.items)
     out.print(
         f"\n[bold]1. One person, two platforms.[/bold] A shopper on {here} logs in with an account"
         f" of {elsewhere}.\n   Marked * is what they look for on {elsewhere}. 'buys' is the"
@@ -135,9 +135,9 @@ async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
     )
     columns = [f"{what},\n{how}" for what in ("buys", "returns") for how in ("alone", "together")]
     shown = _table("offered on " + here, *columns)
-    for item, one, two in zip(cast.items, alone.predictions, together.predictions, strict=True):
+    for item, one, two in zip(roles.items, alone.predictions, together.predictions, strict=True):
         shown.add_row(
-            ("* " if item.item_id in cast.wanted else "  ") + (item.title or "")[:_TITLE_WIDTH],
+            ("* " if item.item_id in roles.wanted else "  ") + (item.title or "")[:_TITLE_WIDTH],
             f"{one.purchase_probability:.3f}",
             f"{two.purchase_probability:.3f}",
             f"{one.return_risk:.3f}",
@@ -146,11 +146,11 @@ async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
     out.print(shown)
     out.print(f"   alone:    {evidence_line(alone)}\n   together: {evidence_line(together)}")
 
-    first = cast.items[0]
+    first = roles.items[0]
     before = await ask(first)
     await client.record_events(
         [
-            Event(f"demo-{kind}", cast.here, kind, datetime.now(UTC) - age, first)
+            Event(f"demo-{kind}", roles.here, kind, datetime.now(UTC) - age, first)
             for kind, age in (
                 (EventKind.VIEW, timedelta(minutes=2)),
                 (EventKind.CART, timedelta(minutes=1)),
@@ -164,22 +164,22 @@ async def tell(cast: Cast, client: ShopcastClient, out: Console) -> None:
     )
     _compare(out, first, "before", before, "after", after)
 
-    stranger = await ask(*cast.items, account=Account(here, "nobody-has-met-them"))
+    stranger = await ask(*roles.items, account=Account(here, "nobody-has-met-them"))
     out.print("\n[bold]3. A cold-start shopper.[/bold] The same items, an account never seen.")
     shown = _table("offered on " + here, "buys", "returns")
-    for item, guess in zip(cast.items, stranger.predictions, strict=True):
+    for item, guess in zip(roles.items, stranger.predictions, strict=True):
         purchase, risk = guess.purchase_probability, guess.return_risk
         shown.add_row((item.title or "")[:_TITLE_WIDTH], f"{purchase:.3f}", f"{risk:.3f}")
     out.print(shown)
     out.print(f"   {evidence_line(stranger)}")
 
-    cold = await ask(cast.unseen)
-    strange = await ask(cast.unseen, account=Account(here, "nobody-has-met-them"))
+    cold = await ask(roles.unseen)
+    strange = await ask(roles.unseen, account=Account(here, "nobody-has-met-them"))
     out.print(
         "\n[bold]4. A cold item.[/bold] No event names it; BERT reads its title"
         f" ({cold.evidence.texts_encoded} text encoded)."
     )
-    _compare(out, cast.unseen, "a stranger", strange, "this shopper", cold)
+    _compare(out, roles.unseen, "a stranger", strange, "this shopper", cold)
 
 
 def _compare(

@@ -1,12 +1,12 @@
 """The pretrained encoder a build starts from: the bundled MiniLM, a folder, or a hub id."""
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from shopcast_build.data.errors import DataError
 
@@ -35,7 +35,7 @@ def load_base_model(name: str) -> BaseModel:
     is_folder = Path(source).is_dir()
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise DataError(f"there is no base model folder at {name}: check --base-model")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    disable_progress_bar()  # loading takes a moment; the build has bars of its own
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=is_folder)
         model = AutoModel.from_pretrained(

@@ -1,0 +1,97 @@
+import string
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from shopcast_domain.manifest import Calibration, Golden, GoldenEvent, Manifest, Tokeniser, Training
+
+WORDS = ("red", "blue", "green", "shoe", "hat", "lamp", "north", "price", "to", "under")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BERT of 4 layers, 32 wide, with random weights and a small vocabulary."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    letters = string.ascii_lowercase + string.digits
+    names = (*special, *WORDS, *letters, *(f"##{c}" for c in letters), *"|>[]")
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    # As published models do: baked in, and to be undone by whoever serves.
+    tokenizer.enable_padding(length=32)
+    folder = tmp_path_factory.mktemp("base") / "tiny-bert"
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,  # so that texts differ although nothing was learned
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manifest() -> Manifest:
+    """A manifest with every field filled in; its `files` are empty."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    return Manifest(
+        created=moment,
+        shopcast_version="0.1.0",
+        encoder_version=1,
+        behavior_version=1,
+        trained_outcomes=("view", "buy", "return"),
+        vector_dim=8,
+        history_events=4,
+        feature_events=16,
+        features=("a", "b"),
+        history_numbers=("age", "here", "price"),
+        tokeniser=Tokeniser(sha256="0" * 64, vocabulary=100, max_tokens=16, pad_id=0),
+        calibration=Calibration(scale=1.5, bias=(0.0, 0.25, -0.5)),
+        decision_weights=(1.0, 2.0, 4.0),
+        training=Training(
+            base_model="tiny-bert",
+            log_start=moment,
+            log_end=moment,
+            train=(moment, moment),
+            validation=(moment, moment),
+            test=(moment, moment),
+            gap_days=15.0,
+            exposures={"train": 10},
+            platforms=("a", "b"),
+            settings={"seed": 7, "threads": None},
+        ),
+        metrics={"majority class": {"log_loss": 0.5}},
+        parity={"vector": 1e-6},
+        files={},
+        goldens=(
+            Golden(
+                text="red shoe",
+                token_ids=(2, 5, 8, 3),
+                vector=(0.5, 0.5),
+                features=(0.0, 1.0),
+                history=(GoldenEvent(text="", kind=2, numbers=(1.0, 0.0, 2.5)),),
+                probabilities=(0.7, 0.2, 0.1),
+            ),
+        ),
+    )
