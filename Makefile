@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check unit integration e2e format stubs lock serve clean
+.PHONY: help env demo test check unit integration e2e format stubs docs lock serve clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,12 +28,11 @@ demo: $(READY)  ## simulate, build, serve, and tell a short story
 test: $(READY) check  ## everything CI runs: checks and all tests
 	$(BIN)/pytest
 
-check: $(READY)  ## lint, format, types, import walls, protos
+check: $(READY)  ## lint, format, types, import walls
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing 2>/dev/null || $(BIN)/lint-imports
-	$(BIN)/buf lint protos
+	$(BIN)/lint-imports
 
 unit: $(READY)  ## the tests without sockets
 	$(BIN)/pytest tests/unit tests/contract
@@ -51,6 +50,9 @@ format: $(READY)  ## format and fix what can be fixed
 stubs: $(READY)  ## generate the Python stubs of the protos
 	cd protos && PATH="$(CURDIR)/$(BIN):$$PATH" "$(CURDIR)/$(BIN)/python" -m grpc_tools.protoc -I . \
 	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. shopcast/v1/*.proto
+
+docs: $(READY)  ## write docs/commands.md from the commands' own help
+	$(BIN)/python -m typer shopcast_cli.app utils docs --name platform --output docs/commands.md
 
 lock:  ## resolve pyproject.toml into locks/dev.txt
 	$(PYTHON) -m venv .lockenv && .lockenv/bin/pip install --quiet pip-tools
