@@ -315,7 +315,7 @@ class _Learner:
         with self._reporter.stage("a rival of gradient-boosted trees") as progress:
             trees = gradient_boosting(
                 (parts.train.features, parts.train.outcome),
-                parts.validation.features,
+                (parts.validation.features, parts.validation.outcome),
                 parts.test.features,
                 seed=settings.seed,
             )

@@ -125,6 +125,8 @@ def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
 
 def show(result: "BuildResult", repository: Path) -> None:
     """The result for people: what was read, how good it is, and what to do next."""
+    from shopcast_build.learning.pipeline import FROZEN
+
     manifest, cleaning = result.manifest, result.cleaning
     counts = manifest.training.exposures
     out.print(
@@ -165,6 +167,11 @@ def show(result: "BuildResult", repository: Path) -> None:
             )
             per_class.add_row(name, *(f"{value:.3f}" for value in values))
         out.print(per_class)
+    if result.published_as == FROZEN:
+        out.print(
+            "fine-tuning BERT did not lower the log loss on validation: the model as it was before"
+            " is published"
+        )
     parity = manifest.parity
     out.print(
         f"ONNX against torch: vectors within {parity['vector']:.1g}, logits within"

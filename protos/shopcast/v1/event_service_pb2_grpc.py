@@ -51,7 +51,9 @@ class EventServiceServicer(object):
 
         Idempotent: an event_id already recorded for its platform is counted as a duplicate and changes
         nothing, so a call that failed may be sent again. Events may arrive late and out of order.
-        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

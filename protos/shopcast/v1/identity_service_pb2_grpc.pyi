@@ -88,7 +88,9 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     """States that two accounts belong to one person. Their histories are read as one from then on.
 
     Accounts never seen before are created. Linking twice changes nothing.
-    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
     each carries google.rpc.ErrorInfo with a stable reason.
     """
 
@@ -118,7 +120,9 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         """States that two accounts belong to one person. Their histories are read as one from then on.
 
         Accounts never seen before are created. Linking twice changes nothing.
-        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """
 

@@ -50,7 +50,9 @@ class PredictionServiceServicer(object):
         """Scores 1 to 1,000 items for one shopper as if the shopper met each of them now.
 
         Unknown accounts and unknown items are answered, and the answer says so.
-        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
