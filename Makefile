@@ -59,7 +59,8 @@ lock:  ## resolve pyproject.toml into locks/dev.txt
 	.lockenv/bin/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --constraint locks/constraints.txt --output-file locks/dev.txt pyproject.toml
-	sed -i -E 's/^(torch==[0-9.]+)\+.*/\1/' locks/dev.txt  # a local build's label is not on every index
+	@# Not for a lock: ourselves, and the label of a local build, which is not on every index.
+	sed -i -E -e '/^shopcast @/,/^[^ ]/{/^shopcast @/d;/^    #/d}' -e 's/^(torch==[0-9.]+)\+.*/\1/' locks/dev.txt
 	rm -rf .lockenv
 
 serve: $(READY)  ## serve the demo's model

@@ -144,13 +144,13 @@ def _tell(market: Path, repository: Path, store: Path) -> None:
         for path in store.parent.glob(f"{store.name}*"):
             if path.suffix != ".log":
                 shutil.copy2(path, scratch)
-        with _gateway(repository, Path(scratch) / store.name) as target, failures(ShopcastError):
+        with gateway(repository, Path(scratch) / store.name) as target, failures(ShopcastError):
             asyncio.run(story(target))
 
 
 @contextlib.contextmanager
-def _gateway(repository: Path, store: Path) -> Iterator[str]:
-    """`platform serve` as a process of its own; the value is its address."""
+def gateway(repository: Path, store: Path) -> Iterator[str]:
+    """`platform serve` on a free port, as a process of its own; the value is its address."""
     command = [sys.executable, "-m", "shopcast_cli", "serve", "--port", "0"]
     command += ["--repository", str(repository), "--directory", str(store)]
     log = store.with_name("gateway.log")

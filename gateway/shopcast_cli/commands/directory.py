@@ -36,7 +36,10 @@ def import_logs(
         "shopcast.db"
     ),
     max_bad_share: Annotated[
-        float, typer.Option(help="Share of unusable rows that is dropped without failing.")
+        float,
+        typer.Option(
+            help="Share of unusable rows that is dropped without failing.", min=0.0, max=1.0
+        ),
     ] = 0.01,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -49,7 +49,10 @@ def build_model(
         int, typer.Option(help="Training exposures kept, the newest first.")
     ] = 400_000,
     max_bad_share: Annotated[
-        float, typer.Option(help="Share of unusable rows that is dropped without failing.")
+        float,
+        typer.Option(
+            help="Share of unusable rows that is dropped without failing.", min=0.0, max=1.0
+        ),
     ] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from shopcast_cli.console import age, failures, out, print_json, table
+from shopcast_cli.console import age, fail, failures, out, print_json, table
 
 if TYPE_CHECKING:
     from shopcast_client import Item, PredictResult, ShopcastClient
@@ -28,7 +28,7 @@ ItemOption = Annotated[
         """ '{"item_id": "s1", "title": "Trail shoe", "brand": "Nordwind", "price": 89}'."""
     ),
 ]
-_ATTRIBUTES = {"item_id", "title", "brand", "category", "price"}
+_TEXTS = {"item_id", "title", "brand", "category"}
 
 
 def predict(
@@ -73,7 +73,7 @@ def record(
     event_id: Annotated[
         str | None, typer.Option(help="Your id of the event; sending it twice records it once.")
     ] = None,
-    quantity: Annotated[int, typer.Option(help="Pieces.")] = 1,
+    quantity: Annotated[int, typer.Option(help="Pieces.", min=1, max=1_000_000)] = 1,
     target: Target = "127.0.0.1:50051",
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -146,7 +146,10 @@ def _call(
             return await ask(client)
 
     with failures(ShopcastError):
-        return asyncio.run(call())
+        try:
+            return asyncio.run(call())
+        except UnicodeEncodeError:
+            fail("an option holds bytes or characters that are no UTF-8 text: correct it")
 
 
 def _item(text: str) -> "Item":
@@ -156,12 +159,19 @@ def _item(text: str) -> "Item":
         return Item(text)
     try:
         fields = json.loads(text)
-        if not (set(fields) <= _ATTRIBUTES and isinstance(fields.get("item_id"), str)):
+        price = fields.pop("price", None)
+        if not (
+            "item_id" in fields
+            and fields.keys() <= _TEXTS
+            and all(isinstance(value, str) for value in fields.values())
+            and (price is None or type(price) in (int, float))
+        ):
             raise ValueError
-        return Item(**fields)
-    except (ValueError, TypeError):
+        return Item(**fields, price=price)
+    except ValueError:
         raise typer.BadParameter(
-            f"a JSON item has item_id and any of {', '.join(sorted(_ATTRIBUTES - {'item_id'}))}",
+            "a JSON item has item_id and any of title, brand, category (texts) and price (a"
+            " number)",
             param_hint="--item",
         ) from None
 
