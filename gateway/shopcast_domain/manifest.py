@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shopcast_domain.features import Floats
 
 MANIFEST = "manifest.json"
+CONFIG = "config.pbtxt"
 ENCODER = "encoder"
 BEHAVIOR = "behavior"
 NO_CHANCE = -1e9

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shopcast_gateway.backend.triton import TritonBackend
-from shopcast_gateway.core.adoption import adopt, adopt_newest, check_published
-from shopcast_gateway.core.model import Model
+from shopcast_gateway.core.adoption import Refused, adopt, adopt_newest, check_published
 from shopcast_gateway.core.prediction import ModelPredictor
 from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.open import open_directory
+from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError, Unavailable
 from shopcast_gateway.transport.server import GatewayServer, build_server
 from shopcast_gateway.triton.environment import locate
@@ -25,6 +25,7 @@ from shopcast_gateway.triton.process import Ports, TritonProcess
 _GRACE_S = 5.0
 _RESTARTS = 5
 _RESTARTS_WITHIN_S = 600.0
+_DEATH_S = 5.0  # a Triton that failed a call by dying has ended by then
 
 _log = logging.getLogger(__name__)
 
@@ -92,32 +93,67 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             triton = _BundledTriton(settings)
             stack.push_async_callback(triton.stop)
             url = await triton.start()
-        backend = await TritonBackend.connect(url, repository=settings.repository)
-        stack.push_async_callback(backend.close)
-        model = await adopt_newest(settings.repository, backend)
-        vectors = ItemVectors(model, directory)
-        stack.push_async_callback(vectors.close)
+        stack.push_async_callback(switch.close)
+        switch.engine = await _Engine.start(url, settings.repository, directory)
         # Once more, now that there is a Triton below: what came last stops first.
         stack.push_async_callback(server.stop, _GRACE_S)
-        switch.predictor = ModelPredictor(model, vectors, directory)
         server.set_serving(True)
-        version = model.manifest.behavior_version
-        ready(Serving(f"{settings.host}:{server.port}", version, url))
+        ready(Serving(f"{settings.host}:{server.port}", switch.engine.version, url))
         if triton is None:
             await server.wait()
         else:
-            await _supervise(triton, server, model, settings.repository, backend)
+            await _supervise(triton, server, switch, settings.repository, directory)
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """A model on a Triton, and what answers with it."""
+
+    predictor: Predictor
+    version: int
+    vectors: ItemVectors
+    backend: TritonBackend
+
+    @classmethod
+    async def start(
+        cls, url: str, repository: Path, directory: Directory, *, version: int | None = None
+    ) -> "_Engine":
+        """Adopt a version, the newest that passes by default. Raises StartupError, Refused."""
+        backend = await TritonBackend.connect(url, repository=repository)
+        try:
+            if version is None:
+                model = await adopt_newest(repository, backend)
+            else:
+                model = await adopt(repository, version, backend)
+        except BaseException:
+            await backend.close()
+            raise
+        vectors = ItemVectors(model, directory)
+        predictor = ModelPredictor(model, vectors, directory)
+        return cls(predictor, model.manifest.behavior_version, vectors, backend)
+
+    async def close(self) -> None:
+        """Keep what was encoded, and let go of the Triton."""
+        await self.vectors.close()
+        await self.backend.close()
 
 
 class _Switch:
-    """Answers with the predictor that is there, or UNAVAILABLE while there is none."""
+    """Answers with the engine that is there, or UNAVAILABLE while there is none or it is off."""
 
-    predictor: Predictor | None = None
+    engine: _Engine | None = None
+    off = False
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
-        if self.predictor is None:
-            raise Unavailable("no model is loaded yet")
-        return await self.predictor.predict(query, timeout_s=timeout_s)
+        if self.engine is None or self.off:
+            raise Unavailable("no model is loaded")
+        return await self.engine.predictor.predict(query, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Take the engine out."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            await engine.close()
 
 
 class _BundledTriton:
@@ -151,6 +187,14 @@ class _BundledTriton:
         assert self._process is not None  # noqa: S101 - started before it is waited for
         return await self._process.wait()
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the running server ends, by itself, in that time."""
+        try:
+            await asyncio.wait_for(self.ended(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
     async def stop(self) -> None:
         """Stop it if it runs."""
         if self._process is not None:
@@ -160,16 +204,30 @@ class _BundledTriton:
 async def _supervise(
     triton: _BundledTriton,
     server: GatewayServer,
-    model: Model,
+    switch: _Switch,
     repository: Path,
-    backend: TritonBackend,
+    directory: Directory,
 ) -> None:
     """Bring Triton and its models back whenever it ends. Raises StartupError when that fails."""
+    assert switch.engine is not None  # noqa: S101 - supervised once it serves
+    version = switch.engine.version
     while True:
         status = await triton.ended()
         _log.error("Triton ended with status %d: starting it again", status)
         server.set_serving(False)
-        await triton.start()
-        await adopt(repository, model.manifest.behavior_version, backend)
+        switch.off = True
+        url = await triton.start()
+        # By now the calls of the old engine have failed. Its channel would be slow to reconnect.
+        await switch.close()
+        try:
+            switch.engine = await _Engine.start(url, repository, directory, version=version)
+        except (Refused, StartupError) as error:
+            if await triton.ends_within(_DEATH_S):
+                continue
+            raise StartupError(
+                f"version {version} cannot serve after Triton was started again ({error}): publish"
+                " it again with `platform build-model`"
+            ) from None
+        switch.off = False
         server.set_serving(True)
-        _log.info("Triton is back, version %d serves", model.manifest.behavior_version)
+        _log.info("Triton is back, version %d serves", version)

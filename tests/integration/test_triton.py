@@ -64,7 +64,8 @@ def publish_encoder(repository: Path, version: int, *, scale: float) -> None:
     )
     _save(graph, repository / "encoder" / str(version))
     triton_config.write(
-        triton_config.encoder(width=WIDTH, max_tokens=16), repository / "encoder" / "config.pbtxt"
+        triton_config.encoder(width=WIDTH, max_tokens=16),
+        repository / "encoder" / str(version) / "config.pbtxt",
     )
 
 
@@ -94,7 +95,7 @@ def publish_behavior(repository: Path) -> None:
         ],
     )
     _save(graph, repository / "behavior" / "1")
-    triton_config.write(model, repository / "behavior" / "config.pbtxt")
+    triton_config.write(model, repository / "behavior" / "1" / "config.pbtxt")
 
 
 def text(*ids: int, mask: tuple[int, ...] | None = None) -> dict[str, NDArray[np.int64]]:
@@ -275,7 +276,7 @@ async def test_versions_come_and_go_while_the_others_serve(backend: TritonBacken
 async def test_a_model_that_was_never_published_is_refused(backend: TritonBackend) -> None:
     with pytest.raises(StartupError, match="publish the model"):
         await backend.load("nothing", 1)
-    with pytest.raises(StartupError, match="not its version 9"):
+    with pytest.raises(StartupError, match="encoder/9/config.pbtxt is missing"):
         await backend.load("encoder", 9)
     np.testing.assert_array_equal(await encode(backend, text(3)), TABLE[3][None])
 

@@ -41,16 +41,16 @@ def load_base_model(name: str) -> BaseModel:
         model = AutoModel.from_pretrained(
             source, local_files_only=is_folder, dtype=torch.float32, attn_implementation="eager"
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a broken file makes the libraries raise almost anything
         raise DataError(
-            f"the base model {name} could not be loaded ({str(error).splitlines()[0]}): give"
+            f"the base model {name} could not be loaded ({_first_sentence(error)}): give"
             " --base-model a folder with config.json, weights and tokenizer.json, or a hub id when"
             " a model hub can be reached"
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise DataError(
             f"the base model {name} has no fast tokeniser (tokenizer.json), which serving needs:"
-            " choose a model that has one"
+            " choose a --base-model that has one"
         )
     return BaseModel(
         name=name if name == BUNDLED or not is_folder else Path(name).resolve().name,
@@ -59,6 +59,11 @@ def load_base_model(name: str) -> BaseModel:
         pad_id=tokenizer.pad_token_id or 0,
         unknown_id=tokenizer.unk_token_id,
     )
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(". ")[0].rstrip(".")
 
 
 def _bundled_folder() -> str:

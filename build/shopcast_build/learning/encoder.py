@@ -58,8 +58,10 @@ class ItemEncoder(nn.Module):
 
 
 def _mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (n, length, 1)
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+    share = attention_mask.to(hidden.dtype)
+    share = share / share.sum(1, keepdim=True).clamp(min=1.0)  # (n, length)
+    # A product in place of a sum, which ONNX Runtime adds up in another order for a batch of one.
+    return torch.matmul(share.unsqueeze(1), hidden).squeeze(1)
 
 
 def layer_stack(bert: PreTrainedModel) -> nn.ModuleList:

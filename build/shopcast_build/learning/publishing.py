@@ -15,7 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shopcast_build.learning import triton_config
-from shopcast_domain.manifest import BEHAVIOR, ENCODER, MANIFEST, Manifest, published_versions
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    CONFIG,
+    ENCODER,
+    MANIFEST,
+    Manifest,
+    published_versions,
+)
 
 STAGING = ".staging"
 _LOCK = ".publish.lock"
@@ -47,18 +54,21 @@ def publish(
                 for folder in staged.values():
                     folder.mkdir(parents=True)
                 manifest = write(staged[ENCODER], staged[BEHAVIOR], version)
+                for model, folder in staged.items():
+                    triton_config.write(configs[model], folder / CONFIG)
                 manifest = manifest.model_copy(update={"files": _digests(staged, version)})
                 text = manifest.model_dump_json(indent=1)
                 for folder in staged.values():
                     (folder / MANIFEST).write_text(text, encoding="utf-8")
                 for model, folder in staged.items():
                     _flush_tree(folder)
-                    _write_config(repository / model, configs[model])
+                    (repository / model).mkdir(exist_ok=True)
                 for model, folder in staged.items():
                     folder.rename(repository / model / str(version))
                     _flush(repository / model)
             finally:
-                shutil.rmtree(repository / STAGING, ignore_errors=True)
+                _sweep(repository)
+            _renew_configs(repository, version)
             return manifest
     except OSError as error:
         raise PublishError(
@@ -111,12 +121,22 @@ def _digests(staged: dict[str, Path], version: int) -> dict[str, str]:
     }
 
 
-def _write_config(folder: Path, model: triton_config.ServedModel) -> None:
-    folder.mkdir(exist_ok=True)
-    partial = folder / ".config.pbtxt.partial"
-    triton_config.write(model, partial)
-    _flush(partial)
-    partial.replace(folder / "config.pbtxt")
+def _renew_configs(repository: Path, version: int) -> None:
+    """Give a Triton that is started by hand the newest configuration; the gateway reads the one of
+    the version it loads."""
+    try:
+        for model in _MODELS:
+            folder = repository / model
+            partial = folder / f".{CONFIG}.partial"
+            shutil.copyfile(folder / str(version) / CONFIG, partial)
+            _flush(partial)
+            partial.replace(folder / CONFIG)
+    except OSError as error:
+        raise PublishError(
+            f"version {version} is published in {repository}, but {CONFIG} of a model could not be"
+            f" renewed ({error.strerror}): only a Triton started by hand reads it, copy it from the"
+            " version's folder"
+        ) from error
 
 
 def _flush_tree(folder: Path) -> None:

@@ -148,7 +148,7 @@ class ExposureBatches(Dataset[int]):
 
 
 class _Refresh(TrainerCallback):
-    """Encodes the catalogue anew every `steps` steps, before an evaluation of that step."""
+    """Encodes the catalogue anew before every evaluation: each `steps` steps and at the end."""
 
     def __init__(self, model: ShopperModel, steps: int) -> None:
         self._model, self._steps = model, steps
@@ -156,12 +156,15 @@ class _Refresh(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if state.global_step % self._steps == 0:
+        if state.global_step % self._steps == 0 or state.global_step == state.max_steps:
             self._model.refresh()
 
 
 class _KeepBest(TrainerCallback):
-    """Remembers the weights of the lowest validation loss; stops after `patience` worse ones."""
+    """Remembers the weights of the lowest validation loss; stops after `patience` worse ones.
+
+    Raises FloatingPointError when the loss is no number: what was best before is not trained.
+    """
 
     def __init__(self, model: nn.Module, patience: int) -> None:
         self._model, self._patience = model, patience
@@ -176,6 +179,8 @@ class _KeepBest(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         loss = kwargs["metrics"]["eval_loss"]
+        if not np.isfinite(loss):
+            raise FloatingPointError("the loss is not a number any more: lower the learning rates")
         if loss < self.loss:
             self.loss, self._worse = loss, 0
             self._weights = {
@@ -281,8 +286,6 @@ def train(
         _quiet(trainer)
         trainer.evaluate()  # the start is a candidate for the best, too
         trainer.train()
-    if not np.isfinite(keep_best.loss):
-        raise FloatingPointError("the loss is not a number any more: lower the learning rates")
     keep_best.restore()
     if stage.learn_texts:
         model.refresh()

@@ -161,14 +161,14 @@ def _item(text: str) -> "Item":
         fields = json.loads(text)
         price = fields.pop("price", None)
         if not (
-            "item_id" in fields
+            isinstance(fields.get("item_id"), str)
             and fields.keys() <= _TEXTS
-            and all(isinstance(value, str) for value in fields.values())
+            and all(value is None or isinstance(value, str) for value in fields.values())
             and (price is None or type(price) in (int, float))
         ):
             raise ValueError
-        return Item(**fields, price=price)
-    except ValueError:
+        return Item(**fields, price=None if price is None else float(price))
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             "a JSON item has item_id and any of title, brand, category (texts) and price (a"
             " number)",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import aio, model_config_pb2
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from shopcast_domain.manifest import CONFIG
 from shopcast_gateway.backend.protocol import Tensors
 from shopcast_gateway.errors import (
     ContractMismatch,
@@ -43,7 +44,7 @@ class TritonBackend:
         """Open a channel to a server that is live.
 
         url: host:port of its gRPC service. repository: the model repository as we see it; only
-        each model's config.pbtxt is read from it, so a copy will do.
+        each version's config.pbtxt is read from it, so a copy will do.
         Raises StartupError when no server answers.
         """
         limits = (
@@ -68,7 +69,7 @@ class TritonBackend:
         """
         async with self._loading:
             ready = await self._ready_versions(model)
-            await self._load(model, ready | {version}, afresh=version in ready)
+            await self._load(model, version, ready | {version}, afresh=version in ready)
         if not await self.ready(model, version):
             raise StartupError(
                 f"Triton loaded {model} but not its version {version}: publish the version again"
@@ -82,7 +83,7 @@ class TritonBackend:
         async with self._loading:
             remaining = await self._ready_versions(model) - {version}
             if remaining:
-                await self._load(model, remaining, afresh=False)
+                await self._load(model, max(remaining), remaining, afresh=False)
                 return
             try:
                 await self._client.unload_model(model, client_timeout=_LOAD_LIMIT_S)
@@ -141,12 +142,14 @@ class TritonBackend:
             if entry.name == model and entry.state == "READY"
         }
 
-    async def _load(self, model: str, versions: set[int], *, afresh: bool) -> None:
-        """Make exactly these versions of a model the loaded ones.
+    async def _load(self, model: str, version: int, versions: set[int], *, afresh: bool) -> None:
+        """Make exactly these versions of a model the loaded ones, configured as `version` says.
 
         afresh: even those that are loaded; else the server leaves them as they are.
         """
-        config = await asyncio.to_thread(_read_config, self._repository / model / "config.pbtxt")
+        config = await asyncio.to_thread(
+            _read_config, self._repository / model / str(version) / CONFIG
+        )
         # What is sent replaces the server's whole config.pbtxt, not only the fields it names.
         config.version_policy.specific.versions[:] = sorted(versions)
         if afresh:

@@ -4,8 +4,10 @@ it was built."""
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
 from shopcast_domain.manifest import (
@@ -20,9 +22,10 @@ from shopcast_domain.manifest import (
 )
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
-from shopcast_gateway.core.model import ENCODE_BATCH, History, Model
+from shopcast_gateway.core.model import ENCODE_BATCH, History, Model, Vectors
 from shopcast_gateway.errors import GatewayError, StartupError
 
+_GRAPH = "model.onnx"
 _REPLAY_TIMEOUT_S = 30.0
 
 _log = logging.getLogger(__name__)
@@ -71,13 +74,11 @@ async def adopt(repository: Path, version: int, backend: Backend) -> Model:
         manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))
     except ManifestError as error:
         raise Refused(str(error)) from None
+    if manifest.behavior_version != version:
+        raise Refused(f"its manifest is the manifest of version {manifest.behavior_version}")
     _check_files(repository, manifest)
     _check_contract(manifest)
-    path = repository / ENCODER / str(manifest.encoder_version) / TOKENISER
-    tokeniser = ItemTokeniser.load(
-        path, max_tokens=manifest.tokeniser.max_tokens, pad_id=manifest.tokeniser.pad_id
-    )
-    model = Model(manifest, tokeniser, backend)
+    model = Model(manifest, _tokeniser(repository, manifest), backend)
     try:
         await backend.load(ENCODER, manifest.encoder_version)
         await backend.load(BEHAVIOR, manifest.behavior_version)
@@ -90,6 +91,13 @@ async def adopt(repository: Path, version: int, backend: Backend) -> Model:
 
 
 def _check_files(repository: Path, manifest: Manifest) -> None:
+    encoder, behavior = (
+        f"{ENCODER}/{manifest.encoder_version}",
+        f"{BEHAVIOR}/{manifest.behavior_version}",
+    )
+    for name in (f"{encoder}/{TOKENISER}", f"{encoder}/{_GRAPH}", f"{behavior}/{_GRAPH}"):
+        if name not in manifest.files:
+            raise Refused(f"its manifest does not list {name}")
     for name, expected in manifest.files.items():
         path = repository / name
         try:
@@ -107,6 +115,17 @@ def _check_contract(manifest: Manifest) -> None:
             "it was built for other features than this gateway computes: build it again with this"
             " version of shopcast"
         )
+
+
+def _tokeniser(repository: Path, manifest: Manifest) -> ItemTokeniser:
+    name = f"{ENCODER}/{manifest.encoder_version}/{TOKENISER}"
+    limits = manifest.tokeniser
+    try:
+        return ItemTokeniser.load(
+            repository / name, max_tokens=limits.max_tokens, pad_id=limits.pad_id
+        )
+    except Exception:  # tokenizers raises nothing more specific
+        raise Refused(f"{name} is no tokeniser") from None
 
 
 async def _replay(model: Model) -> None:
@@ -132,9 +151,7 @@ async def _replay(model: Model) -> None:
         )
 
 
-async def _encode(
-    model: Model, texts: list[str]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+async def _encode(model: Model, texts: list[str]) -> Vectors:
     """As ItemVectors does, without a memory."""
     vectors = np.zeros((len(texts), model.manifest.vector_dim), dtype=np.float32)
     rows = [row for row, text in enumerate(texts) if text]
@@ -144,7 +161,7 @@ async def _encode(
     return vectors
 
 
-def _history(golden: Golden, vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> History:
+def _history(golden: Golden, vectors: Vectors) -> History:
     return History(
         vectors=vectors,
         kind=np.array([event.kind for event in golden.history], dtype=np.int64),
@@ -154,7 +171,9 @@ def _history(golden: Golden, vectors: np.ndarray[tuple[int, int], np.dtype[np.fl
     )
 
 
-def _check(what: str, found: object, expected: tuple[float, ...], limit: float) -> None:
-    difference = float(np.abs(np.asarray(found) - np.asarray(expected)).max())
+def _check(what: str, found: NDArray[Any], expected: tuple[float, ...], limit: float) -> None:
+    if found.shape != (len(expected),):
+        raise Refused(f"{what} has {len(found)} numbers and {len(expected)} are expected")
+    difference = float(np.abs(found - np.array(expected)).max())
     if not difference <= limit:
         raise Refused(f"{what} differs from build time by {difference:.2g}, more than {limit:.2g}")

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shopcast_domain.events import Outcome
 from shopcast_domain.features import Floats, Ints
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
+from shopcast_gateway.errors import ContractMismatch
 
 ENCODE_BATCH = 64
 """Texts of one call to the encoder: its max_batch_size."""
@@ -43,13 +45,14 @@ class Model:
         Raises what Backend.infer raises.
         """
         ids, mask = self.tokeniser.pad(self.tokeniser.encode(texts))
-        return await self._backend.infer(
+        vectors = await self._backend.infer(
             ENCODER,
             self.manifest.encoder_version,
             {"input_ids": ids, "attention_mask": mask},
             "vectors",
             timeout_s=timeout_s,
         )
+        return _of_shape(vectors, (len(texts), self.manifest.vector_dim))
 
     async def score(
         self,
@@ -70,7 +73,15 @@ class Model:
             "logits",
             timeout_s=timeout_s,
         )
-        return self.manifest.calibration.apply(logits[0])
+        return self.manifest.calibration.apply(
+            _of_shape(logits, (1, len(features), len(Outcome)))[0]
+        )
+
+
+def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if answer.shape != shape:
+        raise ContractMismatch(f"the model answered {answer.shape} in place of {shape}")
+    return answer
 
 
 def _behavior_inputs(

@@ -1,6 +1,7 @@
 """Item vectors: from memory, from the directory, or encoded once however many ask for them."""
 
 import asyncio
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from shopcast_domain.item_text import text_digest
+from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.model import ENCODE_BATCH, Model, Vectors
 from shopcast_gateway.directory.protocol import Directory, Vector
 from shopcast_gateway.errors import DeadlineExpired, GatewayError
@@ -22,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 class ItemVectors:
-    """Vectors of item texts under one encoder version."""
+    """Vectors of item texts under one encoder."""
 
     def __init__(self, model: Model, directory: Directory, *, limit: int = MEMORY_LIMIT) -> None:
         self._model = model
         self._directory = directory
         self._limit = limit
-        self._encoder = str(model.manifest.encoder_version)
+        self._encoder = _identity(model.manifest)
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
         self._in_flight: dict[bytes, asyncio.Task[dict[bytes, Vector]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
@@ -51,7 +53,9 @@ class ItemVectors:
                     stored = await self._directory.vectors(self._encoder, missing)
                     self._remember(stored)
                     found |= stored
-                    unseen = {d: wanted[d] for d in missing if d not in stored}
+                    # Others may have encoded some meanwhile.
+                    found |= {d: self._memory[d] for d in missing if d in self._memory}
+                    unseen = {d: wanted[d] for d in missing if d not in found}
                     encoded = len(unseen)
                     found |= await self._encode(unseen)
         except TimeoutError:
@@ -78,6 +82,7 @@ class ItemVectors:
         for start in range(0, len(fresh), ENCODE_BATCH):
             batch = {d: unseen[d] for d in fresh[start : start + ENCODE_BATCH]}
             task = asyncio.create_task(self._encode_batch(batch))
+            task.add_done_callback(_heed)
             self._in_flight |= dict.fromkeys(batch, task)
         tasks = {self._in_flight[d] for d in unseen}
         # A waiter that gives up must not take the batch away from the others.
@@ -107,3 +112,20 @@ class ItemVectors:
         self._memory.update(vectors)
         while len(self._memory) > self._limit:
             self._memory.popitem(last=False)
+
+
+def _identity(manifest: Manifest) -> str:
+    """Names an encoder by its files: a rebuilt repository starts again at version 1."""
+    folder = f"{ENCODER}/{manifest.encoder_version}/"
+    files = sorted(
+        (name.removeprefix(folder), digest)
+        for name, digest in manifest.files.items()
+        if name.startswith(folder)
+    )
+    return hashlib.blake2b(repr(files).encode(), digest_size=16).hexdigest()
+
+
+def _heed(task: "asyncio.Task[dict[bytes, Vector]]") -> None:
+    """Take note of a failure: when every waiter has given up, nobody else does."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,242 @@
+"""The command as a whole: help, wrong usage, what is missing, and sentences in place of traces."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from shopcast_cli.app import app
+
+HEADER = "platform,platform_user_id,time,kind,item_id\n"
+ROW = "web,u-1,2026-03-01T12:00:00Z,view,i-1\n"
+
+
+def commands(command: Any = None, *path: str) -> list[tuple[str, ...]]:
+    command = command or get_command(app)
+    if not isinstance(command, TyperGroup):
+        return [path]
+    below = [
+        found for name, sub in command.commands.items() for found in commands(sub, *path, name)
+    ]
+    return [path, *below]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_explains_itself(path: tuple[str, ...], flag: str) -> None:
+    done = run(*path, flag)
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    command: Any = get_command(app)
+    for name in path:
+        command = command.commands[name]
+    text = " ".join(done.stdout.replace("│", " ").split())
+    for parameter in command.params:
+        if path or parameter.name not in ("install_completion", "show_completion"):
+            assert max(parameter.opts, key=len) in text
+            assert parameter.help
+    for sub in getattr(command, "commands", ()):
+        assert sub in text
+
+
+def test_the_help_of_a_leaf_command_shows_how_to_call_it() -> None:
+    for path in commands():
+        command: Any = get_command(app)
+        for name in path:
+            command = command.commands[name]
+        if not isinstance(command, TyperGroup) and path not in (("demo",), ("triton", "install")):
+            assert f"Example: platform {' '.join(path)}" in run(*path, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("directory",),
+        ("nonsense",),
+        ("serve", "--port", "70000"),
+        ("serve", "--port", "http"),
+        ("serve", "--log-level", "loud"),
+        ("simulate", "--people", "3"),
+        ("simulate", "--start", "monday"),
+        ("simulate", "--format", "xml"),
+        ("build-model",),
+        ("build-model", "--events", "x", "--max-bad-share", "-1"),
+        ("build-model", "--events", "x", "--max-bad-share", "2"),
+        ("directory", "import"),
+        ("directory", "import", "--events", "x", "--max-bad-share", "-1"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+
+
+def failed(done: Result) -> str:
+    """The one sentence of a command that failed."""
+    assert done.exit_code == 1, done.output
+    assert done.stdout == ""
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.stderr.splitlines()[-1] == sentence
+    return sentence
+
+
+def test_serving_without_a_model_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    done = run("serve", "--repository", str(tmp_path), "--directory", str(store))
+    assert "run `platform build-model`" in failed(done)
+    assert not store.exists()
+
+
+def test_a_simulation_tells_its_numbers_as_json_too(tmp_path: Path) -> None:
+    size = ("--people", "20", "--items-per-platform", "50", "--days", "20", "--platforms", "2")
+    done = run("simulate", "--out", str(tmp_path / "market"), *size, "--json")
+    summary = json.loads(done.stdout)
+    assert summary["people"] == 20
+    assert sum(summary["events_by_kind"].values()) == sum(summary["events_by_platform"].values())
+    told = run("simulate", "--out", str(tmp_path / "market"), *size)
+    assert told.exit_code == 0
+    assert f"next: `platform build-model --events {tmp_path / 'market'}" in told.stdout.replace(
+        "\n", ""
+    )
+
+
+def test_a_simulation_does_not_overwrite_what_is_no_simulation(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "name a new or an empty folder" in failed(run("simulate", "--out", str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_import_tells_what_it_did_and_repeats_change_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    rows = [f"{event_id},{ROW}" for event_id in ("e-1", "e-1", "e-2")]
+    log.write_text("event_id," + HEADER + "".join(rows))
+    call = ("directory", "import", "--events", str(log), "--directory", str(tmp_path / "a.db"))
+    first, second = (json.loads(run(*call, "--json").stdout) for _ in range(2))
+    assert (first["recorded"], first["duplicates"], first["people"]) == (2, 0, 1)
+    assert first["cleaning"]["duplicates"] == 1
+    assert (second["recorded"], second["duplicates"]) == (0, 2)
+    told = run(*call)
+    assert told.exit_code == 0
+    assert "0 events recorded, 2 were there before" in told.stdout
+
+
+def no_time(folder: Path) -> tuple[str, ...]:
+    (folder / "log.csv").write_text("platform,platform_user_id,kind,item_id\nweb,u,view,i\n")
+    return ()
+
+
+def no_rows(folder: Path) -> tuple[str, ...]:
+    (folder / "log.csv").write_text(HEADER)
+    return ()
+
+
+def bad_mapping(folder: Path) -> tuple[str, ...]:
+    (folder / "log.csv").write_text(HEADER + ROW)
+    (folder / "mapping.toml").write_text("[tme]\ncolumn = 'at'\n")
+    return ("--mapping", str(folder / "mapping.toml"))
+
+
+def bad_links(folder: Path) -> tuple[str, ...]:
+    (folder / "log.csv").write_text(HEADER + ROW)
+    (folder / "links.csv").write_text("who,knows\n1,2\n")
+    return ("--links", str(folder / "links.csv"))
+
+
+def missing_links(folder: Path) -> tuple[str, ...]:
+    (folder / "log.csv").write_text(HEADER + ROW)
+    return ("--links", str(folder / "nowhere.csv"))
+
+
+def not_a_store(folder: Path) -> tuple[str, ...]:
+    (folder / "log.csv").write_text(HEADER + ROW)
+    (folder / "store.db").write_text("a shopping list\n" * 100)
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda _: (), "There is no file"),
+        (no_time, "has no column time"),
+        (no_rows, "has no rows"),
+        (bad_mapping, "no such key"),
+        (bad_links, "has no column"),
+        (missing_links, "There is no file"),
+        (not_a_store, "is damaged or no directory file"),
+    ],
+)
+def test_an_import_that_cannot_be_done_says_why_and_changes_nothing(
+    tmp_path: Path, prepare: Callable[[Path], tuple[str, ...]], words: str
+) -> None:
+    more = prepare(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    log, store = str(tmp_path / "log.csv"), tmp_path / "store.db"
+    done = run("directory", "import", "--events", log, "--directory", str(store), *more, "--json")
+    assert words in failed(done)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == before | {name: after[name] for name in after if name == "store.db.key"}
+
+
+EXTRAS = [
+    ("typer", ("predict", "--help"), "cli"),
+    ("rich", ("predict", "--help"), "cli"),
+    ("polars", ("directory", "import", "--events", "x"), "build"),
+    ("torch", ("build-model", "--events", "x"), "build"),
+    ("tritonclient", ("serve",), "gateway"),
+    ("grpc_health", ("serve",), "gateway"),
+    ("tokenizers", ("serve",), "gateway"),
+]
+
+
+def without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the console script where a package is not installed."""
+    blocked = f"import sys; sys.modules[{package!r}] = None; sys.argv[0] = 'platform'; "
+    script = blocked + "from shopcast_cli.entry import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(("package", "arguments", "extra"), EXTRAS)
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+    package: str, arguments: tuple[str, ...], extra: str
+) -> None:
+    done = without(package, *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"this command needs {package}: install it with `pip install 'shopcast[{extra}]'`\n"
+    )
+
+
+def test_a_missing_module_that_no_extra_brings_is_a_mistake_of_ours() -> None:
+    call = ("predict", "--platform", "web", "--user", "u", "--item", "i")
+    done = without("shopcast_client", *call)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
+    assert "pip install" not in done.stderr
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shopcast_cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "build-model" in done.stdout

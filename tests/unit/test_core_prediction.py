@@ -1,0 +1,360 @@
+"""The request path: what is asked of the model, and what the answer says it rests on."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from shopcast_domain.events import Account, EventKind, Item, Outcome
+from shopcast_domain.features import FEATURES, MISSING, Candidates, Window
+from shopcast_domain.manifest import NO_CHANCE, Calibration, Manifest
+from shopcast_domain.tokeniser import ItemTokeniser
+from shopcast_gateway.core.model import Model
+from shopcast_gateway.core.prediction import CLOCK_SKEW_S, ModelPredictor
+from shopcast_gateway.core.protocol import PlatformUse, Prediction, PredictQuery
+from shopcast_gateway.core.vectors import ItemVectors
+from shopcast_gateway.directory.protocol import Reading
+from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
+
+NOW_S = 1_790_000_000.0
+DIM = 8
+WORDS = [f"w{number}" for number in range(50)]
+ANNA = Account("web", "anna@example.com")
+AGE, HERE, PRICE = range(3)  # HISTORY_NUMBERS
+
+
+@dataclass
+class Past:
+    """One event of the person's window, some seconds ago."""
+
+    ago_s: float
+    platform: str = "web"
+    text: str = "w1"
+    kind: EventKind = EventKind.VIEW
+    price: float = float("nan")
+
+
+class Directory:
+    """Answers every read with the same person; only what lies before the asked moment."""
+
+    def __init__(self, past: Sequence[Past] = (), *, person_known: bool = True) -> None:
+        self.past = sorted(past, key=lambda event: event.ago_s)
+        self.person_known = person_known
+        self.texts: dict[str, str] = {}
+        self.known: set[str] = set()
+        self.delay_s = {"read": 0.0, "vectors": 0.0}
+        self.failure: GatewayError | None = None
+
+    async def read(
+        self, account: Account, items: Sequence[Item], *, before_s: float, limit: int
+    ) -> Reading:
+        await asyncio.sleep(self.delay_s["read"])
+        if self.failure:
+            raise self.failure
+        past = [event for event in self.past if NOW_S - event.ago_s < before_s][:limit]
+        names = sorted({account.platform, *(event.platform for event in past)})
+        n, w = len(items), len(past)
+        none = np.full(w, MISSING, dtype=np.int64)
+        return Reading(
+            person_known=self.person_known,
+            window=Window(
+                time_s=np.array([NOW_S - event.ago_s for event in past], dtype=np.float64),
+                kind=np.array([event.kind for event in past], dtype=np.int64),
+                platform=np.array([names.index(event.platform) for event in past], dtype=np.int64),
+                item=none,
+                category=none,
+                brand=none,
+                price=np.array([event.price for event in past], dtype=np.float64),
+            ),
+            window_texts=tuple(event.text for event in past),
+            window_platforms=tuple(event.platform for event in past),
+            candidates=Candidates(
+                platform=names.index(account.platform),
+                item=np.arange(n),
+                category=np.full(n, MISSING),
+                brand=np.full(n, MISSING),
+                price=np.array([item.price or np.nan for item in items], dtype=np.float64),
+                item_tally=np.zeros((n, 4)),
+                category_tally=np.zeros((n, 4)),
+                platform_tally=np.zeros(4),
+            ),
+            candidate_texts=tuple(item.title or self.texts.get(item.item_id, "") for item in items),
+            candidate_known=tuple(item.item_id in self.known for item in items),
+        )
+
+    async def vectors(
+        self, encoder: str, digests: Sequence[bytes]
+    ) -> Mapping[bytes, NDArray[np.float32]]:
+        await asyncio.sleep(self.delay_s["vectors"])
+        return {}
+
+    async def keep_vectors(self, encoder: str, vectors: Mapping[bytes, Any]) -> None:
+        pass
+
+
+@dataclass
+class Backend:
+    """Scores a candidate by the number of its word; remembers what the behaviour model was sent."""
+
+    delay_s: Mapping[str, float] = field(default_factory=dict)
+    failure: GatewayError | None = None
+    sent: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    timeouts_s: dict[str, float] = field(default_factory=dict)
+
+    async def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Mapping[str, NDArray[Any]],
+        output: str,
+        *,
+        timeout_s: float,
+    ) -> NDArray[np.float32]:
+        self.timeouts_s[model] = timeout_s
+        if timeout_s <= 0:
+            raise DeadlineExpired(f"no time is left to ask {model}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.sleep(self.delay_s.get(model, 0.0))
+        except TimeoutError:
+            raise DeadlineExpired("the model server did not answer in time") from None
+        if self.failure:
+            raise self.failure
+        if model == "encoder":
+            words = inputs["input_ids"][:, :1].astype(np.float32)
+            return np.tile(words, (1, DIM))
+        self.sent.append({name: array[0] for name, array in inputs.items()})
+        word = inputs["candidate_vectors"][..., :1] / 50
+        return (word * np.float32([1, 2, 3])).astype(np.float32)
+
+    async def load(self, model: str, version: int) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def tokeniser() -> ItemTokeniser:
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return ItemTokeniser(tokenizer.to_str(), max_tokens=4, pad_id=0)
+
+
+@pytest.fixture
+def served(manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"encoder_version": 3, "behavior_version": 7})
+
+
+@pytest.fixture
+def ask(served: Manifest, tokeniser: ItemTokeniser) -> Ask:
+    """Predict once, with a fresh predictor."""
+
+    async def predict(
+        directory: Any,
+        *items: Item,
+        backend: Backend | None = None,
+        timeout_s: float = 10.0,
+        manifest: Manifest = served,
+    ) -> Prediction:
+        model = Model(manifest, tokeniser, backend or Backend())
+        vectors = ItemVectors(model, directory)
+        predictor = ModelPredictor(model, vectors, directory, clock=lambda: NOW_S)
+        try:
+            return await predictor.predict(PredictQuery(ANNA, items), timeout_s=timeout_s)
+        finally:
+            await vectors.close()
+
+    return predict
+
+
+async def test_predictions_come_in_the_order_asked_and_sum_to_one(ask: Ask) -> None:
+    items = [Item(f"i{number}", title=f"w{number}") for number in (30, 2, 17, 44, 9)]
+    answer = await ask(Directory([Past(60.0)]), *items)
+    assert [one.item_id for one in answer.predictions] == ["i30", "i2", "i17", "i44", "i9"]
+    for one in answer.predictions:
+        assert all(0 <= p <= 1 for p in one.probabilities)
+        assert sum(one.probabilities) == pytest.approx(1.0, abs=1e-9)
+    # The backend favours a return the more, the higher the word.
+    risk = [one.probabilities[Outcome.RETURN] for one in answer.predictions]
+    assert np.argsort(risk).tolist() == [1, 4, 2, 0, 3]
+
+
+async def test_probabilities_are_calibrated(ask: Ask, served: Manifest) -> None:
+    answer = await ask(Directory(), Item("i", title="w9"))
+    z = served.calibration.scale * np.array([0.2, 0.4, 0.6]) + served.calibration.bias
+    assert answer.predictions[0].probabilities == pytest.approx(np.exp(z) / np.exp(z).sum())
+
+
+async def test_an_outcome_never_trained_gets_no_probability_and_the_answer_says_so(
+    ask: Ask, served: Manifest
+) -> None:
+    without_return = served.model_copy(
+        update={
+            "trained_outcomes": ("view", "buy"),
+            "calibration": Calibration(scale=1.0, bias=(0.0, 0.0, NO_CHANCE)),
+        }
+    )
+    answer = await ask(Directory(), Item("i", title="w9"), manifest=without_return)
+    assert answer.predictions[0].probabilities[Outcome.RETURN] == 0.0
+    assert sum(answer.predictions[0].probabilities) == pytest.approx(1.0)
+    assert answer.evidence.trained_outcomes == (Outcome.VIEW, Outcome.BUY)
+
+
+async def test_the_evidence_names_models_platforms_counts_and_ages(ask: Ask) -> None:
+    directory = Directory(
+        [
+            Past(7200.0, "web", "w1"),
+            Past(60.0, "app", "w2"),
+            Past(3600.0, "web", "w3"),
+            Past(1800.0, "web", ""),
+        ]
+    )
+    evidence = (await ask(directory, Item("i", title="w1"))).evidence
+    assert (evidence.model_version, evidence.encoder_version) == ("7", "3")
+    assert evidence.trained_outcomes == (Outcome.VIEW, Outcome.BUY, Outcome.RETURN)
+    assert evidence.person_known
+    assert evidence.events_used == 4
+    assert evidence.newest_event_age_s == pytest.approx(60.0)
+    assert evidence.platforms == (PlatformUse("app", 1, 60.0), PlatformUse("web", 3, 1800.0))
+    assert evidence.texts_encoded == 3, "w1 is met twice and read once"
+    int(evidence.prediction_id, 16)
+    assert len(evidence.prediction_id) == 32
+
+
+async def test_every_answer_has_an_id_of_its_own(ask: Ask) -> None:
+    answers = [await ask(Directory(), Item("i")) for _ in range(3)]
+    assert len({answer.evidence.prediction_id for answer in answers}) == 3
+
+
+async def test_items_say_whether_they_and_their_texts_are_known(ask: Ask) -> None:
+    directory = Directory()
+    directory.known = {"seen", "seen without text"}
+    directory.texts = {"seen": "w1"}
+    answer = await ask(
+        directory,
+        Item("seen"),
+        Item("seen without text"),
+        Item("new", title="w2"),
+        Item("new without text", price=5.0),
+    )
+    flags = [(one.item_known, one.text_known) for one in answer.predictions]
+    assert flags == [(True, True), (True, False), (False, True), (False, False)]
+    assert answer.evidence.texts_encoded == 2
+
+
+async def test_a_cold_start_shopper_gets_an_answer_that_says_so(ask: Ask) -> None:
+    backend = Backend()
+    answer = await ask(Directory(person_known=False), Item("i", title="w1"), backend=backend)
+    assert sum(answer.predictions[0].probabilities) == pytest.approx(1.0)
+    evidence = answer.evidence
+    assert not evidence.person_known
+    assert (evidence.events_used, evidence.platforms) == (0, ())
+    assert evidence.newest_event_age_s is None
+    # No axis of a tensor may be empty: one event that is masked away.
+    (sent,) = backend.sent
+    assert sent["history_vectors"].shape == (1, DIM)
+    assert sent["history_mask"].tolist() == [0.0]
+
+
+async def test_the_model_is_sent_the_history_newest_first(ask: Ask) -> None:
+    backend = Backend()
+    directory = Directory(
+        [
+            Past(7200.0, "app", "w5", EventKind.BUY, price=20.0),
+            Past(60.0, "web", "w3", EventKind.CART),
+        ]
+    )
+    await ask(directory, Item("i", title="w1"), Item("j"), backend=backend)
+    (sent,) = backend.sent
+    assert sent["history_mask"].tolist() == [1.0, 1.0]
+    assert sent["history_kind"].tolist() == [EventKind.CART, EventKind.BUY]
+    assert sent["history_vectors"][:, 0].tolist() == [4.0, 6.0]
+    assert sent["history_numbers"][:, HERE].tolist() == [1.0, 0.0]
+    assert sent["history_numbers"][:, AGE] == pytest.approx(np.log1p([60 / 3600, 2.0]))
+    assert sent["history_numbers"][:, PRICE] == pytest.approx([0.0, np.log1p(20.0)])
+    assert sent["candidate_vectors"][:, 0].tolist() == [2.0, 0.0], "no text, no vector"
+    assert sent["candidate_features"].shape == (2, len(FEATURES))
+
+
+async def test_the_model_attends_to_fewer_events_than_the_features_count(
+    ask: Ask, served: Manifest
+) -> None:
+    backend = Backend()
+    directory = Directory([Past(60.0 * (n + 1), text=f"w{n}") for n in range(40)])
+    answer = await ask(directory, Item("i"), backend=backend)
+    (sent,) = backend.sent
+    assert served.history_events == 4
+    assert sent["history_vectors"][:, 0].tolist() == [1.0, 2.0, 3.0, 4.0], "the newest four"
+    counted = sent["candidate_features"][0, FEATURES.index("person_views")]
+    assert np.expm1(counted) == pytest.approx(served.feature_events)
+    assert answer.evidence.events_used == served.feature_events
+
+
+async def test_a_clock_a_little_ahead_of_ours_counts_as_now(ask: Ask) -> None:
+    backend = Backend()
+    directory = Directory([Past(-120.0, text="w1"), Past(3600.0, text="w2")])
+    answer = await ask(directory, Item("i"), backend=backend)
+    assert answer.evidence.events_used == 2
+    assert answer.evidence.newest_event_age_s == 0.0
+    assert answer.evidence.platforms == (PlatformUse("web", 2, 0.0),)
+    (sent,) = backend.sent
+    assert sent["history_numbers"][:, AGE] == pytest.approx([0.0, np.log1p(1.0)])
+    assert sent["candidate_features"][0, FEATURES.index("person_event_age")] == 0.0
+
+
+async def test_what_lies_further_ahead_has_not_happened(ask: Ask) -> None:
+    answer = await ask(Directory([Past(-CLOCK_SKEW_S - 1.0)]), Item("i"))
+    assert answer.evidence.events_used == 0
+
+
+@pytest.mark.parametrize("slow", ["read", "vectors", "encoder", "behavior"])
+async def test_the_deadline_holds_at_every_step(ask: Ask, slow: str) -> None:
+    directory, backend = Directory([Past(60.0)]), Backend(delay_s={slow: 30.0})
+    if slow in directory.delay_s:
+        directory.delay_s[slow] = 30.0
+    began = time.monotonic()
+    with pytest.raises(DeadlineExpired):
+        await ask(directory, Item("i", title="w1"), backend=backend, timeout_s=0.2)
+    assert time.monotonic() - began < 10.0
+
+
+async def test_the_model_gets_what_is_left_of_the_deadline(ask: Ask) -> None:
+    directory, backend = Directory([Past(60.0)]), Backend(delay_s={"encoder": 0.1})
+    directory.delay_s["read"] = 0.2
+    await ask(directory, Item("i", title="w1"), backend=backend, timeout_s=20.0)
+    assert 0 < backend.timeouts_s["behavior"] <= 19.7
+
+
+@pytest.mark.parametrize("failure", [Unavailable("away"), Overloaded("full")])
+async def test_what_fails_below_reaches_the_caller_as_it_is(
+    ask: Ask, failure: GatewayError
+) -> None:
+    directory = Directory()
+    with pytest.raises(type(failure)):
+        await ask(directory, Item("i", title="w1"), backend=Backend(failure=failure))
+    directory.failure = failure
+    with pytest.raises(type(failure)):
+        await ask(directory, Item("i", title="w1"))
+
+
+async def test_an_answer_leaves_one_line_without_anything_personal(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="shopcast_gateway"):
+        answer = await ask(Directory([Past(60.0)]), Item("i-77", title="w41"))
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert answer.evidence.prediction_id in line
+    assert not [word for word in (ANNA.user_id, "i-77", "w41") if word in line]

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from shopcast_build.learning.evaluation import (
+    HISTORY_FEATURES,
+    Judged,
+    expected_calibration_error,
+    fit_calibration,
+    fit_decision,
+    gradient_boosting,
+    judge,
+    macro_f1,
+    majority,
+)
+from shopcast_domain.features import FEATURES, Floats, Ints
+from shopcast_domain.manifest import Calibration
+
+IDENTITY = Calibration(scale=1.0, bias=(0.0, 0.0, 0.0))
+PLAIN = (1.0, 1.0, 1.0)
+
+
+def draw(probabilities: Floats, seed: int = 0) -> Ints:
+    """Outcomes that come about with these probabilities."""
+    rng = np.random.default_rng(seed)
+    return (rng.random((len(probabilities), 1)) > probabilities.cumsum(1)).sum(1)
+
+
+def honest(n: int = 6000, seed: int = 0) -> tuple[np.ndarray, Ints]:
+    """Logits and outcomes that follow them."""
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(size=(n, 3)) * 1.5 + [2.0, 0.0, -1.0]).astype(np.float32)
+    return logits, draw(IDENTITY.apply(logits), seed + 1)
+
+
+def log_loss(probabilities: Floats, outcome: Ints) -> float:
+    return float(-np.log(probabilities[np.arange(len(outcome)), outcome]).mean())
+
+
+def test_calibration_undoes_an_overconfident_and_shifted_model() -> None:
+    logits, outcome = honest()
+    distorted = (logits * 3 + np.float32([0.0, 2.0, -1.0])).astype(np.float32)
+    calibration = fit_calibration(distorted, outcome)
+    found = calibration.apply(distorted)
+    assert log_loss(found, outcome) < log_loss(IDENTITY.apply(distorted), outcome) - 0.1
+    assert log_loss(found, outcome) == pytest.approx(
+        log_loss(IDENTITY.apply(logits), outcome), abs=2e-3
+    )
+    assert calibration.scale == pytest.approx(1 / 3, rel=0.1)
+    assert calibration.bias[1] == pytest.approx(-2 / 3, abs=0.15)
+    np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-12)
+    assert expected_calibration_error(found, outcome) < 0.02
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_an_outcome_that_never_occurs_gets_probability_zero(missing: int) -> None:
+    logits, outcome = honest(500)
+    rows = outcome != missing
+    calibration = fit_calibration(logits[rows], outcome[rows])
+    found = calibration.apply(logits)
+    assert (found[:, missing] == 0.0).all()
+    np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-12)
+
+
+def test_the_decision_names_rare_outcomes_that_plain_argmax_never_does() -> None:
+    rng = np.random.default_rng(3)
+    rare = rng.uniform(0.0, 0.3, size=(4000, 1)) * [[1.0, 0.5]]
+    probabilities = np.column_stack([1 - rare.sum(1), rare])
+    outcome = draw(probabilities)
+    assert set(probabilities.argmax(1)) == {0}
+    weights = fit_decision(probabilities, outcome)
+    decided = (probabilities * weights).argmax(1)
+    assert len(set(decided)) > 1
+    assert macro_f1(outcome, decided) > macro_f1(outcome, probabilities.argmax(1)) + 0.05
+    assert weights[0] == 1.0
+
+
+def test_the_decision_is_left_alone_where_the_model_is_sure() -> None:
+    outcome = np.array([0, 1, 2] * 20)
+    probabilities = np.full((60, 3), 0.01)
+    probabilities[np.arange(60), outcome] = 0.98
+    weights = fit_decision(probabilities, outcome)
+    assert macro_f1(outcome, (probabilities * weights).argmax(1)) == 1.0
+
+
+def test_metrics_of_a_case_small_enough_to_count() -> None:
+    outcome = np.array([0, 0, 0, 1, 1, 2] * 5)
+    decided = np.array([0, 0, 1, 1, 0, 2] * 5)
+    probabilities = np.full((30, 3), 0.2)
+    probabilities[np.arange(30), decided] = 0.6
+    found = judge(probabilities, outcome, PLAIN)
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["view_precision"] == pytest.approx(2 / 3)
+    assert found["view_recall"] == pytest.approx(2 / 3)
+    assert found["buy_precision"] == pytest.approx(1 / 2)
+    assert found["buy_recall"] == pytest.approx(1 / 2)
+    assert found["buy_f1"] == pytest.approx(1 / 2)
+    assert found["return_f1"] == 1.0
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert found["log_loss"] == pytest.approx(-(4 * np.log(0.6) + 2 * np.log(0.2)) / 6)
+    assert found["return_auc"] == 1.0
+    # 8 pairs of a buy and something else: 3 the right way round, 4 ties, 1 the wrong way round.
+    assert found["buy_auc"] == pytest.approx((3 + 4 / 2) / 8)
+    assert found["return_pr_auc"] == 1.0
+    assert [found[f"{o}_share"] for o in ("view", "buy", "return")] == [3 / 6, 2 / 6, 1 / 6]
+
+
+def test_the_decision_weights_decide() -> None:
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.7, 0.2, 0.1]] * 10)
+    outcome = np.array([1, 0] * 10)
+    assert judge(probabilities, outcome, PLAIN)["accuracy"] == 0.5
+    assert judge(probabilities, outcome, (1.0, 2.5, 1.0))["accuracy"] == 1.0
+
+
+def test_outcomes_that_do_not_occur_have_no_metrics() -> None:
+    outcome = np.array([0, 1, 0, 1] * 5)
+    found = judge(np.tile([0.5, 0.5, 0.0], (20, 1)), outcome, PLAIN)
+    assert not [name for name in found if name.startswith("return")]
+    assert np.isfinite(list(found.values())).all()
+
+
+def test_calibration_error_tells_an_honest_predictor_from_a_wrong_one() -> None:
+    logits, outcome = honest(20_000)
+    probabilities = IDENTITY.apply(logits)
+    assert expected_calibration_error(probabilities, outcome) < 0.015
+    sure = np.zeros((300, 3))
+    sure[:, 1] = 1.0
+    assert expected_calibration_error(sure, np.array([0, 2, 0] * 100)) == pytest.approx(0.5)
+    sharpened = Calibration(scale=5.0, bias=(0.0, 0.0, 0.0)).apply(logits)
+    assert expected_calibration_error(sharpened, outcome) > 0.05
+
+
+def test_calibration_error_of_a_perfect_predictor_is_zero() -> None:
+    outcome = np.array([0, 1, 2, 2] * 30)
+    assert expected_calibration_error(np.eye(3)[outcome], outcome) == 0.0
+
+
+def test_the_majority_predicts_the_shares_of_training() -> None:
+    found = majority(np.array([0, 0, 0, 1]), validation=2, test=3)
+    np.testing.assert_array_equal(found.validation, [[0.75, 0.25, 0.0]] * 2)
+    assert found.test.shape == (3, 3)
+
+
+def test_trees_learn_and_give_no_chance_to_what_they_never_saw() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(900, 5)).astype(np.float32)
+    outcome = np.where(features[:, 2] > 0, 2, 0)
+
+    def run() -> Judged:
+        train, validation = (features[:500], outcome[:500]), (features[500:700], outcome[500:700])
+        return gradient_boosting(train, validation, features[700:], seed=1)
+
+    with threadpool_limits(1):
+        found, again = run(), run()
+    assert judge(found.test, outcome[700:], PLAIN)["accuracy"] > 0.95
+    assert (found.test[:, 1] < 1e-6).all()
+    np.testing.assert_allclose(found.test.sum(1), 1.0, atol=1e-9)
+    np.testing.assert_array_equal(again.test, found.test)
+
+
+def test_history_features_are_those_that_speak_of_the_person() -> None:
+    about = {name for name, speaks in zip(FEATURES, HISTORY_FEATURES, strict=True) if speaks}
+    assert {"person_views", "pair_age", "person_brand_buys"} <= about
+    assert not about & {"item_views", "price", "hour_sin", "platform_buy_rate"}

@@ -1,0 +1,211 @@
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shopcast_build.data.errors import DataError
+from shopcast_build.learning.exposures import check_enough, cut_exposures, part, split_by_time
+from shopcast_build.learning.settings import BuildSettings
+from shopcast_domain.events import Outcome
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = 1.0
+DAY = 24.0
+SETTINGS = BuildSettings(purchase_horizon_days=1.0, return_window_days=14.0)
+VIEW, BUY, RETURN = Outcome
+
+
+def log(*events: Sequence[Any]) -> pl.DataFrame:
+    """events: (hours after START, kind, item, person), the last two 0 where left out."""
+    rows = [(*event, 0, 0)[:4] for event in events]
+    return pl.DataFrame(
+        {
+            "person": [person for *_, person in rows],
+            "platform": [0] * len(rows),
+            "item": [item for _, _, item, _ in rows],
+            "time": [START + timedelta(hours=hours) for hours, *_ in rows],
+            "kind": [kind for _, kind, *_ in rows],
+            "price": [None if item == 9 else 5.0 for _, _, item, _ in rows],
+        },
+        schema_overrides={
+            "time": pl.Datetime("us", "UTC"),
+            "kind": pl.Enum(["view", "cart", "buy", "return"]),
+            "price": pl.Float64,
+            "person": pl.UInt32,
+        },
+    )
+
+
+def cut(*events: Sequence[Any]) -> list[tuple[float, Outcome]]:
+    """(hours after START, outcome) of the exposures of a log."""
+    found = cut_exposures(log(*events), SETTINGS)
+    hours = (found["time"] - START).dt.total_seconds() / 3600
+    return [(h, Outcome(o)) for h, o in zip(hours, found["outcome"], strict=True)]
+
+
+def test_a_view_without_a_buy_is_a_view() -> None:
+    assert cut((0, "view")) == [(0, VIEW)]
+
+
+def test_a_view_with_a_buy_inside_the_horizon_is_a_buy() -> None:
+    assert cut((0, "view"), (DAY, "buy")) == [(0, BUY)]
+
+
+def test_a_buy_outside_the_horizon_is_an_exposure_of_its_own() -> None:
+    assert cut((0, "view"), (DAY + 0.01, "buy")) == [(0, VIEW), (DAY + 0.01, BUY)]
+
+
+def test_every_view_before_a_buy_led_to_it() -> None:
+    assert cut((0, "view"), (2, "view"), (3, "buy"), (4, "view")) == [(0, BUY), (2, BUY), (4, VIEW)]
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(14, RETURN), (14.01, BUY)])
+def test_a_return_counts_inside_its_window_after_the_buy(days: float, outcome: Outcome) -> None:
+    assert cut((0, "view"), (HOUR, "buy"), (HOUR + days * DAY, "return")) == [(0, outcome)]
+
+
+def test_a_return_of_an_earlier_buy_is_no_return_of_a_later_one() -> None:
+    found = cut((0, "buy"), (5 * DAY, "return"), (6 * DAY, "view"), (6 * DAY + 1, "buy"))
+    assert found == [(0, RETURN), (6 * DAY, BUY)]
+
+
+def test_a_buy_led_by_a_cart_is_no_exposure_of_its_own() -> None:
+    assert cut((0, "cart"), (HOUR, "buy")) == []
+    assert cut((0, "view"), (1, "cart"), (2, "buy")) == [(0, BUY)]
+    assert cut((0, "cart"), (DAY + 1, "buy")) == [(DAY + 1, BUY)]
+
+
+def test_other_people_and_other_items_lead_to_nothing() -> None:
+    found = cut((0, "view", 1, 0), (1, "buy", 2, 0), (2, "view", 1, 1), (3, "return", 2, 1))
+    assert found == [(0, VIEW), (1, BUY), (2, VIEW)]
+
+
+def test_lines_of_one_moment_count_once() -> None:
+    assert cut((0, "view"), (0, "view"), (1, "buy"), (1, "buy")) == [(0, BUY)]
+    assert cut((0, "buy"), (0, "buy")) == [(0, BUY)]
+    assert cut((0, "view"), (0, "buy")) == [(0, BUY)]
+
+
+def test_a_log_without_views_gives_its_buys() -> None:
+    assert cut((0, "buy"), (5, "buy", 1), (9, "return", 1)) == [(0, BUY), (5, RETURN)]
+
+
+def test_a_log_of_nothing_but_returns_and_carts_has_no_exposures() -> None:
+    assert cut((0, "cart"), (1, "return")) == []
+
+
+def test_exposures_carry_what_was_met() -> None:
+    found = cut_exposures(log((0, "view", 9, 3), (1, "buy", 4, 2)), SETTINGS)
+    assert found.columns == ["person", "platform", "item", "time", "price", "outcome"]
+    assert found.rows() == [
+        (3, 0, 9, START, None, VIEW),
+        (2, 0, 4, START + timedelta(hours=1), 5.0, BUY),
+    ]
+
+
+moments = st.tuples(
+    st.integers(0, 60), st.sampled_from(["view", "cart", "buy", "return"]), st.integers(0, 1)
+)
+
+
+@given(st.lists(moments, min_size=1, max_size=12))
+def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) -> None:
+    settings = BuildSettings(purchase_horizon_days=10 / 24, return_window_days=20 / 24)
+    horizon, window = 10, 20
+
+    def times(kind: str, item: int, low: int, high: int) -> list[int]:
+        return sorted(h for h, k, i in events if k == kind and i == item and low <= h <= high)
+
+    expected: dict[tuple[int, int], Outcome] = {}
+    for hour, kind, item in events:
+        if kind not in ("view", "buy"):
+            continue
+        bought = times("buy", item, hour, hour + horizon)
+        led = times("view", item, hour - horizon, hour) + times("cart", item, hour - horizon, hour)
+        if kind == "buy" and led:
+            continue
+        if not bought:
+            expected[hour, item] = VIEW
+        else:
+            sent_back = times("return", item, bought[0], bought[0] + window)
+            expected[hour, item] = RETURN if sent_back else BUY
+    found = cut_exposures(log(*events), settings)
+    hours = ((found["time"] - START).dt.total_minutes() // 60).to_list()
+    outcomes = map(Outcome, found["outcome"])
+    assert dict(zip(zip(hours, found["item"], strict=True), outcomes, strict=True)) == expected
+    assert found.height == len(expected)
+
+
+def exposures(days: float, *, outcomes: Sequence[Outcome] = (VIEW, BUY)) -> pl.DataFrame:
+    """One exposure an hour over some days; outcomes in turn."""
+    n = int(days * 24)
+    return pl.DataFrame(
+        {
+            "time": [START + timedelta(hours=h) for h in range(n)],
+            "outcome": [int(outcomes[h % len(outcomes)]) for h in range(n)],
+        },
+        schema={"time": pl.Datetime("us", "UTC"), "outcome": pl.Int8},
+    )
+
+
+@pytest.mark.parametrize(("outcomes", "gap_days"), [((VIEW, BUY), 15), ((BUY, RETURN), 14)])
+def test_parts_are_in_the_order_of_time_one_outcome_window_apart(
+    outcomes: Sequence[Outcome], gap_days: int
+) -> None:
+    all_ = exposures(180, outcomes=outcomes)
+    end = all_["time"][-1]
+    split = split_by_time(all_, end, SETTINGS)
+    gap = timedelta(days=gap_days)
+    assert split.gap == gap
+    train, validation, test = (
+        part(all_, span)["time"] for span in (split.train, split.validation, split.test)
+    )
+    assert train[0] == START
+    assert train[-1] + gap <= validation[0]
+    assert validation[-1] + gap <= test[0]
+    assert test[-1] == end - gap  # its window closed as the log ended; the next hour's did not
+    usable = end - gap - START
+    assert (split.test[1] - split.test[0]) / usable == pytest.approx(0.15, rel=1e-3)
+    assert (split.validation[1] - split.validation[0]) / usable == pytest.approx(0.10, rel=1e-3)
+
+
+def assert_one_sentence(error: Exception) -> None:
+    text = str(error)
+    assert "\n" not in text
+    assert ". " not in text
+
+
+@pytest.mark.parametrize("days", [1, 14, 30, 45])
+def test_too_short_a_log_is_refused(days: float) -> None:
+    all_ = exposures(days)
+    with pytest.raises(DataError, match=r"15 days between.*--return-window-days") as refused:
+        split_by_time(all_, all_["time"][-1], SETTINGS)
+    assert f"{days - 1} days" in str(refused.value)
+    assert_one_sentence(refused.value)
+
+
+def test_shorter_windows_make_do_with_a_shorter_log() -> None:
+    all_ = exposures(45)
+    short = BuildSettings(purchase_horizon_days=0.5, return_window_days=2)
+    assert part(all_, split_by_time(all_, all_["time"][-1], short).train).height > 200
+
+
+def test_a_part_with_too_few_exposures_is_refused() -> None:
+    many, few = exposures(20), exposures(2)
+    check_enough(many, many, many)
+    with pytest.raises(DataError, match="48 exposures fall into the test period") as refused:
+        check_enough(many, many, few)
+    assert_one_sentence(refused.value)
+
+
+@pytest.mark.parametrize("name", ["training", "validation", "test"])
+def test_a_part_of_one_outcome_is_refused(name: str) -> None:
+    many, only = exposures(20), exposures(20, outcomes=(BUY,))
+    parts = [only if name == n else many for n in ("training", "validation", "test")]
+    with pytest.raises(DataError, match=f"{name} period ended in 'buy'") as refused:
+        check_enough(*parts)
+    assert_one_sentence(refused.value)

@@ -1,0 +1,233 @@
+"""A log as arrays, and the promise that nothing from after an exposure reaches it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shopcast_build.learning.examples import Examples, build_examples
+from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.training import ExposureBatches
+from shopcast_domain.events import EventKind
+from shopcast_domain.features import FEATURES, MISSING
+from shopcast_domain.item_text import item_text
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+START_S = START.timestamp()
+PLATFORM_OF = [0, 0, 0, 1, 1, 1]
+ITEMS = pl.DataFrame(
+    {
+        "title": ["red shoe", "blue hat", None, "lamp", "red shoe", None],
+        "brand": ["North", None, "north ", None, "North", None],
+        "category": ["shoes", "Hats", "shoes", None, "SHOES", None],
+        "price": [20.0, 5.0, None, 40.0, 20.0, None],
+    }
+)
+CATALOGUE = build_catalogue(ITEMS)
+
+Row = tuple[int, int, int, EventKind, float | None]
+"""Person, item, minutes after START, kind, price."""
+
+
+def frame(rows: list[Row]) -> pl.DataFrame:
+    rows = sorted(rows, key=lambda row: row[2])
+    return pl.DataFrame(
+        {
+            "person": [row[0] for row in rows],
+            "platform": [PLATFORM_OF[row[1]] for row in rows],
+            "item": [row[1] for row in rows],
+            "time": [START + timedelta(minutes=row[2]) for row in rows],
+            "kind": [row[3].name.lower() for row in rows],
+            "price": [row[4] for row in rows],
+        },
+        schema={
+            "person": pl.Int64,
+            "platform": pl.Int64,
+            "item": pl.UInt32,
+            "time": pl.Datetime("us", "UTC"),
+            "kind": pl.Enum(["view", "cart", "buy", "return"]),
+            "price": pl.Float64,
+        },
+    )
+
+
+def at(minutes: float) -> float:
+    return START_S + 60 * minutes
+
+
+LOG: list[Row] = [
+    (0, 0, 10, EventKind.VIEW, 18.0),
+    (1, 0, 15, EventKind.VIEW, None),
+    (0, 0, 20, EventKind.BUY, None),
+    (0, 3, 20, EventKind.CART, 39.0),
+    (0, 5, 30, EventKind.RETURN, None),
+    (1, 4, 30, EventKind.BUY, 21.0),
+]
+
+
+def test_texts_are_kept_once_and_the_first_is_empty() -> None:
+    assert CATALOGUE.texts[0] == ""
+    assert len(set(CATALOGUE.texts)) == len(CATALOGUE.texts)
+    texts = [CATALOGUE.texts[code] for code in CATALOGUE.text]
+    assert texts == [item_text(*row) for row in ITEMS.rows()]
+    assert CATALOGUE.text[0] != CATALOGUE.text[4]  # they differ in case only, but BERT may care
+
+
+def test_names_are_one_code_on_every_platform_and_none_is_missing() -> None:
+    shoes, hats, same, none, other_case, _ = CATALOGUE.category
+    assert shoes == same == other_case != hats
+    assert none == MISSING
+    assert CATALOGUE.brand[0] == CATALOGUE.brand[2] == CATALOGUE.brand[4]
+    assert CATALOGUE.brand[1] == MISSING
+
+
+def test_the_window_is_the_newest_events_strictly_before_newest_first() -> None:
+    timeline = Timeline(frame(LOG), CATALOGUE)
+    (position,) = timeline.position(np.array([0]), np.array([at(30)]))
+    window = timeline.window(0, int(position), limit=2)
+    np.testing.assert_array_equal(window.time_s, [at(20), at(20)])
+    assert set(window.kind) == {EventKind.BUY, EventKind.CART}
+    window = timeline.window(0, int(position), limit=9)
+    np.testing.assert_array_equal(window.time_s, [at(20), at(20), at(10)])
+    np.testing.assert_array_equal(window.item[-1:], [0])
+    np.testing.assert_array_equal(window.price[-1:], [18.0])
+
+
+def test_nobody_sees_another_persons_events() -> None:
+    timeline = Timeline(frame(LOG), CATALOGUE)
+    (position,) = timeline.position(np.array([1]), np.array([at(15)]))
+    assert len(timeline.window(1, int(position), limit=9)) == 0
+
+
+def test_prices_left_out_are_the_items_or_unknown() -> None:
+    timeline = Timeline(frame(LOG), CATALOGUE)
+    (position,) = timeline.position(np.array([0]), np.array([at(31)]))
+    window = timeline.window(0, int(position), limit=9)
+    price = dict(zip(window.kind.tolist(), window.price.tolist(), strict=True))
+    assert price[EventKind.BUY] == 20.0
+    assert price[EventKind.VIEW] == 18.0
+    assert np.isnan(price[EventKind.RETURN])
+
+
+def test_tallies_count_everybody_strictly_before() -> None:
+    timeline = Timeline(frame(LOG), CATALOGUE)
+    met = timeline.candidates(0, np.array([0, 2, 3]), np.array([np.nan, 7.0, np.nan]), at(30))
+    np.testing.assert_array_equal(met.item_tally, [[2, 0, 1, 0], [0] * 4, [0, 1, 0, 0]])
+    np.testing.assert_array_equal(met.category_tally, [[2, 0, 1, 0], [2, 0, 1, 0], [0] * 4])
+    np.testing.assert_array_equal(met.platform_tally, [2, 0, 1, 0])
+    np.testing.assert_array_equal(met.price, [20.0, 7.0, 40.0])
+    later = timeline.candidates(1, np.array([4]), np.array([np.nan]), at(31))
+    np.testing.assert_array_equal(later.category_tally, [[2, 0, 2, 0]])
+    np.testing.assert_array_equal(later.platform_tally, [0, 1, 1, 1])
+
+
+rows = st.tuples(
+    st.integers(0, 2),
+    st.integers(0, len(PLATFORM_OF) - 1),
+    st.integers(0, 40),
+    st.sampled_from(EventKind),
+    st.sampled_from([None, 3.0, 17.5]),
+)
+
+
+@given(st.lists(rows, min_size=1, max_size=30), st.integers(0, 41))
+def test_tallies_are_plain_counts(log: list[Row], minute: int) -> None:
+    met = Timeline(frame(log), CATALOGUE).candidates(
+        0, np.arange(len(PLATFORM_OF)), np.full(len(PLATFORM_OF), np.nan), at(minute)
+    )
+    for item in range(len(PLATFORM_OF)):
+        for kind in EventKind:
+            past = [row[1] for row in log if row[2] < minute and row[3] == kind]
+            assert met.item_tally[item, kind] == past.count(item)
+            assert met.platform_tally[kind] == sum(PLATFORM_OF[i] == 0 for i in past)
+            code = CATALOGUE.category[item]
+            alike = sum(CATALOGUE.category[i] == code for i in past) if code != MISSING else 0
+            assert met.category_tally[item, kind] == alike
+
+
+def exposure_of(log: list[Row], feature_events: int) -> tuple[Timeline, Examples]:
+    """The log's first row as an exposure, in a timeline of the whole log."""
+    timeline = Timeline(frame(log), CATALOGUE)
+    met = frame(log[:1]).drop("kind").with_columns(outcome=pl.lit(0, pl.Int8))
+    return timeline, build_examples(
+        timeline, met, feature_events=feature_events, history_events=feature_events
+    )
+
+
+def assert_same_window(one: Any, other: Any) -> None:
+    for name in one.__slots__:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+@settings(max_examples=150)
+@given(
+    exposure=rows,
+    log=st.lists(rows, max_size=20),
+    future=st.lists(rows, min_size=1, max_size=10),
+    feature_events=st.integers(1, 6),
+)
+def test_nothing_that_happens_at_or_after_an_exposure_changes_what_is_known_of_it(
+    exposure: Row, log: list[Row], future: list[Row], feature_events: int
+) -> None:
+    """Item attributes are held fixed: the build takes them from the whole log."""
+    moment = exposure[2]
+    later = [(row[0], row[1], moment + row[2], row[3], row[4]) for row in future]
+    timeline, before = exposure_of([exposure, *log], feature_events)
+    longer, after = exposure_of([exposure, *log, *later], feature_events)
+
+    np.testing.assert_array_equal(after.features, before.features)
+    assert np.isfinite(before.features).all()
+    assert_same_window(
+        longer.window(exposure[0], int(after.position[0]), feature_events),
+        timeline.window(exposure[0], int(before.position[0]), feature_events),
+    )
+    item = np.arange(len(PLATFORM_OF))
+    arguments = (before.platform[0], item, np.full(len(item), np.nan), float(before.at_s[0]))
+    assert_same_window(longer.candidates(*arguments), timeline.candidates(*arguments))
+    history = ExposureBatches(before, timeline, feature_events).collate([0])
+    longer_history = ExposureBatches(after, longer, feature_events).collate([0])
+    for name, tensor in history.items():
+        np.testing.assert_array_equal(longer_history[name].numpy(), tensor.numpy(), err_msg=name)
+
+
+@given(exposure=rows, log=st.lists(rows, max_size=20))
+def test_an_event_before_an_exposure_does_change_what_is_known_of_it(
+    exposure: Row, log: list[Row]
+) -> None:
+    exposure = (*exposure[:2], exposure[2] + 1, *exposure[3:])
+    earlier = (*exposure[:2], exposure[2] - 1, *exposure[3:])
+    _, before = exposure_of([exposure, *log], 100)
+    _, after = exposure_of([exposure, *log, earlier], 100)
+    changed = np.flatnonzero(before.features[0] != after.features[0])
+    assert {f"person_{exposure[3].name.lower()}s", f"item_{exposure[3].name.lower()}s"} <= {
+        FEATURES[column] for column in changed
+    }
+
+
+def test_examples_come_in_order_with_the_candidates_of_one_moment_side_by_side() -> None:
+    log = [*LOG, (0, 1, 30, EventKind.VIEW, None), (0, 2, 30, EventKind.VIEW, 9.0)]
+    timeline = Timeline(frame(log), CATALOGUE)
+    met = frame(log).filter(pl.col("kind").is_in(["view", "buy"])).drop("kind")
+    met = met.with_columns(outcome=pl.Series([n % 3 for n in range(met.height)], dtype=pl.Int8))
+    steps: list[tuple[int, int]] = []
+    together = build_examples(
+        timeline, met, feature_events=8, history_events=2,
+        progress=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    assert steps[-1] == (met.height, met.height)
+    assert (np.diff(together.at_s) >= 0).all()
+    assert (together.position - together.first).max() == 2
+    for n in range(met.height):
+        alone = build_examples(timeline, met[n : n + 1], feature_events=8, history_events=2)
+        (row,) = np.flatnonzero(
+            (together.at_s == alone.at_s[0])
+            & (together.person == alone.person[0])
+            & (together.text == alone.text[0])
+        )
+        for name in Examples.__slots__:
+            np.testing.assert_array_equal(
+                getattr(together, name)[row], getattr(alone, name)[0], err_msg=name
+            )

@@ -1,0 +1,278 @@
+"""Training on a small problem: what was bought before says what is bought next."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2Model, PreTrainedModel
+
+from shopcast_build.learning.base_model import load_base_model
+from shopcast_build.learning.behavior import BehaviorModel
+from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
+from shopcast_build.learning.examples import Examples, build_examples
+from shopcast_build.learning.exposures import cut_exposures
+from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
+from shopcast_build.learning.training import (
+    ExposureBatches,
+    ShopperModel,
+    Stage,
+    predict_logits,
+    train,
+)
+from shopcast_domain.features import FEATURES
+from shopcast_domain.manifest import NO_CHANCE
+from shopcast_domain.tokeniser import ItemTokeniser
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DIM = 8
+HISTORY = 6
+SETTINGS = BuildSettings(
+    batch_size=64, vector_dim=DIM, trained_layers=2, encoder_learning_rate=1e-3, max_tokens=16
+)
+HEAD = Stage(learn_texts=False, steps=40, head_learning_rate=1e-2, evaluate_every=10)
+JOINT = Stage(learn_texts=True, steps=12, head_learning_rate=2e-3, evaluate_every=5)
+
+
+class Problem:
+    """Red items are bought, the rest only viewed; nothing but the text tells them apart."""
+
+    def __init__(self) -> None:
+        colours, things = ("red", "blue", "green"), ("shoe", "hat", "lamp")
+        items = pl.DataFrame(
+            {
+                "title": [f"{c} {t} {n}" for c in colours for t in things for n in range(4)],
+                "brand": ["north"] * 36,
+                "category": [None] * 36,
+                "price": [5.0] * 36,
+            },
+            schema_overrides={"category": pl.String},
+        )
+        rng = np.random.default_rng(5)
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        rows = []
+        for person in range(40):
+            for n in range(16):
+                item = int(rng.integers(36))
+                moment = start + timedelta(hours=30 * n, minutes=person)
+                rows.append((person, 0, item, moment, "view", 5.0))
+                if item < 12:
+                    rows.append((person, 0, item, moment + timedelta(minutes=60), "buy", 5.0))
+        events = pl.DataFrame(
+            sorted(rows, key=lambda row: row[3]),
+            schema={
+                "person": pl.Int64, "platform": pl.Int64, "item": pl.Int64,
+                "time": pl.Datetime("us", "UTC"), "kind": pl.Enum(KIND_NAMES), "price": pl.Float64,
+            },
+            orient="row",
+        )  # fmt: skip
+        self.timeline = Timeline(events, build_catalogue(items))
+        exposures = cut_exposures(events, SETTINGS)
+        self.training = self._examples(exposures[:450])
+        self.validation = self._examples(exposures[450:])
+
+    def _examples(self, exposures: pl.DataFrame) -> Examples:
+        found = build_examples(self.timeline, exposures, feature_events=64, history_events=HISTORY)
+        found.features[:] = 0.0  # item tallies would give it away
+        return found
+
+    def batches(self, examples: Examples) -> ExposureBatches:
+        return ExposureBatches(examples, self.timeline, HISTORY)
+
+    def train(self, model: ShopperModel, stage: Stage, settings: BuildSettings = SETTINGS) -> float:
+        training, validation = self.batches(self.training), self.batches(self.validation)
+        return train(model, training, validation, stage, settings)
+
+    def loss(self, model: ShopperModel) -> float:
+        logits = torch.from_numpy(predict_logits(model, self.batches(self.validation)))
+        labels = torch.tensor(self.validation.outcome)
+        return float(torch.nn.functional.cross_entropy(logits, labels))
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return Problem()
+
+
+Fresh = Callable[..., ShopperModel]
+
+
+@pytest.fixture
+def fresh(problem: Problem, tiny_base: Path) -> Fresh:
+    """Makes the same untrained model each time."""
+
+    def make(bert: PreTrainedModel | None = None) -> ShopperModel:
+        base = load_base_model(str(tiny_base))
+        tokeniser = ItemTokeniser(base.tokeniser, max_tokens=16, pad_id=base.pad_id)
+        table = TokenTable(problem.timeline.catalogue.texts, tokeniser, torch.device("cpu"))
+        torch.manual_seed(1)
+        encoder = ItemEncoder(bert or base.model, DIM).eval()
+        pooled = encode_all(lambda text: encoder.pooled(*table.rows(text)), table)
+        encoder.start_projection(pooled[1:].numpy())
+        head = BehaviorModel(DIM)
+        head.numbers.fit(problem.training.features)
+        model = ShopperModel(encoder, head, table, [True, True, False])
+        model.refresh()
+        return model
+
+    return make
+
+
+def weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_training_the_head_lowers_the_loss_and_leaves_the_encoder_bit_identical(
+    problem: Problem, fresh: Fresh
+) -> None:
+    model = fresh()
+    encoder, vectors, before = weights(model.encoder), model.vectors.clone(), problem.loss(model)
+    loss = problem.train(model, HEAD)
+    assert loss < 0.7 * before
+    assert problem.loss(model) == pytest.approx(loss, rel=1e-4)  # the best weights are in place
+    assert changed(encoder, weights(model.encoder)) == set()
+    assert torch.equal(model.vectors, vectors)
+    assert not model.training
+
+
+def test_learning_the_texts_changes_only_the_top_layers_and_the_projection(
+    problem: Problem, fresh: Fresh
+) -> None:
+    model = fresh()
+    encoder, vectors, before = weights(model.encoder), model.vectors.clone(), problem.loss(model)
+    loss = problem.train(model, JOINT)
+    assert loss < before
+    assert problem.loss(model) == pytest.approx(loss, rel=1e-4)
+    layers = {
+        name.split("layer.")[1][0] if "layer." in name else name
+        for name in changed(encoder, weights(model.encoder))
+    }
+    assert layers == {"2", "3", "projection.weight", "projection.bias"}
+    assert not torch.equal(model.vectors, vectors)
+    with torch.no_grad():
+        text = torch.arange(1, len(model.table))
+        expected = model.encoder(*model.table.rows(text))
+    torch.testing.assert_close(model.vectors[1:], expected, atol=1e-5, rtol=0)
+    assert model.trunk is None
+
+
+def test_a_head_trained_after_the_texts_leaves_them_alone(problem: Problem, fresh: Fresh) -> None:
+    model = fresh()
+    problem.train(model, JOINT)
+    encoder = weights(model.encoder)
+    problem.train(model, HEAD)
+    assert changed(encoder, weights(model.encoder)) == set()
+
+
+@pytest.mark.parametrize("stage", [HEAD, JOINT], ids=["head", "joint"])
+def test_the_same_seed_gives_the_same_weights(problem: Problem, fresh: Fresh, stage: Stage) -> None:
+    found = []
+    for seed in (7, 7, 8):
+        model = fresh()
+        settings = SETTINGS.model_copy(update={"seed": seed})
+        problem.train(model, stage, settings)
+        found.append(weights(model))
+    assert changed(found[0], found[1]) == set()
+    assert changed(found[0], found[2])
+
+
+def test_a_few_steps_count_although_no_evaluation_falls_due(problem: Problem, fresh: Fresh) -> None:
+    """A small log has fewer steps than there are between two evaluations."""
+    model = fresh()
+    before = problem.loss(model)
+    stage = Stage(learn_texts=True, steps=6, head_learning_rate=2e-2, evaluate_every=20)
+    loss = problem.train(model, stage)
+    assert loss < before
+    assert problem.loss(model) == pytest.approx(loss, rel=1e-4)
+
+
+def test_training_that_makes_things_worse_is_undone(problem: Problem, fresh: Fresh) -> None:
+    model = fresh()
+    problem.train(model, HEAD)
+    before = problem.loss(model)
+    wild = Stage(learn_texts=False, steps=10, head_learning_rate=5.0, evaluate_every=5)
+    assert problem.train(model, wild) == pytest.approx(before, rel=1e-4)
+    assert problem.loss(model) == pytest.approx(before, rel=1e-4)
+
+
+def test_a_decoder_is_trained_without_kept_states(problem: Problem, fresh: Fresh) -> None:
+    torch.manual_seed(2)
+    decoder = GPT2Model(GPT2Config(vocab_size=128, n_positions=64, n_embd=32, n_layer=3, n_head=2))
+    model = fresh(decoder)
+    encoder, before = weights(model.encoder), problem.loss(model)
+    assert problem.train(model, JOINT) < before
+    layers = {
+        name.split(".h.")[1][0] if ".h." in name else name
+        for name in changed(encoder, weights(model.encoder))
+    }
+    assert layers == {"1", "2", "projection.weight", "projection.bias"}
+
+
+def assert_one_sentence(error: BaseException) -> None:
+    assert str(error) == "the loss is not a number any more: lower the learning rates"
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_an_error(
+    problem: Problem, fresh: Fresh
+) -> None:
+    model = fresh()
+    with torch.no_grad():
+        model.behavior.wide.bias[0] = float("nan")
+    with pytest.raises(FloatingPointError) as failed:
+        problem.train(model, HEAD)
+    assert_one_sentence(failed.value)
+
+
+def test_a_loss_that_stops_being_a_number_is_an_error(problem: Problem, fresh: Fresh) -> None:
+    """Else the weights from before would pass for trained ones."""
+    stage = Stage(learn_texts=False, steps=10, head_learning_rate=1e30, evaluate_every=5)
+    with pytest.raises(FloatingPointError) as failed:
+        problem.train(fresh(), stage)
+    assert_one_sentence(failed.value)
+
+
+def test_an_outcome_never_seen_gets_no_chance(problem: Problem, fresh: Fresh) -> None:
+    model = fresh()
+    logits = predict_logits(model, problem.batches(problem.validation))
+    assert logits.shape == (len(problem.validation), 3)
+    assert (logits[:, 2] < NO_CHANCE / 2).all()
+    assert np.isfinite(logits).all()
+
+
+def test_histories_are_the_newest_events_before_the_exposure(problem: Problem) -> None:
+    examples, timeline = problem.validation, problem.timeline
+    batch = problem.batches(examples).collate([3, 0, 100])
+    assert batch["history_mask"].shape[1] <= HISTORY
+    for row, n in enumerate([3, 0, 100]):
+        person, at_s = int(examples.person[n]), examples.at_s[n]
+        (position,) = timeline.position(np.array([person]), np.array([at_s]))
+        window = timeline.window(person, int(position), HISTORY)
+        seen = slice(len(window))
+        assert batch["history_mask"][row].tolist() == [1.0] * len(window) + [0.0] * (
+            batch["history_mask"].shape[1] - len(window)
+        )
+        np.testing.assert_array_equal(batch["history_kind"][row, seen], window.kind)
+        ages = np.expm1(batch["history_numbers"][row, seen, 0].numpy()) * 3600
+        np.testing.assert_allclose(ages, at_s - window.time_s, rtol=1e-4)
+        np.testing.assert_array_equal(
+            batch["history_text"][row, seen], timeline.catalogue.text[window.item]
+        )
+        assert batch["labels"][row] == examples.outcome[n]
+
+
+def test_a_stranger_has_one_masked_event(problem: Problem) -> None:
+    alone = np.flatnonzero(problem.training.position == problem.training.first)[:1]
+    batch = problem.batches(problem.training).collate(alone.tolist())
+    assert batch["history_mask"].tolist() == [[0.0]]
+    assert batch["history_numbers"].tolist() == [[[0.0, 0.0, 0.0]]]
+    assert batch["features"].shape == (1, len(FEATURES))
