@@ -8,7 +8,6 @@ The same gateway, Triton and machine answer all of it in one run; compare the ra
 """
 
 import asyncio
-import shutil
 import statistics
 import tempfile
 import time
@@ -21,7 +20,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from shopcast_cli.commands.demo import gateway
+from shopcast_cli.commands.demo import copy_store, gateway
 from shopcast_client import Item, ShopcastClient
 
 DEMO = Path(".demo")
@@ -79,9 +78,8 @@ def textbook() -> float:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        for path in DEMO.glob("directory.db*"):
-            shutil.copy2(path, scratch)
-        with gateway(DEMO / "model_repository", Path(scratch) / "directory.db") as target:
+        store = copy_store(DEMO / "directory.db", Path(scratch))
+        with gateway(DEMO / "model_repository", store) as target:
             found = asyncio.run(served(target))
     one_pass = textbook()
     table = Table(title="One request, one person with a long history, one at a time")

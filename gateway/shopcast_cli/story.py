@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
@@ -145,6 +146,11 @@ async def tell(roles: Cast, client: ShopcastClient, out: Console) -> None:
         )
     out.print(shown)
     out.print(f"   alone:    {evidence_line(alone)}\n   together: {evidence_line(together)}")
+    out.print(
+        f"   What they look for is {_lead(roles, alone):.2f} times as likely to be bought as the"
+        f" rest when {here} is\n   all that is known, and {_lead(roles, together):.2f} times when"
+        " both are."
+    )
 
     first = roles.items[0]
     before = await ask(first)
@@ -180,6 +186,13 @@ async def tell(roles: Cast, client: ShopcastClient, out: Console) -> None:
         f" ({cold.evidence.texts_encoded} text encoded)."
     )
     _compare(out, roles.unseen, "a stranger", strange, "this shopper", cold)
+
+
+def _lead(roles: Cast, answer: PredictResult) -> float:
+    """Mean purchase probability of the wanted items, over that of the others."""
+    wanted = [p.purchase_probability for p in answer.predictions if p.item_id in roles.wanted]
+    others = [p.purchase_probability for p in answer.predictions if p.item_id not in roles.wanted]
+    return fmean(wanted) / fmean(others)
 
 
 def _compare(

@@ -276,7 +276,7 @@ async def test_versions_come_and_go_while_the_others_serve(backend: TritonBacken
 async def test_a_model_that_was_never_published_is_refused(backend: TritonBackend) -> None:
     with pytest.raises(StartupError, match="publish the model"):
         await backend.load("nothing", 1)
-    with pytest.raises(StartupError, match="encoder/9/config.pbtxt is missing"):
+    with pytest.raises(StartupError, match=r"encoder/9/config\.pbtxt is missing"):
         await backend.load("encoder", 9)
     np.testing.assert_array_equal(await encode(backend, text(3)), TABLE[3][None])
 

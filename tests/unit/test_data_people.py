@@ -14,6 +14,7 @@ EVENTS = pl.DataFrame(
     schema=["platform", "user"],
     orient="row",
 )
+H, G = "5e" * 32, "0f" * 16  # SHA-256 and MD5 in hex
 COLUMNS = ["platform", "platform_user_id", "identifier_kind", "identifier_hash"]
 
 
@@ -111,10 +112,12 @@ def test_neither_repr_nor_report_names_accounts() -> None:
 
 def test_links_are_read_as_events_are(tmp_path: Path) -> None:
     path = tmp_path / "links.csv"
-    path.write_text(",".join(COLUMNS) + "\n Shop ,13085.0,Device, h \nmall,7,email,g\n")
+    path.write_text(
+        ",".join(COLUMNS) + "\n Shop ,13085.0,Device, " + H + " \nmall,7,email," + G + "\n"
+    )
     assert read_links(path).rows() == [
-        ("shop", "13085", "device", "h"),
-        ("mall", "7", "hashed_email", "g"),
+        ("shop", "13085", "device", H),
+        ("mall", "7", "hashed_email", G),
     ]
 
 
@@ -125,8 +128,12 @@ def test_links_are_read_as_events_are(tmp_path: Path) -> None:
             "platform,user\na,1\n",
             "no column identifier_hash, .*; it has platform, user; links need",
         ),
-        (",".join(COLUMNS) + "\na,1,shoe_size,h\n", "unknown identifier_kind; use one of login"),
-        (",".join(COLUMNS) + "\na,1,login,ann@example.com\n", "hash identifiers before linking"),
+        (
+            ",".join(COLUMNS) + "\na,1,shoe_size," + H + "\n",
+            "unknown identifier_kind; use one of login",
+        ),
+        (",".join(COLUMNS) + "\na,1,login,ann@example.com\n", "before linking"),
+        (",".join(COLUMNS) + "\na,1,phone,+4915112345678\n", "that is no hash"),
         ("", "is empty"),
     ],
 )

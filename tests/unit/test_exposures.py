@@ -73,10 +73,15 @@ def test_a_return_of_an_earlier_buy_is_no_return_of_a_later_one() -> None:
     assert found == [(0, RETURN), (6 * DAY, BUY)]
 
 
-def test_a_buy_led_by_a_cart_is_no_exposure_of_its_own() -> None:
-    assert cut((0, "cart"), (HOUR, "buy")) == []
+def test_a_return_takes_back_one_buy_only() -> None:
+    assert cut((0, "buy"), (2 * DAY, "buy"), (3 * DAY, "return")) == [(0, BUY), (2 * DAY, RETURN)]
+
+
+def test_a_cart_without_a_view_is_an_exposure_and_its_buy_is_not_another() -> None:
+    assert cut((0, "cart"), (HOUR, "buy")) == [(0, BUY)]
+    assert cut((0, "cart")) == [(0, VIEW)]
     assert cut((0, "view"), (1, "cart"), (2, "buy")) == [(0, BUY)]
-    assert cut((0, "cart"), (DAY + 1, "buy")) == [(DAY + 1, BUY)]
+    assert cut((0, "cart"), (DAY + 1, "buy")) == [(0, VIEW), (DAY + 1, BUY)]
 
 
 def test_other_people_and_other_items_lead_to_nothing() -> None:
@@ -94,8 +99,11 @@ def test_a_log_without_views_gives_its_buys() -> None:
     assert cut((0, "buy"), (5, "buy", 1), (9, "return", 1)) == [(0, BUY), (5, RETURN)]
 
 
-def test_a_log_of_nothing_but_returns_and_carts_has_no_exposures() -> None:
-    assert cut((0, "cart"), (1, "return")) == []
+def test_a_log_of_nothing_but_returns_is_refused_in_one_sentence() -> None:
+    empty = cut_exposures(log((1, "return")), SETTINGS)
+    assert empty.is_empty()
+    with pytest.raises(DataError, match="no views and no buys"):
+        split_by_time(empty, START, SETTINGS)
 
 
 def test_exposures_carry_what_was_met() -> None:
@@ -122,17 +130,20 @@ def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) 
 
     expected: dict[tuple[int, int], Outcome] = {}
     for hour, kind, item in events:
-        if kind not in ("view", "buy"):
-            continue
         bought = times("buy", item, hour, hour + horizon)
-        led = times("view", item, hour - horizon, hour) + times("cart", item, hour - horizon, hour)
-        if kind == "buy" and led:
+        leaders = {"view": [], "cart": ["view"], "buy": ["view", "cart"]}
+        if kind not in leaders or any(
+            times(leader, item, hour - horizon, hour) for leader in leaders[kind]
+        ):
             continue
         if not bought:
             expected[hour, item] = VIEW
         else:
-            sent_back = times("return", item, bought[0], bought[0] + window)
-            expected[hour, item] = RETURN if sent_back else BUY
+            sent_back = {
+                max(times("buy", item, back - window, back), default=-1)
+                for back in times("return", item, bought[0], bought[0] + window)
+            }
+            expected[hour, item] = RETURN if bought[0] in sent_back else BUY
     found = cut_exposures(log(*events), settings)
     hours = ((found["time"] - START).dt.total_minutes() // 60).to_list()
     outcomes = map(Outcome, found["outcome"])

@@ -16,6 +16,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.data.reading import check_columns, collect, scan
 
 IDENTIFIER_KINDS = ("login", "hashed_email", "hashed_phone", "device", "probabilistic")
+_HASHED = r"^[0-9A-Fa-f]{32,128}$|^[0-9A-Za-z+/_-]{22,88}={0,2}$"  # 16 to 64 bytes
 _SHORT_KINDS = {"email": "hashed_email", "phone": "hashed_phone"}
 _ACCOUNT = ("platform", "user")
 _IDENTIFIER = ("identifier_kind", "identifier_hash")
@@ -87,9 +88,10 @@ def read_links(path: Path) -> pl.DataFrame:
             f"{path} has {len(unknown)} links of an unknown identifier_kind; use one of "
             f"{', '.join(IDENTIFIER_KINDS)}."
         )
-    if links["identifier_hash"].str.contains("@", literal=True).any():
+    if not links["identifier_hash"].str.contains(_HASHED).all():
         raise DataError(
-            f"{path} holds e-mail addresses in identifier_hash; hash identifiers before linking."
+            f"{path} holds an identifier_hash that is no hash of 16 to 64 bytes in hex or base64;"
+            " hash identifiers, with SHA-256 for example, before linking."
         )
     return links
 

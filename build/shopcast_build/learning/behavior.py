@@ -103,7 +103,7 @@ class BehaviorModel(nn.Module):
         candidate_vectors: Tensor,
         candidate_features: Tensor,
     ) -> Tensor:
-        """Score n candidates for each of b people.
+        """Score n candidates for each of b people with h events; h is at least 1.
 
         history_vectors: float32 (b, h, d). history_kind: int64 (b, h). history_numbers: float32
         (b, h, 3). history_mask: float32 (b, h), 0 marks padding. candidate_vectors: float32

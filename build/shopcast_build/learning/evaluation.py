@@ -121,7 +121,9 @@ def majority(train: Ints, validation: int, test: int) -> Judged:
     return Judged("majority class", np.tile(shares, (validation, 1)), np.tile(shares, (test, 1)))
 
 
-HISTORY_FEATURES = np.array([name.startswith(("person_", "pair_")) for name in FEATURES])
+HISTORY_FEATURES = np.array(
+    [name.startswith(("person_", "pair_", "price_against_")) for name in FEATURES]
+)
 """Which features speak of the person: those a history-free model goes without."""
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 import polars as pl
 
@@ -27,63 +28,70 @@ def cut_exposures(events: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame
     """One row per exposure with its outcome.
 
     events: columns person, platform, item (integer codes), time (Datetime us UTC), kind, price.
-    An exposure is a view, or a buy that no view or cart of the same person and item precedes within
-    the purchase horizon. Its outcome looks forward only: the first buy within the horizon, and a
-    return within the return window after that buy.
+    An exposure is a view; a cart that no view of the same person and item precedes within the
+    purchase horizon; or a buy that neither precedes. Its outcome looks forward only: the first buy
+    within the horizon, and a return within the return window after that buy. A return takes back
+    one buy, the latest before it.
     Returns person, platform, item, time, price, outcome (Int8, Outcome values), by time;
     lines of one person, item and moment count once.
     """
     moments = events.select("person", "platform", "item", "time", "kind", "price").sort("time")
-    buys = moments.filter(pl.col("kind") == "buy")
-    meetings = moments.filter(pl.col("kind").is_in(["view", "cart"]))
-    returns = moments.filter(pl.col("kind") == "return").select(
-        *_PAIR, "time", pl.col("time").alias("returned_at")
-    )
-    led_by_buy = buys.join_asof(
-        meetings.select(*_PAIR, "time", pl.col("time").alias("met_at")),
-        on="time",
-        by=_PAIR,
-        strategy="backward",
-        tolerance=settings.purchase_horizon,
-        check_sortedness=False,
-    ).filter(pl.col("met_at").is_null())
-    views = moments.filter(pl.col("kind") == "view").join_asof(
-        buys.select(*_PAIR, "time", pl.col("time").alias("bought_at")),
-        on="time",
-        by=_PAIR,
-        strategy="forward",
-        tolerance=settings.purchase_horizon,
-        check_sortedness=False,
-    )
-    columns = ["person", "platform", "item", "time", "price", "bought_at"]
-    exposures = pl.concat(
+    horizon = settings.purchase_horizon
+    buys = _of(moments, "buy").select(*_PAIR, "time", pl.col("time").alias("bought_at"))
+    met = pl.concat(
         [
-            views.select(columns),
-            led_by_buy.with_columns(pl.col("time").alias("bought_at")).select(columns),
+            _of(moments, "view"),
+            _unled(_of(moments, "cart"), _of(moments, "view"), horizon),
         ]
-    ).with_columns(pl.col("bought_at").alias("from"))
-    bought = exposures.filter(pl.col("from").is_not_null()).sort("from")
-    bought = bought.join_asof(
-        returns.rename({"time": "from"}),
-        on="from",
-        by=_PAIR,
-        strategy="forward",
-        tolerance=settings.return_window,
-        check_sortedness=False,
-    ).with_columns(
-        pl.when(pl.col("returned_at").is_null())
+    ).sort("time")
+    met = _asof(met, buys, "forward", horizon)
+    led = _unled(_of(moments, "buy"), _of(moments, "view", "cart"), horizon)
+    returned = (
+        _asof(_of(moments, "return"), buys, "backward", settings.return_window)
+        .select(*_PAIR, "bought_at", pl.lit(True).alias("returned"))
+        .drop_nulls()
+        .unique()
+    )
+    outcome = (
+        pl.when(pl.col("bought_at").is_null())
+        .then(pl.lit(Outcome.VIEW, pl.Int8))
+        .when(pl.col("returned").is_null())
         .then(pl.lit(Outcome.BUY, pl.Int8))
         .otherwise(pl.lit(Outcome.RETURN, pl.Int8))
-        .alias("outcome")
     )
-    viewed = exposures.filter(pl.col("from").is_null()).with_columns(
-        pl.lit(Outcome.VIEW, pl.Int8).alias("outcome")
-    )
-    kept = [*columns[:-1], "outcome"]
     return (
-        pl.concat([viewed.select(kept), bought.select(kept)])
+        pl.concat([met, led.with_columns(pl.col("time").alias("bought_at"))])
+        .join(returned, on=[*_PAIR, "bought_at"], how="left", maintain_order="left")
+        .select("person", "platform", "item", "time", "price", outcome.alias("outcome"))
         .unique(["person", "item", "time"], keep="first", maintain_order=True)
         .sort("time", "person", "item")
+    )
+
+
+def _of(moments: pl.DataFrame, *kinds: str) -> pl.DataFrame:
+    return moments.filter(pl.col("kind").is_in(kinds)).drop("kind")
+
+
+def _unled(frame: pl.DataFrame, leaders: pl.DataFrame, tolerance: timedelta) -> pl.DataFrame:
+    """The rows that no leader of the same person and item precedes within the tolerance."""
+    marks = leaders.select(*_PAIR, "time", pl.lit(True).alias("led"))
+    return _asof(frame, marks, "backward", tolerance).filter(pl.col("led").is_null()).drop("led")
+
+
+def _asof(
+    frame: pl.DataFrame,
+    other: pl.DataFrame,
+    strategy: Literal["backward", "forward"],
+    tolerance: timedelta,
+) -> pl.DataFrame:
+    """Beside each row, the nearest of `other` of the same person and item in one direction."""
+    return frame.join_asof(
+        other,
+        on="time",
+        by=_PAIR,
+        strategy=strategy,
+        tolerance=tolerance,
+        check_sortedness=False,
     )
 
 
@@ -93,6 +101,11 @@ def split_by_time(exposures: pl.DataFrame, log_end: datetime, settings: BuildSet
     Exposures whose outcome window was still open at `log_end` belong to no part.
     Raises DataError when the log is too short.
     """
+    if exposures.is_empty():
+        raise DataError(
+            "the log has no views and no buys, so there is nothing to learn from: give events of"
+            " these kinds, or map them with --mapping"
+        )
     gap = settings.return_window
     if (exposures["outcome"] == Outcome.VIEW).any():
         gap += settings.purchase_horizon
@@ -124,7 +137,7 @@ def part(exposures: pl.DataFrame, span: tuple[datetime, datetime]) -> pl.DataFra
 
 
 def check_enough(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame) -> None:
-    """Raise DataError when a part is too small, or has only one outcome."""
+    """Raise DataError when a part is too small, or its outcomes are not those of the training."""
     for name, frame, least in (
         ("training", train, 200),
         ("validation", validation, 50),
@@ -135,9 +148,16 @@ def check_enough(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFra
                 f"{frame.height} exposures fall into the {name} period, at least {least} are"
                 " needed: give more events"
             )
-        if frame["outcome"].n_unique() < 2:
-            only = Outcome(int(frame["outcome"][0])).name.lower()
+        found = {Outcome(value).name.lower() for value in frame["outcome"].unique()}
+        if len(found) < 2:
             raise DataError(
-                f"every exposure of the {name} period ended in '{only}', there is nothing to tell"
-                " apart: give events of more kinds, or a longer log"
+                f"every exposure of the {name} period ended in '{found.pop()}', there is nothing to"
+                " tell apart: give events of more kinds, or a longer log"
+            )
+        trained = {Outcome(value).name.lower() for value in train["outcome"].unique()}
+        if found != trained:
+            raise DataError(
+                f"the {name} period has other outcomes ({', '.join(sorted(found))}) than the"
+                f" training period ({', '.join(sorted(trained))}): give a log in which every kind"
+                " of event goes on throughout"
             )

@@ -179,7 +179,12 @@ def _timeline(
     items = log.items.sort("platform", "item_id").with_row_index("item")
     events = (
         log.events.with_columns(pl.Series("person", people.person))
-        .join(items.select("platform", "item_id", "item"), on=["platform", "item_id"], how="left")
+        .join(
+            items.select("platform", "item_id", "item"),
+            on=["platform", "item_id"],
+            how="left",
+            maintain_order="left",
+        )
         .with_columns(pl.col("platform").replace_strict(platforms, range(len(platforms))))
         .sort("time", maintain_order=True)
     )
@@ -300,12 +305,20 @@ class _Learner:
         record(FROZEN, self.model)
         self._frozen = copy.deepcopy(self.model)
         if settings.encoder_steps:
+            # From a young head: one that has converged on frozen vectors has little to teach BERT.
+            self.model.behavior = self._fresh_head()
+            young = Stage(False, epoch, rate, evaluate_every=epoch)
+            self._train("train a young head", self.model, young)
             joint = Stage(
-                True, settings.encoder_steps, rate / 4, max(20, settings.encoder_steps // 5)
+                True,
+                settings.encoder_steps,
+                rate / 2,
+                evaluate_every=max(1, settings.encoder_steps // 4),
             )
             self._train("fine-tune BERT with the head", self.model, joint)
-            polish = Stage(False, 2 * epoch, rate / 4, evaluate_every=max(20, epoch // 2))
-            self._train("settle the head on the new vectors", self.model, polish)
+            # The same training of the head as before, so that only the vectors differ.
+            self.model.behavior = self._fresh_head()
+            self._train("train the head on fine-tuned vectors", self.model, head)
         record(TUNED, self.model)
 
         alone = ShopperModel(self.model.encoder, self._fresh_head(), self.model.table, [True] * 3)

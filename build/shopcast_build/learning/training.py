@@ -284,7 +284,8 @@ def train(
             callbacks=callbacks,
         )
         _quiet(trainer)
-        trainer.evaluate()  # the start is a candidate for the best, too
+        if not stage.learn_texts:
+            trainer.evaluate()  # the start is a candidate for the best, too
         trainer.train()
     keep_best.restore()
     if stage.learn_texts:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -141,11 +142,22 @@ def _tell(market: Path, repository: Path, store: Path) -> None:
 
     # The story links and records; on a copy, so that it can be told again.
     with tempfile.TemporaryDirectory(prefix="shopcast-demo-") as scratch:
-        for path in store.parent.glob(f"{store.name}*"):
-            if path.suffix != ".log":
-                shutil.copy2(path, scratch)
-        with gateway(repository, Path(scratch) / store.name) as target, failures(ShopcastError):
+        copy = copy_store(store, Path(scratch))
+        with gateway(repository, copy) as target, failures(ShopcastError):
             asyncio.run(story(target))
+
+
+def copy_store(store: Path, folder: Path) -> Path:
+    """A copy of a directory file and its key, also of one that is being served."""
+    copy = folder / store.name
+    with (
+        contextlib.closing(sqlite3.connect(store)) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+    copy.chmod(0o600)
+    shutil.copy2(f"{store}.key", folder)
+    return copy
 
 
 @contextlib.contextmanager

@@ -67,7 +67,9 @@ class LinkAccountsRequest(google.protobuf.message.Message):
     kind: Global___LinkKind.ValueType
     """How it is known. Required."""
     confidence: builtins.float
-    """How sure: greater than 0, up to 1. Unset means 1."""
+    """How sure: greater than 0, up to 1. Unset means 1. It is kept with the link; it does not yet weigh
+    what is read through it, so send only links you would act on.
+    """
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """One account."""

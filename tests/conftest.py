@@ -1,0 +1,198 @@
+"""What the tests with real processes share: one market, one model, and running gateways."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from shopcast_gateway.triton.environment import TritonEnvironment, install
+
+REPOSITORY_ROOT = Path(__file__).parents[1]
+DAYS = 100
+PATIENCE_S = 180.0
+"""For what takes seconds on a quiet machine."""
+
+
+@pytest.fixture(scope="session")
+def triton_environment() -> TritonEnvironment:
+    """The bundled Triton in the repository's `.triton`, installed on first use."""
+    return install(REPOSITORY_ROOT / ".triton", progress=print)
+
+
+def wait_until(holds: Callable[[], Any], what: str, *, timeout_s: float = PATIENCE_S) -> Any:
+    """Poll until something holds, and return it."""
+    end = time.monotonic() + timeout_s
+    while not (found := holds()):
+        assert time.monotonic() < end, f"{what}: not within {timeout_s:.0f} s"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="session", name="wait_until")
+def wait_until_fixture() -> Callable[..., Any]:
+    return wait_until
+
+
+def variables(**more: str) -> dict[str, str]:
+    """The environment of a child: waiting threads sleep, and no model hub is asked."""
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    return os.environ | quiet | more
+
+
+Platform = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def platform() -> Platform:
+    """Run `platform ...` as a process of its own, to its end."""
+
+    def run(*arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "shopcast_cli", *map(str, arguments)],
+            env=variables(**more),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * PATIENCE_S,
+        )
+
+    return run
+
+
+@dataclass(frozen=True)
+class Built:
+    """A simulated market and what the commands made of it. Read only: tests work on copies.
+
+    report: what `build-model --json` printed. summary: what `simulate --json` printed.
+    """
+
+    events: Path
+    links: Path
+    repository: Path
+    store: Path
+    report: dict[str, Any]
+    summary: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Built:
+    """Logs of three platforms that end last Monday, a model built from them, and a directory."""
+    folder = tmp_path_factory.mktemp("chain")
+    market, repository, store = folder / "market", folder / "models", folder / "store" / "shop.db"
+    today = datetime.now(UTC).date()
+    start = today - timedelta(days=today.weekday() + DAYS)
+
+    def run(*arguments: object) -> dict[str, Any]:
+        done = platform(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    size = ("--people", 300, "--platforms", 3, "--items-per-platform", 60, "--days", DAYS)
+    summary = run("simulate", "--out", market, *size, "--start", start)
+    logs = ("--events", market / "events", "--links", market / "links.csv")
+    short = ("--encoder-steps", 4, "--head-epochs", 1)
+    report = run("build-model", *logs, "--repository", repository, *short)
+    run("directory", "import", *logs, "--directory", store)
+    return Built(market / "events", market / "links.csv", repository, store, report, summary)
+
+
+@pytest.fixture
+def repository(built: Built, tmp_path: Path) -> Path:
+    """A model repository to spoil: its files are links, so replace them, never write into them."""
+    return shutil.copytree(built.repository, tmp_path / "models", copy_function=os.link)
+
+
+@pytest.fixture
+def store(built: Built, tmp_path: Path) -> Path:
+    """A directory of the market's people to write into."""
+    return shutil.copytree(built.store.parent, tmp_path / "store") / built.store.name
+
+
+def listing(repository: Path) -> dict[str, tuple[int, int]]:
+    """Every file with its size and time of change, and every folder."""
+    found = {path: path.stat() for path in repository.rglob("*")}
+    return {
+        str(path.relative_to(repository)): (status.st_size, status.st_mtime_ns)
+        for path, status in found.items()
+    }
+
+
+@pytest.fixture(scope="session", name="listing")
+def listing_fixture() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    return listing
+
+
+class Gateway:
+    """A `platform serve` process. address: of the gateway. triton: of its Triton."""
+
+    def __init__(self, log: Path, arguments: tuple[object, ...], more: dict[str, str]) -> None:
+        self.log = log
+        self._said = log.with_suffix(".out")
+        command = [sys.executable, "-m", "shopcast_cli", "serve", *map(str, arguments)]
+        with log.open("w") as errors, self._said.open("w") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env=variables(**more),
+            )
+        self.address = self.triton = ""
+
+    def wait_ready(self) -> "Gateway":
+        """Wait for the line that says where it serves."""
+        found = wait_until(self._line, "the gateway serves")
+        self.address, self.triton = found.groups()
+        return self
+
+    def family(self) -> list[psutil.Process]:
+        """The processes it started, and theirs; those that have ended left out."""
+        if self.process.poll() is not None:
+            return []
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [one for one in below if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end; returns its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def _line(self) -> "re.Match[str] | None":
+        found = re.search(
+            r"serving version \d+ on (\S+) \(Triton on (\S+)\)", self._said.read_text()
+        )
+        assert found or self.process.poll() is None, self.log.read_text()
+        return found
+
+
+@pytest.fixture(scope="session")
+def serve(
+    tmp_path_factory: pytest.TempPathFactory, triton_environment: TritonEnvironment
+) -> Iterator[Callable[..., Gateway]]:
+    """Start `platform serve` on a free port; what still runs at the end of the session is ended."""
+    started: list[Gateway] = []
+    home = str(triton_environment.python_bin.parent)
+
+    def start(repository: Path, store: Path, *more: object) -> Gateway:
+        log = tmp_path_factory.mktemp("gateway") / "gateway.log"
+        arguments = ("--port", 0, "--repository", repository, "--directory", store, *more)
+        started.append(Gateway(log, arguments, {"SHOPCAST_TRITON_HOME": home}))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        if gateway.process.poll() is None:
+            gateway.process.kill()  # its launcher ends the rest
+            gateway.process.wait()

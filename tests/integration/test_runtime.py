@@ -1,0 +1,190 @@
+"""The gateway as a process: it outlives its Triton, and leaves nothing behind when it ends."""
+
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from shopcast_client import (
+    Account,
+    Event,
+    EventKind,
+    Item,
+    PredictResult,
+    ShopcastClient,
+    ShopcastError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Built, Gateway
+
+Serve = Callable[..., "Gateway"]
+WaitUntil = Callable[..., Any]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def ask(address: str, user_id: str = "u-1", *, timeout_s: float = 20.0) -> PredictResult:
+    """A new title each time, so that the encoder is asked too."""
+    item = Item("i-1", title=f"Trail shoe {uuid.uuid4().hex}", price=89.0)
+    async with ShopcastClient(address, timeout_s=timeout_s) as client:
+        return await client.predict(platform="web", user_id=user_id, items=[item])
+
+
+@contextmanager
+def health_of(address: str) -> Iterator[Callable[[], int]]:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        yield lambda: stub.Check(request, timeout=20.0, wait_for_ready=True).status
+
+
+def leftovers(pid: int) -> set[Path]:
+    """What a gateway's Triton has in shared memory and in the temporary folder."""
+    regions = Path("/dev/shm").glob(f"shopcast_{pid}_*")
+    folders = Path(tempfile.gettempdir()).glob(f"shopcast-triton-{pid}-*")
+    return {*regions, *folders}
+
+
+def tritons(gateway: "Gateway") -> list[psutil.Process]:
+    return [process for process in gateway.family() if process.name() == "tritonserver"]
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    built: "Built", serve: Serve, tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[Gateway]":
+    gateway = serve(built.repository, tmp_path_factory.mktemp("runtime") / "shop.db").wait_ready()
+    yield gateway
+    assert gateway.stop() == 0
+
+
+async def test_a_triton_that_is_killed_is_replaced(
+    gateway: "Gateway", wait_until: WaitUntil
+) -> None:
+    assert (await ask(gateway.address)).predictions
+    (triton,) = tritons(gateway)
+    with health_of(gateway.address) as health:
+        assert health() == SERVING
+        triton.kill()
+        wait_until(lambda: health() == NOT_SERVING, "health says so")
+        refused = 0
+        # Callers go on asking, and are told to try again.
+        while health() == NOT_SERVING:
+            try:
+                await ask(gateway.address, timeout_s=1.0)
+            except Unavailable:
+                refused += 1
+        assert refused
+        assert health() == SERVING
+    assert (await ask(gateway.address)).predictions
+    (successor,) = tritons(gateway)
+    assert successor.pid != triton.pid
+    assert "Triton ended with status" in gateway.log.read_text()
+
+
+async def test_a_triton_that_dies_while_it_comes_back_is_replaced_too(
+    gateway: "Gateway", wait_until: WaitUntil
+) -> None:
+    (triton,) = tritons(gateway)
+    triton.kill()
+
+    def loading() -> psutil.Process | None:
+        """The successor, once it has a Python process: a model is being loaded."""
+        others = [one for one in tritons(gateway) if one.pid != triton.pid]
+        return others[0] if others and others[0].children() else None
+
+    successor = wait_until(loading, "the successor loads a model")
+    successor.kill()
+    gone = {triton.pid, successor.pid}
+    with health_of(gateway.address) as health:
+        wait_until(
+            lambda: {one.pid for one in tritons(gateway)} - gone and health() == SERVING,
+            "the second successor serves",
+        )
+    assert (await ask(gateway.address)).predictions
+    assert "Traceback" not in gateway.log.read_text()
+
+
+def test_a_model_that_was_changed_meanwhile_does_not_come_back(
+    repository: Path, serve: Serve, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    gateway = serve(repository, tmp_path / "shop.db").wait_ready()
+    family = gateway.family()
+    changed = repository / "behavior" / "1" / "model.onnx"
+    changed.unlink()  # a link to what other tests use
+    changed.write_bytes(b"changed")
+    tritons(gateway)[0].kill()
+    wait_until(lambda: gateway.process.poll() is not None, "the gateway ends")
+    assert gateway.process.returncode == 1
+    *_, sentence = gateway.log.read_text().splitlines()
+    assert sentence.startswith("error: version 1 cannot serve after Triton was started again")
+    assert "behavior/1/model.onnx is not the file that was published" in sentence
+    assert "Traceback" not in gateway.log.read_text()
+    psutil.wait_procs(family, timeout=20.0)
+    assert not [process for process in family if process.is_running()]
+    assert not leftovers(gateway.process.pid)
+
+
+async def test_two_gateways_share_one_directory_file(
+    built: "Built", gateway: "Gateway", serve: Serve
+) -> None:
+    directory = next(Path(one) for one in gateway.process.args if str(one).endswith("shop.db"))
+    second = serve(built.repository, directory).wait_ready()
+    assert second.address != gateway.address
+    assert second.triton != gateway.triton
+    user = uuid.uuid4().hex
+    for number, writer in enumerate((gateway, second)):
+        event = Event(
+            f"{user}-{number}",
+            Account("web", user),
+            EventKind.VIEW,
+            datetime.now(UTC),
+            Item("i-1", title="Trail shoe"),
+        )
+        async with ShopcastClient(writer.address, timeout_s=20.0) as client:
+            assert (await client.record_events([event])).recorded == 1
+        for reader in (gateway, second):
+            assert (await ask(reader.address, user)).evidence.events_used == number + 1
+    assert second.stop() == 0
+    assert (await ask(gateway.address, user)).evidence.events_used == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_that_is_broken_off_leaves_nothing(
+    built: "Built", serve: Serve, tmp_path: Path, wait_until: WaitUntil, number: signal.Signals
+) -> None:
+    gateway = serve(built.repository, tmp_path / "shop.db")
+    wait_until(lambda: tritons(gateway), "Triton is being started")
+    family = gateway.family()
+    assert gateway.stop(number) == 0
+    assert "Traceback" not in gateway.log.read_text()
+    psutil.wait_procs(family, timeout=20.0)
+    assert not [process for process in family if process.is_running()]
+    assert not leftovers(gateway.process.pid)
+    assert "serving" not in gateway.log.with_suffix(".out").read_text()
+
+
+async def test_a_gateway_that_is_killed_takes_its_triton_along(
+    built: "Built", serve: Serve, tmp_path: Path
+) -> None:
+    gateway = serve(built.repository, tmp_path / "shop.db").wait_ready()
+    family = gateway.family()
+    assert len(family) >= 4, "launcher, server and two Python processes"
+    assert leftovers(gateway.process.pid)
+    assert gateway.stop(signal.SIGKILL) == -signal.SIGKILL
+    psutil.wait_procs(family, timeout=20.0)
+    assert not [process for process in family if process.is_running()]
+    assert not leftovers(gateway.process.pid)
+    with pytest.raises(ShopcastError):
+        await ask(gateway.address, timeout_s=1.0)
