@@ -102,7 +102,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Built
     size = ("--people", 300, "--platforms", 3, "--items-per-platform", 60, "--days", DAYS)
     summary = run("simulate", "--out", market, *size, "--start", start)
     logs = ("--events", market / "events", "--links", market / "links.csv")
-    short = ("--encoder-steps", 4, "--head-epochs", 1)
+    short = ("--encoder-steps", 4, "--head-epochs", 10)
     report = run("build-model", *logs, "--repository", repository, *short)
     run("directory", "import", *logs, "--directory", store)
     return Built(market / "events", market / "links.csv", repository, store, report, summary)

@@ -84,9 +84,10 @@ class Tolerance(_Part):
 
 
 class Training(_Part):
-    """Where the model comes from."""
+    """Where the model comes from. published_as: which of the models judged in `metrics` it is."""
 
     base_model: str
+    published_as: str
     log_start: datetime
     log_end: datetime
     train: tuple[datetime, datetime]

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import onnx
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from onnx import numpy_helper
 
 from shopcast.v1 import (
     event_service_pb2,
@@ -28,6 +30,7 @@ from shopcast.v1 import (
     prediction_service_pb2_grpc,
     types_pb2,
 )
+from shopcast_build.learning.base_model import BUNDLED, load_base_model
 from shopcast_client import (
     Account,
     Event,
@@ -109,6 +112,18 @@ async def ask(gateway: "Gateway", account: Account, items: Sequence[Item]) -> Pr
         return await open_client.predict(
             platform=account.platform, user_id=account.user_id, items=items
         )
+
+
+def test_the_published_encoder_is_bert_with_its_top_layers_fine_tuned(built: "Built") -> None:
+    assert built.report["published"] == "after fine-tuning"
+    graph = onnx.load(built.repository / "encoder" / "1" / "model.onnx").graph
+    published = {numpy_helper.to_array(one).tobytes() for one in graph.initializer}
+    pretrained = load_base_model(BUNDLED).model.state_dict()
+    kept = [
+        pretrained[f"encoder.layer.{layer}.output.LayerNorm.weight"].numpy().tobytes() in published
+        for layer in range(6)
+    ]
+    assert kept == [True, True, True, True, False, False]
 
 
 def test_the_build_tells_what_it_made(built: "Built", platforms: list[str]) -> None:

@@ -78,6 +78,7 @@ def manifest() -> Manifest:
         decision_weights=(1.0, 2.0, 4.0),
         training=Training(
             base_model="tiny-bert",
+            published_as="after fine-tuning",
             log_start=moment,
             log_end=moment,
             train=(moment, moment),

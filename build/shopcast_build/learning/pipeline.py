@@ -51,7 +51,7 @@ from shopcast_build.learning.training import (
     train,
 )
 from shopcast_domain.events import Outcome
-from shopcast_domain.features import FEATURES
+from shopcast_domain.features import FEATURES, Floats
 from shopcast_domain.limits import MAX_CANDIDATES
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Calibration, Manifest, Training
 from shopcast_domain.tokeniser import ItemTokeniser
@@ -126,7 +126,7 @@ def build_model(
 
     learner = _Learner(base, timeline, parts, settings, reporter)
     judged, calibrations = learner.learn()
-    best = min((FROZEN, TUNED), key=lambda name: _log_loss(judged[name], parts.validation))
+    best = _choose(judged, parts.validation)
     if best == FROZEN:
         learner.use_frozen()
 
@@ -146,7 +146,7 @@ def build_model(
             Outcome(int(o)).name.lower() for o in np.unique(parts.train.outcome)
         ),
         metrics=metrics,
-        training=_training(log, split, parts, base, platforms, settings),
+        training=_training(log, split, parts, base, platforms, settings, best),
         created=datetime.now(UTC),
         shopcast_version=version("shopcast"),
         settings=settings,
@@ -224,9 +224,11 @@ def _training(
     base: BaseModel,
     platforms: tuple[str, ...],
     settings: BuildSettings,
+    published_as: str,
 ) -> Training:
     return Training(
         base_model=base.name,
+        published_as=published_as,
         log_start=log.events["time"][0],
         log_end=log.events["time"][-1],
         train=split.train,
@@ -251,9 +253,18 @@ def _configs(settings: BuildSettings) -> dict[str, triton_config.ServedModel]:
     }
 
 
-def _log_loss(judged: Judged, examples: Examples) -> float:
-    chosen = judged.validation[np.arange(len(examples)), examples.outcome]
-    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+def _choose(judged: dict[str, Judged], validation: Examples) -> str:
+    """What to publish: the fine-tuned model, unless fine-tuning made it worse on validation by more
+    than one standard error of the difference in log loss."""
+
+    def loss(name: str) -> Floats:
+        chosen = judged[name].validation[np.arange(len(validation)), validation.outcome]
+        return -np.log(np.maximum(chosen, 1e-12))
+
+    if TUNED not in judged:
+        return FROZEN
+    worse = loss(TUNED) - loss(FROZEN)
+    return FROZEN if worse.mean() > worse.std() / np.sqrt(len(worse)) else TUNED
 
 
 class _Learner:
@@ -289,7 +300,7 @@ class _Learner:
         self.model.vectors = vectors
 
     def learn(self) -> tuple[dict[str, Judged], dict[str, Calibration]]:
-        """Train and judge everything; self.model is the fine-tuned one afterwards."""
+        """Train and judge everything; self.model is fine-tuned afterwards, if asked for."""
         parts, settings = self._parts, self._settings
         judged: dict[str, Judged] = {}
         calibrations: dict[str, Calibration] = {}
@@ -304,22 +315,9 @@ class _Learner:
         self._train("train the head on frozen vectors", self.model, head)
         record(FROZEN, self.model)
         self._frozen = copy.deepcopy(self.model)
-        if settings.encoder_steps:
-            # From a young head: one that has converged on frozen vectors has little to teach BERT.
-            self.model.behavior = self._fresh_head()
-            young = Stage(False, epoch, rate, evaluate_every=epoch)
-            self._train("train a young head", self.model, young)
-            joint = Stage(
-                True,
-                settings.encoder_steps,
-                rate / 2,
-                evaluate_every=max(1, settings.encoder_steps // 4),
-            )
-            self._train("fine-tune BERT with the head", self.model, joint)
-            # The same training of the head as before, so that only the vectors differ.
-            self.model.behavior = self._fresh_head()
-            self._train("train the head on fine-tuned vectors", self.model, head)
-        record(TUNED, self.model)
+        if settings.encoder_steps and settings.trained_layers:
+            self._fine_tune(epoch, head)
+            record(TUNED, self.model)
 
         alone = ShopperModel(self.model.encoder, self._fresh_head(), self.model.table, [True] * 3)
         alone.no_chance, alone.vectors = self.model.no_chance, self.model.vectors
@@ -336,6 +334,20 @@ class _Learner:
         judged[trees.name] = trees
         base = majority(parts.train.outcome, len(parts.validation), len(parts.test))
         return {base.name: base, **judged}, calibrations
+
+    def _fine_tune(self, epoch: int, head: Stage) -> None:
+        """Fine-tune BERT, then train the head just as before, so that only the vectors differ.
+
+        Starts from a young head: one that has converged on frozen vectors has little to teach BERT.
+        """
+        steps, rate = self._settings.encoder_steps, self._settings.head_learning_rate
+        self.model.behavior = self._fresh_head()
+        young = Stage(False, epoch, rate, evaluate_every=epoch)
+        self._train("train a young head", self.model, young)
+        joint = Stage(True, steps, rate / 2, evaluate_every=max(1, steps // 4))
+        self._train("fine-tune BERT with the head", self.model, joint)
+        self.model.behavior = self._fresh_head()
+        self._train("train the head on fine-tuned vectors", self.model, head)
 
     def use_frozen(self) -> None:
         """Go back to the model as it was before fine-tuning."""

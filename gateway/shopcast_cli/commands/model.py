@@ -128,7 +128,7 @@ def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
 
 def show(result: "BuildResult", repository: Path) -> None:
     """The result for people: what was read, how good it is, and what to do next."""
-    from shopcast_build.learning.pipeline import FROZEN
+    from shopcast_build.learning.pipeline import FROZEN, TUNED
 
     manifest, cleaning = result.manifest, result.cleaning
     counts = manifest.training.exposures
@@ -170,10 +170,10 @@ def show(result: "BuildResult", repository: Path) -> None:
             )
             per_class.add_row(name, *(f"{value:.3f}" for value in values))
         out.print(per_class)
-    if result.published_as == FROZEN:
+    if result.published_as == FROZEN and TUNED in result.metrics:
         out.print(
-            "fine-tuning BERT did not lower the log loss on validation: the model as it was before"
-            " is published"
+            "fine-tuning BERT made the model worse on validation, beyond one standard error: the"
+            " model as it was before is published"
         )
     parity = manifest.parity
     out.print(
