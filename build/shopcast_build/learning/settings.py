@@ -33,7 +33,7 @@ class BuildSettings(BaseModel):
     head_epochs: int = Field(6, ge=1, le=100)
     encoder_steps: int = Field(160, ge=0, le=1_000_000)
     head_learning_rate: float = Field(2e-3, gt=0)
-    encoder_learning_rate: float = Field(1e-4, gt=0)
+    encoder_learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: all")
 

@@ -124,7 +124,7 @@ def _build(market: Path, repository: Path) -> None:
         events=[market / "events"],
         links=market / "links.csv",
         repository=repository,
-        encoder_steps=100,
+        encoder_steps=48,
         head_epochs=5,
     )
 
