@@ -134,6 +134,13 @@ def listing_fixture() -> Callable[[Path], dict[str, tuple[int, int]]]:
     return listing
 
 
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Gateway:
     """A `platform serve` process. address: of the gateway. triton: of its Triton."""
 
@@ -162,7 +169,7 @@ class Gateway:
         if self.process.poll() is not None:
             return []
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in below if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in below if _runs(one)]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end; returns its exit status."""

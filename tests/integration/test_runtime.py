@@ -4,7 +4,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,12 @@ def leftovers(pid: int) -> set[Path]:
 
 
 def tritons(gateway: "Gateway") -> list[psutil.Process]:
-    return [process for process in gateway.family() if process.name() == "tritonserver"]
+    found = []
+    for process in gateway.family():
+        with suppress(psutil.NoSuchProcess):  # it may end while we look
+            if process.name() == "tritonserver":
+                found.append(process)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +106,11 @@ async def test_a_triton_that_dies_while_it_comes_back_is_replaced_too(
 
     def loading() -> psutil.Process | None:
         """The successor, once it has a Python process: a model is being loaded."""
-        others = [one for one in tritons(gateway) if one.pid != triton.pid]
-        return others[0] if others and others[0].children() else None
+        for one in tritons(gateway):
+            with suppress(psutil.NoSuchProcess):
+                if one.pid != triton.pid and one.children():
+                    return one
+        return None
 
     successor = wait_until(loading, "the successor loads a model")
     successor.kill()
