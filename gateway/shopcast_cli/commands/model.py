@@ -62,7 +62,7 @@ def build_model(
     Cleans the logs, joins the accounts of one person, cuts exposures (view, buy or return), splits
     them by time, fine-tunes BERT with the behaviour model, judges it against rivals on the test
     period, exports ONNX, checks it against torch, and publishes a new version in one step. When
-    anything fails, nothing is published and the version before goes on serving.
+    anything fails before that step, nothing is published and the version before goes on serving.
 
     Example: platform build-model --events logs/ --links links.csv --repository model_repository
     """
