@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ class Training(_Part):
     gap_days: float
     exposures: dict[str, int]
     platforms: tuple[str, ...]
-    settings: dict[str, int | float | str | bool | None]
+    settings: dict[str, Any]
 
 
 class Manifest(_Part):

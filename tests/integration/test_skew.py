@@ -18,7 +18,7 @@ from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import People, read_links, resolve_people
 from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import cut_exposures
-from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.settings import ExposureSettings
 from shopcast_build.learning.timeline import Timeline, build_catalogue
 from shopcast_build.learning.training import ExposureBatches
 from shopcast_build.simulation.settings import MarketSettings
@@ -76,7 +76,7 @@ class Met:
 
 def exposures(log: Log) -> list[Met]:
     """Exposures of the log's last third, spread evenly and in the order of time."""
-    settings = BuildSettings()
+    settings = ExposureSettings()
     cut = cut_exposures(log.coded, settings)
     late = cut.filter(pl.col("time") > cut["time"].quantile(0.66))
     chosen = late[np.linspace(0, late.height - 1, EXPOSURES).astype(int).tolist()]

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.exposures import check_enough, cut_exposures, part, split_by_time
-from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.settings import ExposureSettings
 from shopcast_domain.events import Outcome
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = 1.0
 DAY = 24.0
-SETTINGS = BuildSettings(purchase_horizon_days=1.0, return_window_days=14.0)
+SETTINGS = ExposureSettings(purchase_horizon_days=1.0, return_window_days=14.0)
 VIEW, BUY, RETURN = Outcome
 
 
@@ -122,7 +122,7 @@ moments = st.tuples(
 
 @given(st.lists(moments, min_size=1, max_size=12))
 def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) -> None:
-    settings = BuildSettings(purchase_horizon_days=10 / 24, return_window_days=20 / 24)
+    settings = ExposureSettings(purchase_horizon_days=10 / 24, return_window_days=20 / 24)
     horizon, window = 10, 20
 
     def times(kind: str, item: int, low: int, high: int) -> list[int]:
@@ -201,7 +201,7 @@ def test_too_short_a_log_is_refused(days: float) -> None:
 
 def test_shorter_windows_make_do_with_a_shorter_log() -> None:
     all_ = exposures(45)
-    short = BuildSettings(purchase_horizon_days=0.5, return_window_days=2)
+    short = ExposureSettings(purchase_horizon_days=0.5, return_window_days=2)
     assert part(all_, split_by_time(all_, all_["time"][-1], short).train).height > 200
 
 

@@ -16,7 +16,7 @@ from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import cut_exposures
-from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.settings import BuildSettings, EncoderSettings, OptimiserSettings
 from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
 from shopcast_build.learning.training import (
     ExposureBatches,
@@ -34,7 +34,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 DIM = 8
 HISTORY = 6
 SETTINGS = BuildSettings(
-    batch_size=64, vector_dim=DIM, trained_layers=2, encoder_learning_rate=1e-3, max_tokens=16
+    optimiser=OptimiserSettings(batch_size=64),
+    encoder=EncoderSettings(vector_dim=DIM, layers=2, learning_rate=1e-3, max_tokens=16),
 )
 HEAD = Stage(learn_texts=False, steps=40, head_learning_rate=1e-2, evaluate_every=10)
 JOINT = Stage(learn_texts=True, steps=12, head_learning_rate=2e-3, evaluate_every=5)
@@ -73,7 +74,7 @@ class Problem:
             orient="row",
         )  # fmt: skip
         self.timeline = Timeline(events, build_catalogue(items))
-        exposures = cut_exposures(events, SETTINGS)
+        exposures = cut_exposures(events, SETTINGS.exposures)
         self.training = self._examples(exposures[:450])
         self.validation = self._examples(exposures[450:])
 

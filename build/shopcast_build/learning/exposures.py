@@ -7,7 +7,7 @@ from typing import Literal
 import polars as pl
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.settings import ExposureSettings
 from shopcast_domain.events import Outcome
 
 _PAIR = ["person", "item"]
@@ -24,7 +24,7 @@ class Split:
     gap: timedelta
 
 
-def cut_exposures(events: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
+def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFrame:
     """One row per exposure with its outcome.
 
     events: columns person, platform, item (integer codes), time (Datetime us UTC), kind, price.
@@ -95,7 +95,7 @@ def _asof(
     )
 
 
-def split_by_time(exposures: pl.DataFrame, log_end: datetime, settings: BuildSettings) -> Split:
+def split_by_time(exposures: pl.DataFrame, log_end: datetime, settings: ExposureSettings) -> Split:
     """Train, validation and test in the order of time, one outcome window apart.
 
     Exposures whose outcome window was still open at `log_end` belong to no part.

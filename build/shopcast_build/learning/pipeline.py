@@ -121,7 +121,7 @@ def build_model(
         people = resolve_people(log.events, read_links(links) if links else None)
         progress(1, 1)
     timeline, exposures, platforms = _timeline(log, people, settings)
-    split = split_by_time(exposures, log.events["time"][-1], settings)
+    split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
     parts = _examples(timeline, exposures, split, settings, reporter)
 
     learner = _Learner(base, timeline, parts, settings, reporter)
@@ -150,7 +150,7 @@ def build_model(
         created=datetime.now(UTC),
         shopcast_version=version("shopcast"),
         settings=settings,
-        batches=ExposureBatches(parts.test, timeline, settings.history_events),
+        batches=ExposureBatches(parts.test, timeline, settings.history.events),
         texts=timeline.catalogue.texts,
     )
     with reporter.stage("export, verify and publish") as progress:
@@ -189,7 +189,7 @@ def _timeline(
         .sort("time", maintain_order=True)
     )
     timeline = Timeline(events, build_catalogue(items))
-    return timeline, cut_exposures(events, settings), tuple(platforms)
+    return timeline, cut_exposures(events, settings.exposures), tuple(platforms)
 
 
 def _examples(
@@ -201,7 +201,7 @@ def _examples(
 ) -> Parts:
     frames = [part(exposures, span) for span in (split.train, split.validation, split.test)]
     check_enough(*frames)
-    frames[0] = frames[0].tail(settings.max_exposures)
+    frames[0] = frames[0].tail(settings.exposures.max_training)
     built = []
     for name, frame in zip(("training", "validation", "test"), frames, strict=True):
         with reporter.stage(f"features of {frame.height:,} {name} exposures") as progress:
@@ -209,8 +209,8 @@ def _examples(
                 build_examples(
                     timeline,
                     frame,
-                    feature_events=settings.feature_events,
-                    history_events=settings.history_events,
+                    feature_events=settings.history.feature_events,
+                    history_events=settings.history.events,
                     progress=progress,
                 )
             )
@@ -237,17 +237,19 @@ def _training(
         gap_days=split.gap.total_seconds() / 86_400,
         exposures={name: len(getattr(parts, name)) for name in Parts.__slots__},
         platforms=platforms,
-        settings=settings.model_dump(),
+        settings=settings.model_dump(mode="json"),
     )
 
 
 def _configs(settings: BuildSettings) -> dict[str, triton_config.ServedModel]:
     return {
-        ENCODER: triton_config.encoder(width=settings.vector_dim, max_tokens=settings.max_tokens),
+        ENCODER: triton_config.encoder(
+            width=settings.encoder.vector_dim, max_tokens=settings.encoder.max_tokens
+        ),
         BEHAVIOR: triton_config.behavior(
-            width=settings.vector_dim,
+            width=settings.encoder.vector_dim,
             features=len(FEATURES),
-            max_events=settings.history_events,
+            max_events=settings.history.events,
             max_candidates=MAX_CANDIDATES,
         ),
     }
@@ -281,12 +283,12 @@ class _Learner:
         self._timeline, self._parts = timeline, parts
         self._settings, self._reporter = settings, reporter
         self.tokeniser = ItemTokeniser(
-            base.tokeniser, max_tokens=settings.max_tokens, pad_id=base.pad_id
+            base.tokeniser, max_tokens=settings.encoder.max_tokens, pad_id=base.pad_id
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         table = TokenTable(timeline.catalogue.texts, self.tokeniser, device)
         self.unknown_token_share = table.share_of(base.unknown_id)
-        encoder = ItemEncoder(base.model, settings.vector_dim).to(device).eval()
+        encoder = ItemEncoder(base.model, settings.encoder.vector_dim).to(device).eval()
         trained = np.isin(np.arange(len(Outcome)), parts.train.outcome).tolist()
         self.model = ShopperModel(encoder, self._fresh_head(), table, trained).to(device)
         with reporter.stage(f"encode {len(table) - 1:,} item texts") as progress:
@@ -308,14 +310,14 @@ class _Learner:
         def record(name: str, model: ShopperModel, *, alone: bool = False) -> None:
             calibrations[name], judged[name] = self._judge(name, model, alone=alone)
 
-        epoch = max(1, len(parts.train) // settings.batch_size)
+        epoch = max(1, len(parts.train) // settings.optimiser.batch_size)
         record(UNTRAINED, self.model)
-        rate = settings.head_learning_rate
-        head = Stage(False, settings.head_epochs * epoch, rate, evaluate_every=max(20, epoch // 2))
+        rate = settings.head.learning_rate
+        head = Stage(False, settings.head.epochs * epoch, rate, evaluate_every=max(20, epoch // 2))
         self._train("train the head on frozen vectors", self.model, head)
         record(FROZEN, self.model)
         self._frozen = copy.deepcopy(self.model)
-        if settings.encoder_steps and settings.trained_layers:
+        if settings.encoder.steps and settings.encoder.tuning != "frozen":
             self._fine_tune(epoch, head)
             record(TUNED, self.model)
 
@@ -340,7 +342,7 @@ class _Learner:
 
         Starts from a young head: one that has converged on frozen vectors has little to teach BERT.
         """
-        steps, rate = self._settings.encoder_steps, self._settings.head_learning_rate
+        steps, rate = self._settings.encoder.steps, self._settings.head.learning_rate
         self.model.behavior = self._fresh_head()
         young = Stage(False, epoch, rate, evaluate_every=epoch)
         self._train("train a young head", self.model, young)
@@ -355,7 +357,7 @@ class _Learner:
 
     def _fresh_head(self) -> BehaviorModel:
         torch.manual_seed(self._settings.seed)
-        head = BehaviorModel(self._settings.vector_dim)
+        head = BehaviorModel(self._settings.encoder.vector_dim)
         head.numbers.fit(self._parts.train.features)
         return head
 
@@ -373,7 +375,7 @@ class _Learner:
     def _batches(self, examples: Examples, *, alone: bool) -> ExposureBatches:
         if alone:
             examples = without_history(examples)
-        return ExposureBatches(examples, self._timeline, self._settings.history_events)
+        return ExposureBatches(examples, self._timeline, self._settings.history.events)
 
     def _judge(self, name: str, model: ShopperModel, *, alone: bool) -> tuple[Calibration, Judged]:
         validation, test = (

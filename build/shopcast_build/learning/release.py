@@ -62,8 +62,8 @@ class Release:
 def write_release(release: Release, encoder: Path, behavior: Path, version: int) -> Manifest:
     """Fill the two version folders and return the manifest. Raises ParityError."""
     settings, model = release.settings, release.model.cpu().eval()
-    export_encoder(model.encoder, encoder / "model.onnx", max_tokens=settings.max_tokens)
-    export_behavior(model.behavior, behavior / "model.onnx", vector_dim=settings.vector_dim)
+    export_encoder(model.encoder, encoder / "model.onnx", max_tokens=settings.encoder.max_tokens)
+    export_behavior(model.behavior, behavior / "model.onnx", vector_dim=settings.encoder.vector_dim)
     (encoder / TOKENISER).write_text(release.base.tokeniser, encoding="utf-8")
     for folder in (encoder, behavior):
         shutil.copyfile(_TRITON_MODEL, folder / "model.py")
@@ -74,15 +74,15 @@ def write_release(release: Release, encoder: Path, behavior: Path, version: int)
         encoder_version=version,
         behavior_version=version,
         trained_outcomes=release.trained_outcomes,
-        vector_dim=settings.vector_dim,
-        history_events=settings.history_events,
-        feature_events=settings.feature_events,
+        vector_dim=settings.encoder.vector_dim,
+        history_events=settings.history.events,
+        feature_events=settings.history.feature_events,
         features=FEATURES,
         history_numbers=HISTORY_NUMBERS,
         tokeniser=Tokeniser(
             sha256=hashlib.sha256(release.base.tokeniser.encode()).hexdigest(),
             vocabulary=release.tokeniser.vocabulary,
-            max_tokens=settings.max_tokens,
+            max_tokens=settings.encoder.max_tokens,
             pad_id=release.base.pad_id,
         ),
         calibration=release.calibration,

@@ -1,41 +1,42 @@
-"""Every setting of a build, with its default and its range."""
+"""Every setting of a build, with its default and its range.
 
-from datetime import timedelta
-from typing import Annotated
+Settings come from one TOML file whose tables are the sections below, then from flags. The effective
+ones are recorded in the manifest.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shopcast_build.data.errors import DataError
 
 Days = Annotated[float, Field(gt=0, le=3650)]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
+Chance = Annotated[float, Field(ge=0, lt=1)]
 
 
-class BuildSettings(BaseModel):
-    """What shapes a model. The effective settings are recorded in the manifest."""
-
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(7, ge=0, le=2**31 - 1)
+
+class ExposureSettings(_Section):
+    """What an exposure is, and which part of the split it belongs to."""
+
     purchase_horizon_days: Days = 1.0
     return_window_days: Days = 14.0
     test_share: Share = Field(0.15, description="share of the usable time span kept for the test")
     validation_share: Share = 0.10
-    max_exposures: int = Field(400_000, ge=1_000, description="newest training exposures kept")
-    history_events: int = Field(64, ge=1, le=256, description="events the model attends to")
-    feature_events: int = Field(
-        256, ge=1, le=1024, description="events the features are taken over"
+    test_start: datetime | None = Field(None, description="in place of test_share")
+    validation_start: datetime | None = Field(None, description="in place of validation_share")
+    max_training: int = Field(400_000, ge=1_000, description="newest training exposures kept")
+    refit: bool = Field(
+        True,
+        description="once everything is chosen on validation, train again with its exposures too",
     )
-    max_tokens: int = Field(48, ge=8, le=512, description="tokens of an item text")
-    vector_dim: int = Field(64, ge=8, le=512)
-    trained_layers: int = Field(
-        2, ge=0, description="top layers of the encoder that are fine-tuned"
-    )
-    batch_size: int = Field(256, ge=8)
-    head_epochs: int = Field(6, ge=1, le=100)
-    encoder_steps: int = Field(160, ge=0, le=1_000_000)
-    head_learning_rate: float = Field(2e-3, gt=0)
-    encoder_learning_rate: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: all")
 
     @property
     def purchase_horizon(self) -> timedelta:
@@ -46,3 +47,176 @@ class BuildSettings(BaseModel):
     def return_window(self) -> timedelta:
         """How long after a buy a return still belongs to it."""
         return timedelta(days=self.return_window_days)
+
+
+class HistorySettings(_Section):
+    """How much of a person's past the model sees."""
+
+    events: int = Field(64, ge=1, le=256, description="events the model attends to")
+    feature_events: int = Field(256, ge=1, le=1024, description="events the features are over")
+
+
+class EncoderSettings(_Section):
+    """The text encoder: what lies on top of the pretrained model, and how it is fine-tuned.
+
+    adaptation: what turns token states into a vector. tuning: which weights learn: none ("frozen"),
+    the top `layers` ("top"), all ("full"), or a small addition (the others, through peft).
+    """
+
+    max_tokens: int = Field(48, ge=8, le=512, description="tokens of an item text")
+    vector_dim: int = Field(64, ge=8, le=512)
+    adaptation: Literal["linear", "mlp", "convolution"] = "linear"
+    tuning: Literal["frozen", "top", "full", "lora", "adalora", "prefix", "adapter"] = "top"
+    layers: int = Field(2, ge=1, description="layers that learn with tuning 'top'")
+    rank: int = Field(8, ge=1, le=256, description="of LoRA and AdaLoRA; width of an adapter")
+    alpha: float = Field(16, gt=0, description="scale of LoRA and AdaLoRA")
+    prefix_tokens: int = Field(8, ge=1, le=128)
+    dropout: Chance = Field(0.1, description="within the encoder, while it learns")
+    steps: int = Field(160, ge=0, le=1_000_000, description="of fine-tuning; 0: none")
+    learning_rate: float = Field(3e-4, gt=0)
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor on the learning rate per layer from the top down"
+    )
+
+
+class HeadSettings(_Section):
+    """The behaviour head."""
+
+    epochs: int = Field(6, ge=1, le=100)
+    learning_rate: float = Field(2e-3, gt=0)
+    dropout: Chance = 0.1
+
+
+class OptimiserSettings(_Section):
+    """How weights are moved."""
+
+    name: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    batch_size: int = Field(256, ge=8, description="exposures of one step and process")
+    accumulation: int = Field(1, ge=1, le=1024, description="batches gathered into one step")
+    weight_decay: float = Field(0.01, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    schedule: Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"] = "cosine"
+    warmup_share: Chance = 0.05
+    max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp32"
+    )
+
+
+class LossSettings(_Section):
+    """What is minimised. Calibration afterwards restores the priors that weights distort."""
+
+    kind: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = Field(2.0, ge=0, le=10)
+    class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"
+    view_share_kept: float = Field(
+        1.0, gt=0, le=1, description="share of training views kept; priors are corrected for it"
+    )
+
+
+class StoppingSettings(_Section):
+    """When training ends early, and which weights are kept."""
+
+    metric: Literal["loss", "macro_f1", "auc", "pr_auc"] = Field(
+        "loss", description="on validation; auc and pr_auc are the mean over outcomes"
+    )
+    patience: int = Field(3, ge=1, le=1000, description="evaluations without an improvement")
+    evaluations: int = Field(12, ge=1, le=1000, description="of a stage of training")
+
+
+class AugmentationSettings(_Section):
+    """What training examples lose at random, so that the model does not lean on it."""
+
+    event_dropout: Chance = Field(0.0, description="of each event of a history")
+    word_dropout: Chance = Field(0.0, description="of each word of a candidate's text")
+    synonym_chance: Chance = Field(0.0, description="of each word that has synonyms")
+    synonyms: dict[str, tuple[str, ...]] = {}
+
+
+class AdversarialSettings(_Section):
+    """Training on token embeddings moved in the direction that hurts most.
+
+    fgm: one step of length epsilon (Miyato et al., 2017, arXiv:1605.07725). pgd: several steps of
+    step_size within a ball of radius epsilon (Madry et al., 2018, arXiv:1706.06083).
+    """
+
+    method: Literal["none", "fgm", "pgd"] = "none"
+    epsilon: float = Field(0.5, gt=0)
+    step_size: float = Field(0.2, gt=0)
+    steps: int = Field(3, ge=1, le=20)
+
+
+class ScorerSettings(_Section):
+    """What scores inside `behavior`.
+
+    auto: what validation finds best of the behaviour head, gradient-boosted trees over numbers and
+    vectors, and the blend of both. members: heads of different seeds whose logits are averaged.
+    """
+
+    kind: Literal["auto", "head", "trees", "blend"] = "auto"
+    members: int = Field(1, ge=1, le=16)
+    text_components: int = Field(16, ge=1, le=64, description="of an item vector, for the trees")
+
+
+class TrackingSettings(_Section):
+    """Where curves go. Weights & Biases and MLflow are used offline unless their own environment
+    variables say otherwise."""
+
+    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    project: str = "shopcast"
+
+
+class BuildSettings(_Section):
+    """What shapes a model."""
+
+    seed: int = Field(7, ge=0, le=2**31 - 1)
+    threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: all")
+    exposures: ExposureSettings = ExposureSettings()
+    history: HistorySettings = HistorySettings()
+    encoder: EncoderSettings = EncoderSettings()
+    head: HeadSettings = HeadSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    loss: LossSettings = LossSettings()
+    stopping: StoppingSettings = StoppingSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    adversarial: AdversarialSettings = AdversarialSettings()
+    scorer: ScorerSettings = ScorerSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+def load_settings(path: Path | None, overrides: Mapping[str, Any]) -> BuildSettings:
+    """Defaults, then a TOML file, then overrides by dotted name ("encoder.steps").
+
+    Raises DataError naming the setting that is wrong.
+    """
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(
+                f"The settings {path} cannot be read ({error.strerror}); check the path."
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"The settings {path} are not valid TOML: {error}.") from None
+    for name, value in overrides.items():
+        _put(table, name.split("."), value)
+    try:
+        return BuildSettings.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise DataError(f"There is no setting {name}; see docs/settings.md.") from None
+        raise DataError(
+            f"The setting {name} is wrong: {first['msg'][0].lower()}{first['msg'][1:]}."
+        ) from None
+
+
+def _put(table: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = table.setdefault(key, {})
+        if not isinstance(inner, dict):
+            table[key] = inner = {}
+        table = inner
+    table[keys[-1]] = value

@@ -246,10 +246,10 @@ def train(
     groups = [{"params": list(model.behavior.parameters()), "lr": stage.head_learning_rate}]
     if stage.learn_texts:
         model.encoder.projection.requires_grad_(True)
-        model.encoder.train_top(settings.trained_layers)
-        model.trunk = keep_trunk(model.encoder, model.table, settings.trained_layers)
+        model.encoder.train_top(settings.encoder.layers)
+        model.trunk = keep_trunk(model.encoder, model.table, settings.encoder.layers)
         learning = [p for p in model.encoder.parameters() if p.requires_grad]
-        groups.append({"params": learning, "lr": settings.encoder_learning_rate})
+        groups.append({"params": learning, "lr": settings.encoder.learning_rate})
     keep_best = _KeepBest(model, stage.patience)
     callbacks: list[TrainerCallback] = [keep_best, _Report(progress)]
     if stage.learn_texts:
@@ -260,13 +260,13 @@ def train(
             args=TrainingArguments(
                 output_dir=scratch,
                 max_steps=stage.steps,
-                per_device_train_batch_size=settings.batch_size,
+                per_device_train_batch_size=settings.optimiser.batch_size,
                 per_device_eval_batch_size=_EVALUATE_BATCH,
                 eval_strategy="steps",
                 eval_steps=stage.evaluate_every,
                 lr_scheduler_type="cosine",
                 warmup_steps=max(1, stage.steps // 20),
-                weight_decay=settings.weight_decay,
+                weight_decay=settings.optimiser.weight_decay,
                 max_grad_norm=1.0,
                 save_strategy="no",
                 logging_strategy="no",
@@ -280,7 +280,10 @@ def train(
             data_collator=training.collate,
             train_dataset=training,
             eval_dataset=validation,
-            optimizers=(torch.optim.AdamW(groups, weight_decay=settings.weight_decay), None),
+            optimizers=(
+                torch.optim.AdamW(groups, weight_decay=settings.optimiser.weight_decay),
+                None,
+            ),
             callbacks=callbacks,
         )
         _quiet(trainer)

@@ -1,6 +1,8 @@
 """`platform build-model`."""
 
 import os
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,29 +34,30 @@ def build_model(
     repository: Annotated[
         Path, typer.Option(help="Triton model repository to publish into.")
     ] = Path("model_repository"),
+    settings: Annotated[
+        Path | None, typer.Option(help="TOML file of build settings; see docs/settings.md.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One setting, such as encoder.tuning=lora; repeatable."),
+    ] = None,
     purchase_horizon_days: Annotated[
-        float, typer.Option(help="A buy this long after a view still belongs to it.")
-    ] = 1.0,
+        float | None, typer.Option(help="A buy this long after a view still belongs to it.")
+    ] = None,
     return_window_days: Annotated[
-        float, typer.Option(help="A return this long after a buy still counts.")
-    ] = 14.0,
+        float | None, typer.Option(help="A return this long after a buy still counts.")
+    ] = None,
     encoder_steps: Annotated[
-        int, typer.Option(help="Steps that fine-tune BERT; 0 leaves it frozen.")
-    ] = 160,
-    trained_layers: Annotated[
-        int, typer.Option(help="Top layers of BERT that are fine-tuned.")
-    ] = 2,
-    head_epochs: Annotated[int, typer.Option(help="Passes of the behaviour head.")] = 6,
-    max_exposures: Annotated[
-        int, typer.Option(help="Training exposures kept, the newest first.")
-    ] = 400_000,
+        int | None, typer.Option(help="Steps that fine-tune BERT; 0 leaves it frozen.")
+    ] = None,
+    head_epochs: Annotated[int | None, typer.Option(help="Passes of the behaviour head.")] = None,
     max_bad_share: Annotated[
         float,
         typer.Option(
             help="Share of unusable rows that is dropped without failing.", min=0.0, max=1.0
         ),
     ] = 0.01,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 7,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn event logs into a fine-tuned, verified model in a Triton model repository.
@@ -68,29 +71,21 @@ def build_model(
     """
     # Waiting threads sleep: spinning ones make a build several times slower beside other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pydantic import ValidationError
-
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
     from shopcast_build.learning.export import ParityError
     from shopcast_build.learning.pipeline import build_model as build
     from shopcast_build.learning.publishing import PublishError
-    from shopcast_build.learning.settings import BuildSettings
+    from shopcast_build.learning.settings import load_settings
 
-    try:
-        settings = BuildSettings(
-            seed=seed,
-            purchase_horizon_days=purchase_horizon_days,
-            return_window_days=return_window_days,
-            encoder_steps=encoder_steps,
-            trained_layers=trained_layers,
-            head_epochs=head_epochs,
-            max_exposures=max_exposures,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(first["msg"], param_hint=option) from None
+    flags = {
+        "seed": seed,
+        "exposures.purchase_horizon_days": purchase_horizon_days,
+        "exposures.return_window_days": return_window_days,
+        "encoder.steps": encoder_steps,
+        "head.epochs": head_epochs,
+    }
+    named = {name: value for name, value in flags.items() if value is not None}
     with failures(DataError, ParityError, PublishError, FloatingPointError):
         result = build(
             events,
@@ -98,7 +93,7 @@ def build_model(
             mapping=load_mapping(mapping) if mapping else Mapping(),
             base_model=base_model,
             repository=repository,
-            settings=settings,
+            settings=load_settings(settings, parse_changes(changes or ()) | named),
             max_bad_share=max_bad_share,
             reporter=ProgressReporter(),
         )
@@ -106,6 +101,21 @@ def build_model(
         print_json(as_dict(result, repository))
     else:
         show(result, repository)
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, object]:
+    """Values by setting from NAME=VALUE texts; a value is TOML, or text where it is none."""
+    parsed: dict[str, object] = {}
+    for change in changes:
+        name, separator, text = change.partition("=")
+        if not (separator and name.strip()):
+            raise typer.BadParameter("write NAME=VALUE", param_hint="--set")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        parsed[name.strip()] = value
+    return parsed
 
 
 def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
