@@ -86,15 +86,24 @@ class ShopcastClient:
         connection, self._open = self._connection, None
         await connection.channel.close()
 
-    async def predict(self, *, platform: str, user_id: str, items: Sequence[Item]) -> PredictResult:
+    async def predict(
+        self,
+        *,
+        platform: str,
+        user_id: str,
+        items: Sequence[Item],
+        quantities: Sequence[int] = (),
+    ) -> PredictResult:
         """What the shopper would do with each of 1 to 1,000 items, met on `platform` now.
 
+        quantities: pieces of each item when they are the lines of an order being placed.
         Unknown shoppers and items are answered too, and the evidence says so.
         Raises a ShopcastError.
         """
         request = prediction_service_pb2.PredictRequest(
             account=account_message(Account(platform, user_id)),
             items=[item_message(item) for item in items],
+            quantities=quantities,
         )
         return predict_result(await self._call(self._connection.prediction.Predict, request))
 

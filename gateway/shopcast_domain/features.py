@@ -21,6 +21,7 @@ KINDS = len(EventKind)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Window:
 
     time_s: float64 (W,), seconds since the epoch, not increasing. kind: int64 (W,), EventKind.
     platform, item, category, brand: int64 (W,) codes. price: float64 (W,), NaN where unknown.
+    quantity: float64 (W,), pieces.
     """
 
     time_s: Floats
@@ -38,6 +40,7 @@ class Window:
     category: Ints
     brand: Ints
     price: Floats
+    quantity: Floats
 
     def __len__(self) -> int:
         return len(self.time_s)
@@ -48,7 +51,10 @@ class Candidates:
     """N candidate items met on one platform, with the market's tallies before the exposure.
 
     item, category, brand: int64 (N,) codes. price: float64 (N,), NaN where unknown.
+    quantity: float64 (N,), pieces where the candidates are the lines of an order that is being
+    placed, all NaN where the person only meets them.
     item_tally, category_tally: float64 (N, 4), everybody's events by EventKind; zeros if unknown.
+    item_habit: int64 (N, 3), sums over everybody's events of the item, as HABIT has them.
     platform: code. platform_tally: float64 (4,).
     """
 
@@ -57,7 +63,9 @@ class Candidates:
     category: Ints
     brand: Ints
     price: Floats
+    quantity: Floats
     item_tally: Floats
+    item_habit: Ints
     category_tally: Floats
     platform_tally: Floats
 
@@ -92,16 +100,44 @@ FEATURES: tuple[str, ...] = (
     "price",
     "price_against_bought",
     "price_against_viewed",
+    "price_against_item",
+    "quantity",
+    "quantity_against_item",
+    "quantity_against_bought",
+    "quantity_against_pair",
+    "value",
+    "basket_lines",
+    "basket_quantity",
+    "basket_value",
+    "value_in_basket",
+    "price_in_basket",
+    "quantity_in_basket",
     "hour_sin",
     "hour_cos",
     "weekday_sin",
     "weekday_cos",
 )
 """Names of the columns, in order. Counts are log(1 + n); ages are log(1 + hours), NEVER_H hours if
-there is none; price is log(1 + price), 0 when unknown; price_against_* are differences of logs, 0
-when either side is unknown; hour and weekday are of UTC."""
+there is none; price, quantity and value (price times quantity) are log(1 + x), 0 when unknown;
+*_against_* are differences of such logs from a mean of them: over what the person bought or viewed,
+over the person's buys of the item (pair), over everybody's events of the item; *_in_basket from
+that over the basket, value_in_basket from the basket's value; 0 when either side is unknown. The
+basket is the order that is being placed (Candidates.quantity), else the open cart: what the person
+put into the cart on the platform within a day and since the last buy there. Hour and weekday are of
+UTC."""
+
+HABIT: tuple[str, ...] = ("priced", "log_price", "log_quantity")
+"""Sums kept per item beside its tally: events that carry a price, and micro_log of their prices;
+micro_log of the quantities of buys. Whole numbers, so that sums do not depend on the order."""
+
+
+def micro_log(value: Floats) -> Ints:
+    """log(1 + value) in millionths, rounded; 0 for NaN. Any shape."""
+    return np.rint(np.nan_to_num(np.log1p(value), nan=0.0) * 1e6).astype(np.int64)
+
 
 NEVER_H = 24.0 * 3650
+_CART_H = 24.0
 _DAY_S = 86_400.0
 _SHRINK = 10.0  # pseudo-events with which a rate is pulled towards the next wider group's
 
@@ -123,18 +159,61 @@ def _return_rate(tally: Floats, prior: Floats | float) -> Floats:
     return _rate(returns, np.maximum(buys, returns), prior)
 
 
-def _age_feature(age_h: Floats, among: NDArray[np.bool_]) -> Floats:
+def _age_feature(age_h: Floats, among: Bools) -> Floats:
     """log(1 + hours) since the newest event `among` (N, W); age_h: (W,). NEVER_H hours if none."""
     newest = np.where(among, age_h, NEVER_H).min(axis=-1, initial=NEVER_H)
     return np.log1p(newest)
 
 
-def _against(log_price: Floats, priced: Floats, among: NDArray[np.bool_]) -> Floats:
+def _against(log_price: Floats, priced: Floats, among: Bools) -> Floats:
     """log_price (N,) less the mean of `priced` (W,) where `among` (W,); 0 if either is unknown."""
     known = priced[among & ~np.isnan(priced)]
     if not known.size:
         return np.zeros_like(log_price)
     return np.nan_to_num(log_price - known.mean(), nan=0.0)
+
+
+def _less(log_value: Floats, other: Floats | float) -> Floats:
+    """A difference of logs; 0 if either is unknown."""
+    return np.nan_to_num(log_value - other, nan=0.0)
+
+
+def _habit(total: Ints, count: Floats) -> Floats:
+    """The mean of micro_logs as a log; NaN without any."""
+    return np.where(count > 0, total / np.maximum(count, 1.0) / 1e6, np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Basket:
+    """What is about to be bought together. price, quantity: float64 (B,), price NaN if unknown."""
+
+    price: Floats
+    quantity: Floats
+
+    def features(self, log_price: Floats, log_quantity: Floats, log_value: Floats) -> list[Floats]:
+        """The basket_* and *_in_basket columns of N candidates, (N,) each."""
+        lines = np.full(len(log_price), np.log1p(len(self.quantity)))
+        if not len(self.quantity):
+            return [np.zeros(len(log_price))] * 6
+        value = np.log1p(np.nansum(self.price * self.quantity))
+        known = ~np.isnan(self.price)
+        usual_price = np.log1p(self.price[known]).mean() if known.any() else np.nan
+        return [
+            lines,
+            np.full_like(lines, np.log1p(self.quantity.sum())),
+            np.full_like(lines, value),
+            _less(log_value, value),
+            _less(log_price, usual_price),
+            _less(log_quantity, np.log1p(self.quantity).mean()),
+        ]
+
+
+def _basket(window: Window, candidates: Candidates, age_h: Floats, here: Bools) -> _Basket:
+    if not np.isnan(candidates.quantity).any():
+        return _Basket(candidates.price, candidates.quantity)
+    since_h = np.where(here & (window.kind == EventKind.BUY), age_h, _CART_H).min(initial=_CART_H)
+    cart = here & (window.kind == EventKind.CART) & (age_h < since_h)
+    return _Basket(window.price[cart], window.quantity[cart])
 
 
 def compute_features(at_s: float, window: Window, candidates: Candidates) -> NDArray[np.float32]:
@@ -148,7 +227,7 @@ def compute_features(at_s: float, window: Window, candidates: Candidates) -> NDA
     is_kind = np.eye(KINDS)[window.kind].reshape(w, KINDS)  # (W, 4)
     here = window.platform == candidates.platform  # (W,)
 
-    def same(code: Ints, codes: Ints) -> NDArray[np.bool_]:
+    def same(code: Ints, codes: Ints) -> Bools:
         return (code[:, None] == codes[None, :]) & (code[:, None] != MISSING)  # (N, W)
 
     pair = same(candidates.item, window.item)
@@ -164,6 +243,14 @@ def compute_features(at_s: float, window: Window, candidates: Candidates) -> NDA
     viewed = window.kind == EventKind.VIEW
     log_price = np.log1p(candidates.price)  # (N,), NaN where unknown
     log_prices = np.log1p(window.price)  # (W,)
+    log_quantity = np.log1p(candidates.quantity)  # (N,), NaN unless an order is being placed
+    log_quantities = np.log1p(window.quantity)  # (W,)
+    log_value = np.log1p(candidates.price * candidates.quantity)
+    priced, price_sum, quantity_sum = candidates.item_habit.T
+    pair_bought = pair & bought
+    pair_habit = np.where(pair_bought, log_quantities, 0.0).sum(1) / np.maximum(
+        pair_bought.sum(1), 1
+    )
     day = 2 * np.pi * (at_s % _DAY_S) / _DAY_S
     week = 2 * np.pi * ((at_s / _DAY_S + 4) % 7) / 7  # the epoch was a Thursday
 
@@ -195,6 +282,13 @@ def compute_features(at_s: float, window: Window, candidates: Candidates) -> NDA
         np.nan_to_num(log_price, nan=0.0),
         _against(log_price, log_prices, bought),
         _against(log_price, log_prices, viewed),
+        _less(log_price, _habit(price_sum, priced)),
+        np.nan_to_num(log_quantity, nan=0.0),
+        _less(log_quantity, _habit(quantity_sum, candidates.item_tally[:, EventKind.BUY])),
+        _against(log_quantity, log_quantities, bought),
+        np.where(pair_bought.any(1), _less(log_quantity, pair_habit), 0.0),
+        np.nan_to_num(log_value, nan=0.0),
+        *_basket(window, candidates, age_h, here).features(log_price, log_quantity, log_value),
         np.tile([np.sin(day), np.cos(day), np.sin(week), np.cos(week)], (n, 1)),
     )
     return np.column_stack(columns).astype(np.float32)
@@ -205,7 +299,7 @@ HISTORY_NUMBERS: tuple[str, ...] = ("age", "here", "price")
 log(1 + price), 0 when unknown."""
 
 
-def history_numbers(age_s: Floats, here: NDArray[np.bool_], price: Floats) -> NDArray[np.float32]:
+def history_numbers(age_s: Floats, here: Bools, price: Floats) -> NDArray[np.float32]:
     """What the model reads of each event beside its vector and kind.
 
     age_s: seconds from the event to the exposure. here: same platform. price: NaN where unknown.

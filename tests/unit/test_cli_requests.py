@@ -71,7 +71,14 @@ class Gateway:
             raise self.failure
         self.calls.append(call)
 
-    async def predict(self, *, platform: str, user_id: str, items: list[Item]) -> PredictResult:
+    async def predict(
+        self,
+        *,
+        platform: str,
+        user_id: str,
+        items: list[Item],
+        quantities: tuple[int, ...] | list[int],
+    ) -> PredictResult:
         self._take((platform, user_id, items))
         predictions = [Prediction(i.item_id, 0.5, 0.3, 0.2, i.title is None, True) for i in items]
         return PredictResult(tuple(predictions), self.evidence)

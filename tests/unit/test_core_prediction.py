@@ -72,6 +72,7 @@ class Directory:
                 category=none,
                 brand=none,
                 price=np.array([event.price for event in past], dtype=np.float64),
+                quantity=np.ones(w),
             ),
             window_texts=tuple(event.text for event in past),
             window_platforms=tuple(event.platform for event in past),
@@ -81,7 +82,9 @@ class Directory:
                 category=np.full(n, MISSING),
                 brand=np.full(n, MISSING),
                 price=np.array([item.price or np.nan for item in items], dtype=np.float64),
+                quantity=np.full(n, np.nan),
                 item_tally=np.zeros((n, 4)),
+                item_habit=np.zeros((n, 3), dtype=np.int64),
                 category_tally=np.zeros((n, 4)),
                 platform_tally=np.zeros(4),
             ),
@@ -167,12 +170,14 @@ def ask(served: Manifest, tokeniser: ItemTokeniser) -> Ask:
         backend: Backend | None = None,
         timeout_s: float = 10.0,
         manifest: Manifest = served,
+        quantities: tuple[int, ...] = (),
     ) -> Prediction:
         model = Model(manifest, tokeniser, backend or Backend())
         vectors = ItemVectors(model, directory)
         predictor = ModelPredictor(model, vectors, directory, clock=lambda: NOW_S)
         try:
-            return await predictor.predict(PredictQuery(ANNA, items), timeout_s=timeout_s)
+            query = PredictQuery(ANNA, items, quantities)
+            return await predictor.predict(query, timeout_s=timeout_s)
         finally:
             await vectors.close()
 
@@ -189,6 +194,18 @@ async def test_predictions_come_in_the_order_asked_and_sum_to_one(ask: Ask) -> N
     # The backend favours a return the more, the higher the word.
     risk = [one.probabilities[Outcome.RETURN] for one in answer.predictions]
     assert np.argsort(risk).tolist() == [1, 4, 2, 0, 3]
+
+
+async def test_the_pieces_of_an_order_reach_the_model(ask: Ask) -> None:
+    items = (Item("i", title="w9", price=2.0), Item("j", title="w8", price=1.0))
+    order, looking = Backend(), Backend()
+    await ask(Directory(), *items, backend=order, quantities=(3, 5))
+    await ask(Directory(), *items, backend=looking)
+    pieces, value = (FEATURES.index(name) for name in ("quantity", "basket_value"))
+    (sent,) = order.sent
+    np.testing.assert_allclose(sent["candidate_features"][:, pieces], np.log([4, 6]), rtol=1e-6)
+    np.testing.assert_allclose(sent["candidate_features"][:, value], np.log(12), rtol=1e-6)
+    np.testing.assert_array_equal(looking.sent[0]["candidate_features"][:, [pieces, value]], 0)
 
 
 async def test_probabilities_are_calibrated(ask: Ask, served: Manifest) -> None:

@@ -201,8 +201,15 @@ def test_another_applications_database_is_refused_and_left_alone(path: Path) -> 
 def test_a_newer_schema_is_refused(path: Path) -> None:
     fill(path, events=1)
     with raw(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 99")
     assert "newer version of Shopcast" in refusal(path)
+
+
+def test_an_older_schema_is_refused(path: Path) -> None:
+    fill(path, events=1)
+    with raw(path) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    assert "import the events" in refusal(path)
 
 
 def test_a_file_made_under_another_key_is_refused(path: Path) -> None:

@@ -30,6 +30,7 @@ def log(*events: Sequence[Any]) -> pl.DataFrame:
             "time": [START + timedelta(hours=hours) for hours, *_ in rows],
             "kind": [kind for _, kind, *_ in rows],
             "price": [None if item == 9 else 5.0 for _, _, item, _ in rows],
+            "quantity": [2] * len(rows),
         },
         schema_overrides={
             "time": pl.Datetime("us", "UTC"),
@@ -108,11 +109,21 @@ def test_a_log_of_nothing_but_returns_is_refused_in_one_sentence() -> None:
 
 def test_exposures_carry_what_was_met() -> None:
     found = cut_exposures(log((0, "view", 9, 3), (1, "buy", 4, 2)), SETTINGS)
-    assert found.columns == ["person", "platform", "item", "time", "price", "outcome"]
+    assert found.columns == [
+        *("person", "platform", "item", "time", "price"), "quantity", "outcome"
+    ]  # fmt: skip
     assert found.rows() == [
-        (3, 0, 9, START, None, VIEW),
-        (2, 0, 4, START + timedelta(hours=1), 5.0, BUY),
+        (3, 0, 9, START, None, None, VIEW),
+        (2, 0, 4, START + timedelta(hours=1), 5.0, None, BUY),
     ]
+
+
+def test_lines_of_orders_carry_their_pieces_but_only_where_nothing_is_viewed() -> None:
+    orders = log((0, "buy", 9, 3), (0, "buy", 9, 3), (1, "buy", 4, 3), (9, "return", 4, 3))
+    assert cut_exposures(orders, SETTINGS)["quantity"].to_list() == [4, 2]
+    elsewhere = log((0, "cart", 1, 1)).with_columns(platform=pl.lit(1, pl.Int64))
+    both = cut_exposures(pl.concat([orders, elsewhere]), SETTINGS)
+    assert both.sort("platform", "item")["quantity"].to_list() == [2, 4, None]
 
 
 moments = st.tuples(

@@ -15,6 +15,7 @@ from shopcast_domain.features import (
     Window,
     compute_features,
     history_numbers,
+    micro_log,
 )
 
 HOUR = 3600.0
@@ -23,13 +24,18 @@ AT = 1_767_225_600.0  # Thursday 1 January 2026, midnight UTC
 
 
 def window(*events: tuple[Any, ...]) -> Window:
-    """events: (hours before AT, kind, platform, item, category, brand, price), newest first."""
-    hours, kind, platform, item, category, brand, price = (
-        zip(*events, strict=True) if events else [()] * 7
+    """events: (hours before AT, kind, platform, item, category, brand, price) and pieces, else 1;
+    newest first."""
+    rows = [(*event, 1.0)[:8] for event in events]
+    hours, kind, platform, item, category, brand, price, pieces = (
+        zip(*rows, strict=True) if rows else [()] * 8
     )
     codes = (np.array(c, dtype=np.int64) for c in (kind, platform, item, category, brand))
     return Window(
-        AT - HOUR * np.array(hours, dtype=np.float64), *codes, np.array(price, dtype=np.float64)
+        AT - HOUR * np.array(hours, dtype=np.float64),
+        *codes,
+        np.array(price, dtype=np.float64),
+        np.array(pieces, dtype=np.float64),
     )
 
 
@@ -41,6 +47,8 @@ def candidates(**fields: Any) -> Candidates:
         "category": np.array([1]),
         "brand": np.array([1]),
         "price": np.array([20.0]),
+        "quantity": np.array([np.nan]),
+        "item_habit": np.zeros((1, 3), dtype=np.int64),
         "item_tally": np.zeros((1, 4)),
         "category_tally": np.zeros((1, 4)),
         "platform_tally": np.zeros(4),
@@ -172,6 +180,8 @@ def test_each_candidate_is_described_as_if_it_were_alone() -> None:
         category=np.array([1, 2, 9]),
         brand=np.array([1, 1, MISSING]),
         price=np.array([20.0, np.nan, 3.0]),
+        quantity=np.full(3, np.nan),
+        item_habit=np.arange(9).reshape(3, 3) * 10**6,
         item_tally=np.arange(12.0).reshape(3, 4),
         category_tally=np.arange(12.0).reshape(3, 4)[::-1],
     )
@@ -181,7 +191,8 @@ def test_each_candidate_is_described_as_if_it_were_alone() -> None:
             met,
             **{
                 name: getattr(met, name)[n : n + 1]
-                for name in ("item", "category", "brand", "price", "item_tally", "category_tally")
+                for name in Candidates.__slots__
+                if not name.startswith("platform")
             },
         )
         np.testing.assert_array_equal(compute_features(AT, STORY, alone)[0], together[n])
@@ -205,8 +216,9 @@ def test_leaving_a_platform_out_gives_the_features_of_a_person_without_it() -> N
 
 codes = st.integers(MISSING, 3)
 prices = st.one_of(st.just(float("nan")), st.floats(0, 1e12))
+pieces = st.integers(1, 10**6).map(float)
 events = st.tuples(
-    st.floats(0, 24 * 3650), st.sampled_from(EventKind), codes, codes, codes, codes, prices
+    st.floats(0, 24 * 3650), st.sampled_from(EventKind), codes, codes, codes, codes, prices, pieces
 )
 tallies = st.lists(st.integers(0, 10**9), min_size=4, max_size=4)
 
@@ -224,7 +236,9 @@ def markets(draw: st.DrawFn) -> Candidates:
         category=array(codes, np.int64),
         brand=array(codes, np.int64),
         price=array(prices, np.float64),
+        quantity=array(draw(st.sampled_from([pieces, st.just(np.nan)])), np.float64),
         item_tally=array(tallies, np.float64),
+        item_habit=array(st.lists(st.integers(0, 10**12), min_size=3, max_size=3), np.int64),
         category_tally=array(tallies, np.float64),
         platform_tally=np.array(draw(tallies), dtype=np.float64),
     )
@@ -250,6 +264,55 @@ def test_any_coding_of_identities_will_do(
     past = replace(past, **{name: renamed[getattr(past, name)] for name in identities})
     met = replace(met, **{name: renamed[getattr(met, name)] for name in identities})
     np.testing.assert_array_equal(compute_features(AT, past, met), expected)
+
+
+def test_quantity_and_value_are_set_against_habits() -> None:
+    past = window((5, BUY, 0, 1, 1, 1, 10.0, 3.0), (9, BUY, 0, 2, 1, 1, 10.0, 1.0))
+    habit = micro_log(np.array([[20.0, 20.0, 7.0]])) * [[0, 2, 2]] + [[2, 0, 0]]
+    bought_twice = np.array([[0, 0, 2, 0]], dtype=np.float64)
+    met = candidates(quantity=np.array([5.0]), item_tally=bought_twice, item_habit=habit)
+    found = features(past, met)
+    six = np.log(6)
+    assert found["quantity"] == pytest.approx(six)
+    assert found["value"] == pytest.approx(np.log1p(5 * 20))
+    assert found["quantity_against_item"] == pytest.approx(six - np.log(8), abs=1e-6)
+    assert found["quantity_against_bought"] == pytest.approx(six - (np.log(4) + np.log(2)) / 2)
+    assert found["quantity_against_pair"] == pytest.approx(six - np.log(4))
+    assert found["price_against_item"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_an_order_is_a_basket_of_its_candidates() -> None:
+    two = {name: np.array([1, 2]) for name in ("item", "category", "brand")}
+    met = candidates(
+        **two,
+        price=np.array([20.0, 5.0]),
+        quantity=np.array([1.0, 4.0]),
+        item_tally=np.zeros((2, 4)),
+        item_habit=np.zeros((2, 3), dtype=np.int64),
+        category_tally=np.zeros((2, 4)),
+    )
+    found = features(window((1, CART, 0, 9, 9, 9, 99.0)), met)
+    assert found["basket_lines"] == pytest.approx(np.log(3))
+    assert found["basket_quantity"] == pytest.approx(np.log(6))
+    assert found["basket_value"] == pytest.approx(np.log(41))
+    assert found["value_in_basket"] == pytest.approx(np.log(21) - np.log(41))
+    assert found["price_in_basket"] == pytest.approx((np.log(21) - np.log(6)) / 2)
+    assert found["quantity_in_basket"] == pytest.approx((np.log(2) - np.log(5)) / 2)
+
+
+def test_without_an_order_the_basket_is_the_open_cart_here() -> None:
+    past = window(
+        (1, CART, 0, 3, 1, 1, 10.0, 2.0),
+        (2, CART, 1, 4, 1, 1, 70.0),  # another platform's
+        (3, BUY, 0, 5, 1, 1, 10.0),
+        (4, CART, 0, 5, 1, 1, 10.0),  # bought since
+    )
+    found = features(past)
+    assert found["basket_lines"] == pytest.approx(np.log(2))
+    assert found["basket_value"] == pytest.approx(np.log(21))
+    assert found["quantity"] == found["quantity_in_basket"] == 0.0
+    stale = features(window((25, CART, 0, 3, 1, 1, 10.0)))
+    assert stale["basket_lines"] == stale["basket_value"] == 0.0
 
 
 def test_history_numbers_are_age_here_and_price() -> None:

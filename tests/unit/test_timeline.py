@@ -12,7 +12,7 @@ from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.timeline import Timeline, build_catalogue
 from shopcast_build.learning.training import ExposureBatches
 from shopcast_domain.events import EventKind
-from shopcast_domain.features import FEATURES, MISSING
+from shopcast_domain.features import FEATURES, MISSING, micro_log
 from shopcast_domain.item_text import item_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,6 +42,7 @@ def frame(rows: list[Row]) -> pl.DataFrame:
             "time": [START + timedelta(minutes=row[2]) for row in rows],
             "kind": [row[3].name.lower() for row in rows],
             "price": [row[4] for row in rows],
+            "quantity": [1 + row[1] for row in rows],
         },
         schema={
             "person": pl.Int64,
@@ -50,8 +51,15 @@ def frame(rows: list[Row]) -> pl.DataFrame:
             "time": pl.Datetime("us", "UTC"),
             "kind": pl.Enum(["view", "cart", "buy", "return"]),
             "price": pl.Float64,
+            "quantity": pl.Int64,
         },
     )
+
+
+def met_in(rows: list[Row]) -> pl.DataFrame:
+    """Rows as exposures of people who only look."""
+    looking = pl.lit(None, pl.Int64).alias("quantity")
+    return frame(rows).drop("kind").with_columns(looking, outcome=pl.lit(0, pl.Int8))
 
 
 def at(minutes: float) -> float:
@@ -114,12 +122,13 @@ def test_prices_left_out_are_the_items_or_unknown() -> None:
 
 def test_tallies_count_everybody_strictly_before() -> None:
     timeline = Timeline(frame(LOG), CATALOGUE)
-    met = timeline.candidates(0, np.array([0, 2, 3]), np.array([np.nan, 7.0, np.nan]), at(30))
+    price, looking = np.array([np.nan, 7.0, np.nan]), np.full(3, np.nan)
+    met = timeline.candidates(0, np.array([0, 2, 3]), price, looking, at(30))
     np.testing.assert_array_equal(met.item_tally, [[2, 0, 1, 0], [0] * 4, [0, 1, 0, 0]])
     np.testing.assert_array_equal(met.category_tally, [[2, 0, 1, 0], [2, 0, 1, 0], [0] * 4])
     np.testing.assert_array_equal(met.platform_tally, [2, 0, 1, 0])
     np.testing.assert_array_equal(met.price, [20.0, 7.0, 40.0])
-    later = timeline.candidates(1, np.array([4]), np.array([np.nan]), at(31))
+    later = timeline.candidates(1, np.array([4]), looking[:1], looking[:1], at(31))
     np.testing.assert_array_equal(later.category_tally, [[2, 0, 2, 0]])
     np.testing.assert_array_equal(later.platform_tally, [0, 1, 1, 1])
 
@@ -135,8 +144,9 @@ rows = st.tuples(
 
 @given(st.lists(rows, min_size=1, max_size=30), st.integers(0, 41))
 def test_tallies_are_plain_counts(log: list[Row], minute: int) -> None:
+    unknown = np.full(len(PLATFORM_OF), np.nan)
     met = Timeline(frame(log), CATALOGUE).candidates(
-        0, np.arange(len(PLATFORM_OF)), np.full(len(PLATFORM_OF), np.nan), at(minute)
+        0, np.arange(len(PLATFORM_OF)), unknown, unknown, at(minute)
     )
     for item in range(len(PLATFORM_OF)):
         for kind in EventKind:
@@ -146,12 +156,18 @@ def test_tallies_are_plain_counts(log: list[Row], minute: int) -> None:
             code = CATALOGUE.category[item]
             alike = sum(CATALOGUE.category[i] == code for i in past) if code != MISSING else 0
             assert met.category_tally[item, kind] == alike
+        own = [row for row in log if row[2] < minute and row[1] == item]
+        prices = np.array([row[4] for row in own if row[4] is not None], dtype=np.float64)
+        bought = sum(row[3] == EventKind.BUY for row in own)
+        pieces = int(micro_log(np.array([1.0 + item]))[0])
+        expected = [len(prices), micro_log(prices).sum(), bought * pieces]
+        np.testing.assert_array_equal(met.item_habit[item], expected)
 
 
 def exposure_of(log: list[Row], feature_events: int) -> tuple[Timeline, Examples]:
     """The log's first row as an exposure, in a timeline of the whole log."""
     timeline = Timeline(frame(log), CATALOGUE)
-    met = frame(log[:1]).drop("kind").with_columns(outcome=pl.lit(0, pl.Int8))
+    met = met_in(log[:1])
     return timeline, build_examples(
         timeline, met, feature_events=feature_events, history_events=feature_events
     )
@@ -185,7 +201,8 @@ def test_nothing_that_happens_at_or_after_an_exposure_changes_what_is_known_of_i
         timeline.window(exposure[0], int(before.position[0]), feature_events),
     )
     item = np.arange(len(PLATFORM_OF))
-    arguments = (before.platform[0], item, np.full(len(item), np.nan), float(before.at_s[0]))
+    unknown = np.full(len(item), np.nan)
+    arguments = (before.platform[0], item, unknown, unknown, float(before.at_s[0]))
     assert_same_window(longer.candidates(*arguments), timeline.candidates(*arguments))
     history = ExposureBatches(before, timeline, feature_events).collate([0])
     longer_history = ExposureBatches(after, longer, feature_events).collate([0])
@@ -210,7 +227,7 @@ def test_an_event_before_an_exposure_does_change_what_is_known_of_it(
 def test_examples_come_in_order_with_the_candidates_of_one_moment_side_by_side() -> None:
     log = [*LOG, (0, 1, 30, EventKind.VIEW, None), (0, 2, 30, EventKind.VIEW, 9.0)]
     timeline = Timeline(frame(log), CATALOGUE)
-    met = frame(log).filter(pl.col("kind").is_in(["view", "buy"])).drop("kind")
+    met = met_in([row for row in log if row[3] in (EventKind.VIEW, EventKind.BUY)])
     met = met.with_columns(outcome=pl.Series([n % 3 for n in range(met.height)], dtype=pl.Int8))
     steps: list[tuple[int, int]] = []
     together = build_examples(

@@ -62,14 +62,15 @@ class Problem:
             for n in range(16):
                 item = int(rng.integers(36))
                 moment = start + timedelta(hours=30 * n, minutes=person)
-                rows.append((person, 0, item, moment, "view", 5.0))
+                rows.append((person, 0, item, moment, "view", 5.0, 1))
                 if item < 12:
-                    rows.append((person, 0, item, moment + timedelta(minutes=60), "buy", 5.0))
+                    rows.append((person, 0, item, moment + timedelta(minutes=60), "buy", 5.0, 1))
         events = pl.DataFrame(
             sorted(rows, key=lambda row: row[3]),
             schema={
                 "person": pl.Int64, "platform": pl.Int64, "item": pl.Int64,
                 "time": pl.Datetime("us", "UTC"), "kind": pl.Enum(KIND_NAMES), "price": pl.Float64,
+                "quantity": pl.Int64,
             },
             orient="row",
         )  # fmt: skip

@@ -184,6 +184,23 @@ def test_all_that_is_wrong_is_told_at_once_up_to_twenty() -> None:
     assert len(refused(predict(*[item()] * 1000)).violations) == 20
 
 
+def test_an_order_converts_with_its_pieces() -> None:
+    request = predict(item(item_id="a"), item(item_id="b"))
+    request.quantities.extend([1, 1_000_000])
+    assert converted(request).quantities == (1, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "field"), [([1], "quantities"), ([1, 2, 3], "quantities"), ([1, 0], "quantities[1]")]
+)
+def test_pieces_that_do_not_fit_the_items_are_refused(pieces: list[int], field: str) -> None:
+    request = predict(item(item_id="a"), item(item_id="b"))
+    request.quantities.extend(pieces)
+    with pytest.raises(BadRequest) as refused:
+        converted(request)
+    assert [violation.field for violation in refused.value.violations] == [field]
+
+
 def test_a_predict_request_at_its_limits_converts() -> None:
     largest = item(
         item_id="a" * 256, title="鞋" * 1000, brand="b" * 200, category="c" * 300, price=1e9

@@ -122,9 +122,16 @@ def majority(train: Ints, validation: int, test: int) -> Judged:
 
 
 HISTORY_FEATURES = np.array(
-    [name.startswith(("person_", "pair_", "price_against_")) for name in FEATURES]
+    [
+        name.startswith(("person_", "pair_")) or name.endswith(("_bought", "_viewed", "_pair"))
+        for name in FEATURES
+    ]
 )
 """Which features speak of the person: those a history-free model goes without."""
+
+BASKET_FEATURES = np.array(
+    [name.startswith("basket_") or name.endswith("_in_basket") for name in FEATURES]
+)
 
 
 def gradient_boosting(

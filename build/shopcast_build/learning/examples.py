@@ -50,8 +50,8 @@ def build_examples(
 ) -> Examples:
     """Compute every exposure's features as of its moment.
 
-    Exposures that one person meets on one platform at one moment share a window, as the candidates
-    of one request do.
+    Exposures that one person meets on one platform at one moment share a window and, where they are
+    an order, a basket, as the candidates of one request do.
     """
     n = exposures.height
     frame = exposures.sort("time", "person", "platform", "item")
@@ -59,7 +59,9 @@ def build_examples(
         frame[c].cast(pl.Int64).to_numpy() for c in ("person", "platform", "item")
     )
     at_s = frame["time"].dt.epoch("us").to_numpy() / 1e6
-    price = frame["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    price, quantity = (
+        frame[c].cast(pl.Float64).fill_null(np.nan).to_numpy() for c in ("price", "quantity")
+    )
     position = timeline.position(person, at_s)
     features = np.empty((n, len(FEATURES)), dtype=np.float32)
     new_group = (np.diff(person) != 0) | (np.diff(at_s) != 0) | (np.diff(platform) != 0)
@@ -67,7 +69,11 @@ def build_examples(
     for begin, end in pairwise(starts.tolist()):
         window = timeline.window(int(person[begin]), int(position[begin]), feature_events)
         candidates = timeline.candidates(
-            int(platform[begin]), item[begin:end], price[begin:end], float(at_s[begin])
+            int(platform[begin]),
+            item[begin:end],
+            price[begin:end],
+            quantity[begin:end],
+            float(at_s[begin]),
         )
         features[begin:end] = compute_features(float(at_s[begin]), window, candidates)
         progress(end, n)

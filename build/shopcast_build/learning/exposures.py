@@ -27,15 +27,19 @@ class Split:
 def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFrame:
     """One row per exposure with its outcome.
 
-    events: columns person, platform, item (integer codes), time (Datetime us UTC), kind, price.
+    events: columns person, platform, item (integer codes), time (Datetime us UTC), kind, price,
+    quantity.
     An exposure is a view; a cart that no view of the same person and item precedes within the
     purchase horizon; or a buy that neither precedes. Its outcome looks forward only: the first buy
     within the horizon, and a return within the return window after that buy. A return takes back
     one buy, the latest before it.
-    Returns person, platform, item, time, price, outcome (Int8, Outcome values), by time;
-    lines of one person, item and moment count once.
+    Returns person, platform, item, time, price, quantity, outcome (Int8, Outcome values), by time.
+    Lines of one person, item and moment count once. The quantity is null but on platforms without
+    views and carts: there an exposure is the line of an order, elsewhere it would tell the outcome.
     """
-    moments = events.select("person", "platform", "item", "time", "kind", "price").sort("time")
+    moments = events.select("person", "platform", "item", "time", "kind", "price", "quantity").sort(
+        "time"
+    )
     horizon = settings.purchase_horizon
     buys = _of(moments, "buy").select(*_PAIR, "time", pl.col("time").alias("bought_at"))
     met = pl.concat(
@@ -52,6 +56,9 @@ def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFr
         .drop_nulls()
         .unique()
     )
+    browsed = moments.filter(pl.col("kind").is_in(["view", "cart"]))["platform"].unique()
+    is_order = ~pl.col("platform").is_in(browsed.implode())
+    moment = ["person", "item", "time"]
     outcome = (
         pl.when(pl.col("bought_at").is_null())
         .then(pl.lit(Outcome.VIEW, pl.Int8))
@@ -62,8 +69,12 @@ def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFr
     return (
         pl.concat([met, led.with_columns(pl.col("time").alias("bought_at"))])
         .join(returned, on=[*_PAIR, "bought_at"], how="left", maintain_order="left")
-        .select("person", "platform", "item", "time", "price", outcome.alias("outcome"))
-        .unique(["person", "item", "time"], keep="first", maintain_order=True)
+        .select(
+            *("person", "platform", "item", "time", "price"),
+            pl.when(is_order).then(pl.col("quantity").sum().over(moment)).alias("quantity"),
+            outcome.alias("outcome"),
+        )
+        .unique(moment, keep="first", maintain_order=True)
         .sort("time", "person", "item")
     )
 

@@ -23,6 +23,7 @@ from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
 from shopcast_build.learning.evaluation import (
+    BASKET_FEATURES,
     HISTORY_FEATURES,
     Judged,
     fit_calibration,
@@ -390,5 +391,8 @@ def without_history(examples: Examples) -> Examples:
     """The same exposures of people nothing is known of."""
     features = examples.features.copy()
     features[:, HISTORY_FEATURES] = 0.0
+    # Unless an order is being placed, the basket is a cart, and so of the person's past.
+    looking = features[:, FEATURES.index("quantity")] == 0.0
+    features[np.ix_(looking, BASKET_FEATURES)] = 0.0
     values = {name: getattr(examples, name) for name in Examples.__slots__}
     return Examples(**(values | {"features": features, "first": examples.position}))

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shopcast_domain.events import EventKind
-from shopcast_domain.features import KINDS, MISSING, Candidates, Floats, Ints, Window
+from shopcast_domain.features import KINDS, MISSING, Candidates, Floats, Ints, Window, micro_log
 from shopcast_domain.item_text import item_text, match_name
 
 KIND_NAMES = [kind.name.lower() for kind in EventKind]
@@ -69,12 +69,30 @@ class _Tally:
         return counts
 
 
+class _Sums:
+    """Sums of whole numbers per code before a moment. value: int64 (E, k), in the order of time."""
+
+    def __init__(self, code: Ints, value: Ints) -> None:
+        self._span = len(code) + 1
+        at = code * self._span + np.arange(len(code))
+        order = np.argsort(at)
+        self._sorted = at[order]
+        self._sums = np.zeros((len(code) + 1, value.shape[1]), dtype=np.int64)
+        np.cumsum(value[order], axis=0, out=self._sums[1:])
+
+    def before(self, code: Ints, rank: int) -> Ints:
+        """Sums per code over the first `rank` events: int64 (N, k)."""
+        low = code * self._span
+        first, last = np.searchsorted(self._sorted, low), np.searchsorted(self._sorted, low + rank)
+        return self._sums[last] - self._sums[first]
+
+
 class Timeline:
     """A clean log in the order of time and, beside it, in the order of (person, time).
 
-    events: columns person, platform, item (codes), time, kind, price; sorted by time.
+    events: columns person, platform, item (codes), time, kind, price, quantity; sorted by time.
     Attributes in (person, time) order, each of length E: time_s (float64), kind, platform, item
-    (int64), price (float64, NaN where unknown); person_start: int64 (P + 1,).
+    (int64), price (float64, NaN where unknown), quantity (float64); person_start: int64 (P + 1,).
     """
 
     def __init__(self, events: pl.DataFrame, catalogue: Catalogue) -> None:
@@ -89,9 +107,14 @@ class Timeline:
         self._item_tally = _Tally(item, kind)
         self._category_tally = _Tally(catalogue.category[item], kind)
         self._platform_tally = _Tally(platform, kind)
+        price = events["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        quantity = events["quantity"].cast(pl.Float64).to_numpy()
+        bought = np.where(kind == EventKind.BUY, micro_log(quantity), 0)
+        habit = np.stack([~np.isnan(price), micro_log(price), bought], axis=1).astype(np.int64)
+        self._item_habit = _Sums(item, habit)
 
         order = np.argsort(person, kind="stable")
-        price = events["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()[order]
+        price, self.quantity = price[order], quantity[order]
         self.time_s, self.kind = time_s[order], kind[order]
         self.platform, self.item = platform[order], item[order]
         self.price = np.where(np.isnan(price), catalogue.price[self.item], price)
@@ -122,9 +145,12 @@ class Timeline:
             category=self.catalogue.category[item],
             brand=self.catalogue.brand[item],
             price=self.price[back],
+            quantity=self.quantity[back],
         )
 
-    def candidates(self, platform: int, item: Ints, price: Floats, at_s: float) -> Candidates:
+    def candidates(
+        self, platform: int, item: Ints, price: Floats, quantity: Floats, at_s: float
+    ) -> Candidates:
         """Items met on a platform, with everybody's tallies strictly before `at_s`."""
         rank = int(np.searchsorted(self._sorted_time_s, at_s, side="left"))
         category = self.catalogue.category[item]
@@ -134,7 +160,9 @@ class Timeline:
             category=category,
             brand=self.catalogue.brand[item],
             price=np.where(np.isnan(price), self.catalogue.price[item], price),
+            quantity=quantity,
             item_tally=self._item_tally.before(item, rank),
+            item_habit=self._item_habit.before(item, rank),
             category_tally=self._category_tally.before(category, rank),
             platform_tally=self._platform_tally.before(np.array([platform]), rank)[0],
         )

@@ -41,6 +41,14 @@ def predict(
             """ '{"item_id": "s1", "title": "Trail shoe", "price": 89}'; repeatable."""
         ),
     ],
+    quantity: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Pieces of each item, in their order, if they are an order being placed.",
+            min=1,
+            max=1_000_000,
+        ),
+    ] = None,
     target: Target = "127.0.0.1:50051",
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -50,10 +58,14 @@ def predict(
     Example: platform predict --platform kaufwerk --user u-17 --item KW-022038
     """
     items = [_item(text) for text in item]
+    if quantity and len(quantity) != len(items):
+        raise typer.BadParameter("give as many as --item, or none", param_hint="--quantity")
     answer = _call(
         target,
         timeout_s,
-        lambda client: client.predict(platform=platform, user_id=user, items=items),
+        lambda client: client.predict(
+            platform=platform, user_id=user, items=items, quantities=quantity or ()
+        ),
     )
     if as_json:
         print_json(as_dict(answer))

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Window, compute_features, history_numbers
 from shopcast_gateway.core.model import History, Model
@@ -70,9 +72,12 @@ class ModelPredictor:
                 now_s - attended.time_s, attended.platform == platform, attended.price
             ),
         )
-        features = compute_features(
-            now_s, newest(reading.window, manifest.feature_events), reading.candidates
-        )
+        candidates = reading.candidates
+        if query.quantities:
+            quantity = np.array(query.quantities, dtype=np.float64)
+            candidates = replace(candidates, quantity=quantity)
+        window = newest(reading.window, manifest.feature_events)
+        features = compute_features(now_s, window, candidates)
         probabilities = await self._model.score(
             history, vectors[:count], features, timeout_s=deadline - time.monotonic()
         )

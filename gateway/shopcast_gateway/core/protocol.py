@@ -8,10 +8,14 @@ from shopcast_domain.events import Account, Item, Outcome
 
 @dataclass(frozen=True, slots=True)
 class PredictQuery:
-    """One shopper, on the platform where the items would be met, and 1 to 1,000 distinct items."""
+    """One shopper, on the platform where the items would be met, and 1 to 1,000 distinct items.
+
+    quantities: pieces per item when they are the lines of an order being placed, else empty.
+    """
 
     account: Account
     items: tuple[Item, ...]
+    quantities: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

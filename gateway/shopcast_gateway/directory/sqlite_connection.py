@@ -93,6 +93,11 @@ def _adopt(connection: sqlite3.Connection, path: Path, fingerprint: bytes) -> No
             f"{path} was written by a newer version of Shopcast (schema {version}, this one knows "
             f"{VERSION}): upgrade Shopcast, or name another file."
         )
+    if version < VERSION:
+        raise StartupError(
+            f"{path} was written by an older version of Shopcast (schema {version}, this one reads "
+            f"{VERSION}): name a new file and import the events into it."
+        )
     if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise _damaged(path)
     if connection.execute("SELECT fingerprint FROM pseudonym_key").fetchall() != [(fingerprint,)]:

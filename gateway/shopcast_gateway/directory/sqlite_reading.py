@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shopcast_domain.events import Account, Item
-from shopcast_domain.features import KINDS, MISSING, Candidates, Window
+from shopcast_domain.features import HABIT, KINDS, MISSING, Candidates, Window
 from shopcast_domain.item_text import match_name
 from shopcast_gateway.directory.attributes import (
     Attributes,
@@ -24,7 +24,7 @@ from shopcast_gateway.directory.sqlite_connection import select_in, transaction
 WINDOW = """
 SELECT e.time_us, e.kind, i.platform, i.id,
        coalesce(i.category_code, -1), coalesce(i.brand_code, -1),
-       coalesce(e.price, i.price), p.name, i.title, i.brand, i.category, i.price
+       coalesce(e.price, i.price), e.quantity, p.name, i.title, i.brand, i.category, i.price
 FROM events AS e
 CROSS JOIN items AS i ON i.id = e.item
 CROSS JOIN platforms AS p ON p.id = i.platform
@@ -35,13 +35,14 @@ ORDER BY e.time_us DESC, e.key DESC LIMIT ?
 CANDIDATES = """
 SELECT i.item_id, i.id, i.title, i.brand, i.category, i.price,
        coalesce(i.category_code, -1), coalesce(i.brand_code, -1),
-       i.views, i.carts, i.buys, i.returns,
+       i.views, i.carts, i.buys, i.returns, i.priced, i.log_price, i.log_quantity,
        coalesce(c.views, 0), coalesce(c.carts, 0), coalesce(c.buys, 0), coalesce(c.returns, 0)
 FROM items AS i LEFT JOIN categories AS c ON c.id = i.category_code
 WHERE i.platform = ? AND i.item_id IN (*)
 """
 
 _NO_TALLY = (0,) * KINDS
+_NO_HABIT = (0,) * len(HABIT)
 
 
 def read(
@@ -74,8 +75,8 @@ def read(
             carried,
             2,
         )
-    columns = list(zip(*events, strict=True)) or [()] * 12
-    time_us, kind, platforms, item, category, brand, price, names, *attributes = columns
+    columns = list(zip(*events, strict=True)) or [()] * 13
+    time_us, kind, platforms, item, category, brand, price, quantity, names, *attributes = columns
     window = Window(
         time_s=np.array(time_us, dtype=np.float64) / 1e6,
         kind=_ints(kind),
@@ -84,13 +85,14 @@ def read(
         category=_ints(category),
         brand=_ints(brand),
         price=np.array(price, dtype=np.float64),
+        quantity=np.array(quantity, dtype=np.float64),
     )
     rows = [
         _candidate(mine, kept.get(item_id), brands, categories)
         for item_id, mine in zip(item_ids, carried, strict=True)
     ]
-    texts, codes, category_codes, brand_codes, prices, item_tallies, category_tallies = (
-        zip(*rows, strict=True) if rows else [()] * 7
+    texts, codes, category_codes, brand_codes, prices, item_tallies, habits, category_tallies = (
+        zip(*rows, strict=True) if rows else [()] * 8
     )
     return Reading(
         person_known=person is not None,
@@ -103,7 +105,9 @@ def read(
             category=_ints(category_codes),
             brand=_ints(brand_codes),
             price=np.array(prices, dtype=np.float64),
+            quantity=np.full(len(items), np.nan),
             item_tally=_tallies(item_tallies),
+            item_habit=np.array(habits, dtype=np.int64).reshape(-1, len(HABIT)),
             category_tally=_tallies(category_tallies),
             platform_tally=np.array(platform_tally, dtype=np.float64),
         ),
@@ -118,23 +122,26 @@ def _candidate(
     brands: Mapping[str, tuple[int, ...]],
     categories: Mapping[str, tuple[int, ...]],
 ) -> tuple[Any, ...]:
-    """Text, item, category and brand code, price, item tally and category tally of one candidate.
+    """Text, codes of item, category and brand, price, the item's tally and habit, and the
+    category's tally, of one candidate.
 
     kept: a row of CANDIDATES less its item_id, or None. What the request carries wins.
     """
     code, category, brand = MISSING, MISSING, MISSING
     item_tally = category_tally = _NO_TALLY
+    habit = _NO_HABIT
     attributes = carried
     if kept is not None:
         code, category, brand = kept[0], kept[5], kept[6]
-        item_tally, category_tally = kept[7:11], kept[11:]
+        item_tally, habit, category_tally = kept[7:11], kept[11:14], kept[14:]
         attributes = merge(carried, kept[1:5])
     if carried[1] is not None:
         brand = brands.get(match_name(carried[1]), (MISSING,))[0]
     if carried[2] is not None:
         category, *tally = categories.get(match_name(carried[2]), (MISSING, *_NO_TALLY))
         category_tally = tuple(tally)
-    return text_of(*attributes), code, category, brand, attributes[3], item_tally, category_tally
+    text, price = text_of(*attributes), attributes[3]
+    return text, code, category, brand, price, item_tally, habit, category_tally
 
 
 def _named(

@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from shopcast_domain.events import Account, Event
-from shopcast_domain.features import KINDS
+import numpy as np
+
+from shopcast_domain.events import Account, Event, EventKind
+from shopcast_domain.features import HABIT, KINDS, micro_log
 from shopcast_domain.item_text import match_name
 from shopcast_gateway.directory.attributes import Attributes, attributes_of
 from shopcast_gateway.directory.protocol import RecordResult
@@ -80,6 +82,7 @@ class _Item:
 
     attributes: title, brand, category, price, each of the newest event that carried it.
     known_us: when that was. category_code, before: category and tally as stored.
+    habit: sums as features.HABIT has them.
     """
 
     number: int
@@ -88,10 +91,19 @@ class _Item:
     category_code: int | None
     before: tuple[int, ...]
     tally: list[int]
+    habit: list[int]
 
-    def fold(self, event: Event, carried: Attributes, time_us: int) -> None:
-        """Count the event, and take on what it carries unless something newer is known."""
+    def fold(self, event: Event, carried: Attributes, time_us: int, logs: tuple[int, int]) -> None:
+        """Count the event, and take on what it carries unless something newer is known.
+
+        logs: micro_log of the event's price and quantity.
+        """
         self.tally[event.kind] += 1
+        if carried[3] is not None:
+            self.habit[0] += 1
+            self.habit[1] += logs[0]
+        if event.kind == EventKind.BUY:
+            self.habit[2] += logs[1]
         for place, attribute in enumerate(carried):
             known_us = self.known_us[place]
             if attribute is not None and (known_us is None or time_us >= known_us):
@@ -112,12 +124,15 @@ def _insert(
     items = _load_items(connection, events, platforms)
     now_us = microseconds(time.time())
     rows = []
-    for key, event in by_key.items():
+    carried_by = [attributes_of(event.item) for event in events]
+    prices = [np.nan if carried[3] is None else carried[3] for carried in carried_by]
+    quantities = [float(event.quantity) for event in events]
+    logs = micro_log(np.array([prices, quantities])).T.tolist()
+    for (key, event), carried, log in zip(by_key.items(), carried_by, logs, strict=True):
         account, person = accounts[event.account]
         item = items[platforms[event.account.platform], event.item.item_id]
         time_us = microseconds(event.time_s)
-        carried = attributes_of(event.item)
-        item.fold(event, carried, time_us)
+        item.fold(event, carried, time_us, log)
         price = carried[3]
         rows.append(
             (person, time_us, key, account, item.number, event.kind, price, event.quantity, now_us)
@@ -139,20 +154,26 @@ def _load_items(
         for item_id, number, *rest in select_in(
             connection,
             "SELECT item_id, id, title, brand, category, price, title_us, brand_us, category_us,"
-            " price_us, category_code, views, carts, buys, returns"
+            " price_us, category_code, views, carts, buys, returns, priced, log_price, log_quantity"
             " FROM items WHERE platform = ? AND item_id IN (*)",
             list(item_ids),
             platform,
         ):
-            tally = rest[9:]
+            tally = rest[9:13]
             items[platform, item_id] = _Item(
-                number, rest[:4], rest[4:8], rest[8], before=tuple(tally), tally=tally
+                number, rest[:4], rest[4:8], rest[8], tuple(tally), tally, habit=rest[13:]
             )
         new = [item_id for item_id in item_ids if (platform, item_id) not in items]
         unused = number_of(connection, "SELECT coalesce(max(id), 0) + 1 FROM items")
         for number, item_id in enumerate(new, unused):
             items[platform, item_id] = _Item(
-                number, [None] * 4, [None] * 4, None, before=(0,) * KINDS, tally=[0] * KINDS
+                number,
+                [None] * 4,
+                [None] * 4,
+                None,
+                (0,) * KINDS,
+                [0] * KINDS,
+                [0] * len(HABIT),
             )
         connection.executemany(
             "INSERT INTO items (id, platform, item_id) VALUES (?, ?, ?)",
@@ -192,12 +213,16 @@ def _store_items(connection: sqlite3.Connection, items: Mapping[tuple[int, str],
             if category_code is not None:
                 in_category[category_code][kind] += item.tally[kind]
         rows.append(
-            (*item.attributes, *item.known_us, brand_code, category_code, *item.tally, item.number)
+            (
+                *(*item.attributes, *item.known_us, brand_code, category_code),
+                *(*item.tally, *item.habit, item.number),
+            )
         )
     connection.executemany(
         "UPDATE items SET title = ?, brand = ?, category = ?, price = ?, title_us = ?,"
         " brand_us = ?, category_us = ?, price_us = ?, brand_code = ?, category_code = ?,"
-        " views = ?, carts = ?, buys = ?, returns = ? WHERE id = ?",
+        " views = ?, carts = ?, buys = ?, returns = ?, priced = ?, log_price = ?, log_quantity = ?"
+        " WHERE id = ?",
         rows,
     )
     connection.executemany(

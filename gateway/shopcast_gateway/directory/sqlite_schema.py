@@ -5,7 +5,7 @@ them. Their public id comes from the first of them, so that merging keeps the ol
 """
 
 APPLICATION_ID = 0x53484F50  # "SHOP": `file` and we can tell the file from another's
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE pseudonym_key (
@@ -53,7 +53,8 @@ CREATE TABLE links (
     CHECK (account < other)
 ) WITHOUT ROWID;
 
--- Each attribute is that of the newest event that carried it; *_us is that event's time.
+-- Each attribute is that of the newest event that carried it; *_us is that event's time. The last
+-- three columns are the sums of features.HABIT.
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     platform INTEGER NOT NULL REFERENCES platforms (id),
@@ -72,6 +73,9 @@ CREATE TABLE items (
     carts INTEGER NOT NULL DEFAULT 0,
     buys INTEGER NOT NULL DEFAULT 0,
     returns INTEGER NOT NULL DEFAULT 0,
+    priced INTEGER NOT NULL DEFAULT 0,
+    log_price INTEGER NOT NULL DEFAULT 0,
+    log_quantity INTEGER NOT NULL DEFAULT 0,
     UNIQUE (platform, item_id)
 );
 

@@ -111,9 +111,13 @@ class Checks:
             item = Item("")
             self.fail(f"{path}.item", _REQUIRED)
         quantity = message.quantity if message.HasField("quantity") else 1
-        if not 1 <= quantity <= MAX_QUANTITY:
-            self.fail(f"{path}.quantity", "must be 1 to 1,000,000")
+        self.quantity(quantity, f"{path}.quantity")
         return Event(message.event_id, account, kind, time_s, item, quantity)
+
+    def quantity(self, pieces: int, path: str) -> None:
+        """Pieces of an item."""
+        if not 1 <= pieces <= MAX_QUANTITY:
+            self.fail(path, "must be 1 to 1,000,000")
 
     def kind(self, kinds: Mapping[int, T], value: int, path: str) -> T:
         """What an open enum's number stands for."""

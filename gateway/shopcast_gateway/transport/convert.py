@@ -53,8 +53,12 @@ def predict_query(request: prediction_service_pb2.PredictRequest) -> PredictQuer
         if item.item_id and first != i:
             checks.fail(f"items[{i}].item_id", f"repeats items[{first}].item_id")
         items.append(item)
+    if len(request.quantities) not in (0, len(request.items)):
+        checks.fail("quantities", "must be empty, or as many as items")
+    for i, quantity in enumerate(request.quantities[:MAX_CANDIDATES]):
+        checks.quantity(quantity, f"quantities[{i}]")
     checks.finish()
-    return PredictQuery(account, tuple(items))
+    return PredictQuery(account, tuple(items), tuple(request.quantities))
 
 
 def events(request: event_service_pb2.RecordEventsRequest, *, now_s: float) -> tuple[Event, ...]:

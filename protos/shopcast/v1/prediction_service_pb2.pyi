@@ -28,6 +28,7 @@ class PredictRequest(google.protobuf.message.Message):
 
     ACCOUNT_FIELD_NUMBER: builtins.int
     ITEMS_FIELD_NUMBER: builtins.int
+    QUANTITIES_FIELD_NUMBER: builtins.int
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """Who, and on which platform the items are offered."""
@@ -36,14 +37,22 @@ class PredictRequest(google.protobuf.message.Message):
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[shopcast.v1.types_pb2.Item]:
         """The candidates, 1 to 1,000, each item_id at most once."""
 
+    @property
+    def quantities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Pieces of each item, in the order of `items`, 1 to 1,000,000 each, when they are the lines of an order
+        that is being placed; the size and value of the order then count. Empty when the shopper only meets the
+        items. Either empty or as many as `items`.
+        """
+
     def __init__(
         self,
         *,
         account: shopcast.v1.types_pb2.Account | None = ...,
         items: collections.abc.Iterable[shopcast.v1.types_pb2.Item] | None = ...,
+        quantities: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["account", b"account"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "items", b"items"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "items", b"items", "quantities", b"quantities"]) -> None: ...
 
 Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
 
