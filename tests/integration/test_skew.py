@@ -16,11 +16,11 @@ import pytest
 from shopcast_build.data.cleaning import CleanLog, clean
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import People, read_links, resolve_people
+from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import cut_exposures
 from shopcast_build.learning.settings import ExposureSettings
 from shopcast_build.learning.timeline import Timeline, build_catalogue
-from shopcast_build.learning.training import ExposureBatches
 from shopcast_build.simulation.settings import MarketSettings
 from shopcast_build.simulation.writer import simulate
 from shopcast_cli.commands.directory import _events, _import

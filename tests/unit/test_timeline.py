@@ -8,9 +8,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.timeline import Timeline, build_catalogue
-from shopcast_build.learning.training import ExposureBatches
 from shopcast_domain.events import EventKind
 from shopcast_domain.features import FEATURES, MISSING, micro_log
 from shopcast_domain.item_text import item_text

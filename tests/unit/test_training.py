@@ -12,19 +12,17 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2Model, PreTrainedModel
 
 from shopcast_build.learning.base_model import load_base_model
+from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import cut_exposures
+from shopcast_build.learning.prediction import predict_logits
 from shopcast_build.learning.settings import BuildSettings, EncoderSettings, OptimiserSettings
+from shopcast_build.learning.shopper_model import ShopperModel
+from shopcast_build.learning.stages import Stage
 from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
-from shopcast_build.learning.training import (
-    ExposureBatches,
-    ShopperModel,
-    Stage,
-    predict_logits,
-    train,
-)
+from shopcast_build.learning.training import train
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import NO_CHANCE
 from shopcast_domain.tokeniser import ItemTokeniser

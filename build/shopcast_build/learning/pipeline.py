@@ -20,6 +20,7 @@ from shopcast_build.data.people import People, read_links, resolve_people
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.learning import triton_config
 from shopcast_build.learning.base_model import BaseModel, load_base_model
+from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
 from shopcast_build.learning.evaluation import (
@@ -40,17 +41,14 @@ from shopcast_build.learning.exposures import (
     part,
     split_by_time,
 )
+from shopcast_build.learning.prediction import predict_logits
 from shopcast_build.learning.publishing import publish
 from shopcast_build.learning.release import Release, write_release
 from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.shopper_model import ShopperModel
+from shopcast_build.learning.stages import Stage
 from shopcast_build.learning.timeline import Timeline, build_catalogue
-from shopcast_build.learning.training import (
-    ExposureBatches,
-    ShopperModel,
-    Stage,
-    predict_logits,
-    train,
-)
+from shopcast_build.learning.training import train
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats
 from shopcast_domain.limits import MAX_CANDIDATES

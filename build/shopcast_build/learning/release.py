@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from shopcast_build.learning.base_model import BaseModel
+from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.export import (
     BEHAVIOR_INPUTS,
     ENCODER_INPUTS,
@@ -20,7 +21,7 @@ from shopcast_build.learning.export import (
     open_session,
 )
 from shopcast_build.learning.settings import BuildSettings
-from shopcast_build.learning.training import ExposureBatches, ShopperModel
+from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
 from shopcast_domain.manifest import (
     Calibration,

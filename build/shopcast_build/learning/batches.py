@@ -1,0 +1,58 @@
+"""Exposures as batches of tensors."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from shopcast_build.learning.examples import Examples
+from shopcast_build.learning.timeline import Timeline
+from shopcast_domain.features import history_numbers
+
+EVALUATE_BATCH = 1024
+
+
+class ExposureBatches(Dataset[int]):
+    """Indices of exposures, and the collation of some of them into the tensors of a batch."""
+
+    def __init__(self, examples: Examples, timeline: Timeline, history_events: int) -> None:
+        self._examples = examples
+        self._timeline = timeline
+        self._back = np.arange(1, history_events + 1)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The arguments of ShopperModel.forward; histories are newest first."""
+        ex, log = self._examples, self._timeline
+        rows = np.asarray(indices)
+        longest = max(1, int((ex.position[rows] - ex.first[rows]).max()))
+        at = ex.position[rows, None] - self._back[:longest]  # (b, h)
+        present = at >= ex.first[rows, None]
+        at = np.where(present, at, 0)
+        numbers = history_numbers(
+            ex.at_s[rows, None] - log.time_s[at],
+            log.platform[at] == ex.platform[rows, None],
+            log.price[at],
+        )
+        return {
+            "text": torch.from_numpy(ex.text[rows]),
+            "features": torch.from_numpy(ex.features[rows]),
+            "history_text": torch.from_numpy(log.catalogue.text[log.item[at]] * present),
+            "history_kind": torch.from_numpy(log.kind[at] * present),
+            "history_numbers": torch.from_numpy(numbers * present[..., None].astype(np.float32)),
+            "history_mask": torch.from_numpy(present.astype(np.float32)),
+            "labels": torch.from_numpy(ex.outcome[rows]),
+        }
+
+
+def in_order(batches: ExposureBatches) -> Any:
+    """Loads every exposure once, in order."""
+    return DataLoader(batches, batch_size=EVALUATE_BATCH, collate_fn=cast(Any, batches.collate))

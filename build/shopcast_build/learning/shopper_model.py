@@ -1,0 +1,91 @@
+"""Encoder and behaviour model as one, for training."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from shopcast_build.learning.behavior import BehaviorModel
+from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
+from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.trunk import KeptTrunk
+from shopcast_domain.manifest import NO_CHANCE
+
+_CHUNK = 64
+
+
+class ShopperModel(nn.Module):
+    """Encoder and behaviour model as one, for training.
+
+    Candidates' texts are encoded with gradient while `learn_texts` is set; histories always read
+    the table of vectors, which is refreshed now and then. `trained`: bool (3,), those that occur.
+    """
+
+    vectors: Tensor
+    no_chance: Tensor
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        behavior: BehaviorModel,
+        table: TokenTable,
+        trained: Sequence[bool],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.behavior = behavior
+        self.table = table
+        self.trunk: KeptTrunk | None = None
+        self.learn_texts = False
+        no_chance = [0.0 if occurs else NO_CHANCE for occurs in trained]
+        self.register_buffer("no_chance", torch.tensor(no_chance), persistent=False)
+        dim = encoder.projection.out_features
+        self.register_buffer("vectors", torch.zeros(len(table), dim), persistent=False)
+
+    def refresh(self, progress: Progress = lambda done, total: None) -> None:
+        """Encode the whole catalogue anew."""
+        training = self.encoder.training
+        self.encoder.eval()
+        self.vectors = encode_all(self._encode, self.table, progress=progress)
+        self.encoder.train(training)
+
+    def forward(
+        self,
+        text: Tensor,
+        features: Tensor,
+        history_text: Tensor,
+        history_kind: Tensor,
+        history_numbers: Tensor,
+        history_mask: Tensor,
+        labels: Tensor,
+    ) -> dict[str, Tensor]:
+        """One candidate per exposure: text, labels int64 (b,); features float32 (b, f); the history
+        as BehaviorModel has it, with texts int64 (b, h) in place of vectors.
+
+        Returns the mean cross-entropy ("loss") and the logits, float32 (b, 3).
+        """
+        logits = self.behavior(
+            self.vectors[history_text],
+            history_kind,
+            history_numbers,
+            history_mask,
+            self._candidate_vectors(text).unsqueeze(1),
+            features.unsqueeze(1),
+        ).squeeze(1)
+        logits = logits + self.no_chance
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    def _candidate_vectors(self, text: Tensor) -> Tensor:
+        if not (self.learn_texts and self.training):
+            return self.vectors[text]
+        distinct, where = torch.unique(text, return_inverse=True)
+        # In chunks of like length: padding is work.
+        order = torch.argsort(self.table.lengths[distinct], stable=True)
+        encoded = torch.cat([self._encode(rows) for rows in distinct[order].split(_CHUNK)])
+        encoded = encoded[torch.argsort(order)]
+        return (encoded * (distinct != 0).unsqueeze(1))[where]  # the empty text is zeros
+
+    def _encode(self, text: Tensor) -> Tensor:
+        if self.trunk is not None:
+            return self.trunk.encode(text)
+        return self.encoder(*self.table.rows(text))
