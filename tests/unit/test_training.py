@@ -1,6 +1,7 @@
 """Training on a small problem: what was bought before says what is bought next."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,10 +34,17 @@ DIM = 8
 HISTORY = 6
 SETTINGS = BuildSettings(
     optimiser=OptimiserSettings(batch_size=64),
-    encoder=EncoderSettings(vector_dim=DIM, layers=2, learning_rate=1e-3, max_tokens=16),
+    encoder=EncoderSettings(vector_dim=DIM, layers=2, max_tokens=16),
 )
-HEAD = Stage(learn_texts=False, steps=40, head_learning_rate=1e-2, evaluate_every=10)
-JOINT = Stage(learn_texts=True, steps=12, head_learning_rate=2e-3, evaluate_every=5)
+HEAD = Stage("the head", False, steps=40, head_learning_rate=1e-2, evaluate_every=10)
+JOINT = Stage(
+    "the texts",
+    True,
+    steps=12,
+    head_learning_rate=2e-3,
+    evaluate_every=5,
+    encoder_learning_rate=1e-3,
+)
 
 
 class Problem:
@@ -190,7 +198,7 @@ def test_a_few_steps_count_although_no_evaluation_falls_due(problem: Problem, fr
     """A small log has fewer steps than there are between two evaluations."""
     model = fresh()
     before = problem.loss(model)
-    stage = Stage(learn_texts=True, steps=6, head_learning_rate=1e-2, evaluate_every=20)
+    stage = replace(JOINT, steps=6, head_learning_rate=1e-2, evaluate_every=20)
     loss = problem.train(model, stage)
     assert loss != before
     assert problem.loss(model) == pytest.approx(loss, rel=1e-4)
@@ -200,7 +208,7 @@ def test_training_that_makes_things_worse_is_undone(problem: Problem, fresh: Fre
     model = fresh()
     problem.train(model, HEAD)
     before = problem.loss(model)
-    wild = Stage(learn_texts=False, steps=10, head_learning_rate=5.0, evaluate_every=5)
+    wild = replace(HEAD, steps=10, head_learning_rate=5.0, evaluate_every=5)
     assert problem.train(model, wild) == pytest.approx(before, rel=1e-4)
     assert problem.loss(model) == pytest.approx(before, rel=1e-4)
 
@@ -219,7 +227,9 @@ def test_a_decoder_is_trained_without_kept_states(problem: Problem, fresh: Fresh
 
 
 def assert_one_sentence(error: BaseException) -> None:
-    assert str(error) == "the loss is not a number any more: lower the learning rates"
+    assert str(error) == (
+        "in the stage 'the head' the loss is not a number any more: lower head.learning_rate"
+    )
 
 
 def test_a_loss_that_is_no_number_from_the_start_is_an_error(
@@ -235,7 +245,7 @@ def test_a_loss_that_is_no_number_from_the_start_is_an_error(
 
 def test_a_loss_that_stops_being_a_number_is_an_error(problem: Problem, fresh: Fresh) -> None:
     """Else the weights from before would pass for trained ones."""
-    stage = Stage(learn_texts=False, steps=10, head_learning_rate=1e30, evaluate_every=5)
+    stage = replace(HEAD, steps=10, head_learning_rate=1e30, evaluate_every=5)
     with pytest.raises(FloatingPointError) as failed:
         problem.train(fresh(), stage)
     assert_one_sentence(failed.value)

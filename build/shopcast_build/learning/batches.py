@@ -1,6 +1,7 @@
 """Exposures as batches of tensors."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,29 +11,57 @@ from torch.utils.data import DataLoader, Dataset
 
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.timeline import Timeline
-from shopcast_domain.features import history_numbers
+from shopcast_domain.features import Ints, history_numbers
 
 EVALUATE_BATCH = 1024
 
+Augment = Callable[[dict[str, Tensor], np.random.Generator], dict[str, Tensor]]
+"""Changes a batch at random, drawing from the generator and from nothing else."""
+
 
 class ExposureBatches(Dataset[int]):
-    """Indices of exposures, and the collation of some of them into the tensors of a batch."""
+    """Rows of exposures, and the collation of some of them into the tensors of a batch."""
 
     def __init__(self, examples: Examples, timeline: Timeline, history_events: int) -> None:
-        self._examples = examples
-        self._timeline = timeline
+        self.examples = examples
+        self.timeline = timeline
+        self.rows: Ints = np.arange(len(examples))
         self._back = np.arange(1, history_events + 1)
+        self._augment: Augment | None = None
+        self._seed = 0
+        self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> int:
-        return index
+        return int(self.rows[index])
 
-    def collate(self, indices: Sequence[int]) -> dict[str, Tensor]:
+    def only(self, rows: Ints) -> "ExposureBatches":
+        """Some of the exposures, in the given order."""
+        fewer = copy.copy(self)
+        fewer.rows = rows
+        return fewer
+
+    def augmented(self, augment: Augment, seed: int) -> "ExposureBatches":
+        """The same exposures, every batch of which is changed at random.
+
+        What is drawn depends on the seed, the epoch and the batch alone, so a training that goes on
+        after a kill draws what it would have drawn.
+        """
+        changed = copy.copy(self)
+        changed._augment, changed._seed = augment, seed
+        return changed
+
+    def collate(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The arguments of ShopperModel.forward; histories are newest first."""
-        ex, log = self._examples, self._timeline
-        rows = np.asarray(indices)
+        batch = self._collate(np.asarray(rows))
+        if self._augment is None:
+            return batch
+        return self._augment(batch, np.random.default_rng((self._seed, self.epoch, rows[0])))
+
+    def _collate(self, rows: Ints) -> dict[str, Tensor]:
+        ex, log = self.examples, self.timeline
         longest = max(1, int((ex.position[rows] - ex.first[rows]).max()))
         at = ex.position[rows, None] - self._back[:longest]  # (b, h)
         present = at >= ex.first[rows, None]

@@ -1,14 +1,17 @@
 """What happens beside the steps of training."""
 
+import math
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.settings import StoppingSettings
 from shopcast_build.learning.shopper_model import ShopperModel
+from shopcast_build.learning.stages import Stage
 
 
 class Refresh(TrainerCallback):
@@ -26,44 +29,70 @@ class Refresh(TrainerCallback):
 
 
 class KeepBest(TrainerCallback):
-    """Remembers the weights of the lowest validation loss; stops after `patience` worse ones.
+    """Remembers the weights that score best on validation; ends training when patience is lost.
 
-    Raises FloatingPointError when the loss is no number: what was best before is not trained.
+    Raises FloatingPointError when a loss is no number: what was best before is not trained.
     """
 
-    def __init__(self, model: nn.Module, patience: int) -> None:
-        self._model, self._patience = model, patience
-        self.loss, self._worse = float("inf"), 0
+    def __init__(self, model: ShopperModel, stage: Stage, settings: StoppingSettings) -> None:
+        self._model, self._stage, self._settings = model, stage, settings
+        self._score, self._worse = -math.inf, 0
+        self.loss = math.inf
         self._weights: dict[str, Tensor] = {}
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether as many evaluations in a row as allowed brought nothing better."""
+        return self._worse >= self._settings.patience
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the training loss."""
+        self._check(kwargs["logs"].get("loss", 0.0))
+
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Compare with the best so far."""
-        loss = kwargs["metrics"]["eval_loss"]
-        if not np.isfinite(loss):
-            raise FloatingPointError("the loss is not a number any more: lower the learning rates")
-        if loss < self.loss:
-            self.loss, self._worse = loss, 0
-            self._weights = {
-                name: p.detach().clone()
-                for name, p in self._model.named_parameters()
-                if p.requires_grad
-            }
+        metrics, wanted = kwargs["metrics"], self._settings.metric
+        loss = metrics["eval_loss"]
+        self._check(loss)
+        score = -loss if wanted == "loss" else metrics[f"eval_{wanted}"]
+        if score > self._score:
+            self._score, self.loss, self._worse = score, loss, 0
+            self._weights = {name: w.clone() for name, w in learning_weights(self._model).items()}
         else:
             self._worse += 1
-            control.should_training_stop = self._worse >= self._patience
+            control.should_training_stop = self.out_of_patience
 
     def restore(self) -> None:
         """Put the best weights back."""
-        with torch.no_grad():
-            for name, parameter in self._model.named_parameters():
-                if name in self._weights:
-                    parameter.copy_(self._weights[name])
+        put_weights(self._model, self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs of it."""
+        return {
+            "score": self._score,
+            "loss": self.loss,
+            "worse": self._worse,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._score, self.loss, self._worse = state["score"], state["loss"], state["worse"]
+        self._weights = state["weights"]
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            rates = "head.learning_rate"
+            if self._stage.learn_texts:
+                rates = "encoder.learning_rate and head.learning_rate"
+            raise FloatingPointError(
+                f"in the stage '{self._stage.title}' the loss is not a number any more:"
+                f" lower {rates}"
+            )
 
 
 class Report(TrainerCallback):
@@ -77,3 +106,29 @@ class Report(TrainerCallback):
     ) -> None:
         """One step more."""
         self._progress(state.global_step, state.max_steps)
+
+
+class CountEpochs(TrainerCallback):
+    """Tells the exposures in which pass over them training is."""
+
+    def __init__(self, training: ExposureBatches) -> None:
+        self._training = training
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A pass begins, or goes on after a kill."""
+        self._training.epoch = math.floor((state.epoch or 0.0) + 1e-9)
+
+
+def learning_weights(model: ShopperModel) -> dict[str, Tensor]:
+    """The weights that require gradients, by name; not copies."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def put_weights(model: ShopperModel, weights: dict[str, Tensor]) -> None:
+    """Write weights by name into the model."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])

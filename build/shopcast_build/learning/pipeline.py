@@ -41,12 +41,13 @@ from shopcast_build.learning.exposures import (
     part,
     split_by_time,
 )
+from shopcast_build.learning.loss import keep_views
 from shopcast_build.learning.prediction import predict_logits
 from shopcast_build.learning.publishing import publish
 from shopcast_build.learning.release import Release, write_release
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
-from shopcast_build.learning.stages import Stage
+from shopcast_build.learning.stages import Stage, head_stage, joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline, build_catalogue
 from shopcast_build.learning.training import train
 from shopcast_domain.events import Outcome
@@ -309,20 +310,17 @@ class _Learner:
         def record(name: str, model: ShopperModel, *, alone: bool = False) -> None:
             calibrations[name], judged[name] = self._judge(name, model, alone=alone)
 
-        epoch = max(1, len(parts.train) // settings.optimiser.batch_size)
         record(UNTRAINED, self.model)
-        rate = settings.head.learning_rate
-        head = Stage(False, settings.head.epochs * epoch, rate, evaluate_every=max(20, epoch // 2))
-        self._train("train the head on frozen vectors", self.model, head)
+        self._train(self._head_stage("train the head on frozen vectors"), self.model)
         record(FROZEN, self.model)
         self._frozen = copy.deepcopy(self.model)
         if settings.encoder.steps and settings.encoder.tuning != "frozen":
-            self._fine_tune(epoch, head)
+            self._fine_tune()
             record(TUNED, self.model)
 
         alone = ShopperModel(self.model.encoder, self._fresh_head(), self.model.table, [True] * 3)
         alone.no_chance, alone.vectors = self.model.no_chance, self.model.vectors
-        self._train("a rival without history", alone, head, alone=True)
+        self._train(self._head_stage("a rival without history"), alone, alone=True)
         record(HISTORY_FREE, alone, alone=True)
         with self._reporter.stage("a rival of gradient-boosted trees") as progress:
             trees = gradient_boosting(
@@ -336,19 +334,25 @@ class _Learner:
         base = majority(parts.train.outcome, len(parts.validation), len(parts.test))
         return {base.name: base, **judged}, calibrations
 
-    def _fine_tune(self, epoch: int, head: Stage) -> None:
+    def _fine_tune(self) -> None:
         """Fine-tune BERT, then train the head just as before, so that only the vectors differ.
 
         Starts from a young head: one that has converged on frozen vectors has little to teach BERT.
         """
-        steps, rate = self._settings.encoder.steps, self._settings.head.learning_rate
         self.model.behavior = self._fresh_head()
-        young = Stage(False, epoch, rate, evaluate_every=epoch)
-        self._train("train a young head", self.model, young)
-        joint = Stage(True, steps, rate / 2, evaluate_every=max(1, steps // 4))
-        self._train("fine-tune BERT with the head", self.model, joint)
+        young = young_head_stage("train a young head", self._exposures_of_a_pass, self._settings)
+        self._train(young, self.model)
+        self._train(joint_stage("fine-tune BERT with the head", self._settings), self.model)
         self.model.behavior = self._fresh_head()
-        self._train("train the head on fine-tuned vectors", self.model, head)
+        self._train(self._head_stage("train the head on fine-tuned vectors"), self.model)
+
+    def _head_stage(self, title: str) -> Stage:
+        return head_stage(title, self._exposures_of_a_pass, self._settings)
+
+    @property
+    def _exposures_of_a_pass(self) -> int:
+        share = self._settings.loss.view_share_kept
+        return len(keep_views(self._parts.train.outcome, share, self._settings.seed))
 
     def use_frozen(self) -> None:
         """Go back to the model as it was before fine-tuning."""
@@ -356,12 +360,13 @@ class _Learner:
 
     def _fresh_head(self) -> BehaviorModel:
         torch.manual_seed(self._settings.seed)
-        head = BehaviorModel(self._settings.encoder.vector_dim)
+        settings = self._settings
+        head = BehaviorModel(settings.encoder.vector_dim, settings.head.dropout)
         head.numbers.fit(self._parts.train.features)
         return head
 
-    def _train(self, title: str, model: ShopperModel, stage: Stage, *, alone: bool = False) -> None:
-        with self._reporter.stage(title) as progress:
+    def _train(self, stage: Stage, model: ShopperModel, *, alone: bool = False) -> None:
+        with self._reporter.stage(stage.title) as progress:
             train(
                 model,
                 self._batches(self._parts.train, alone=alone),

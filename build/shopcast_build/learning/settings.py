@@ -121,7 +121,15 @@ class StoppingSettings(_Section):
         "loss", description="on validation; auc and pr_auc are the mean over outcomes"
     )
     patience: int = Field(3, ge=1, le=1000, description="evaluations without an improvement")
-    evaluations: int = Field(12, ge=1, le=1000, description="of a stage of training")
+    evaluations: int = Field(
+        12, ge=1, le=1000, description="while the head learns, 20 steps apart at least"
+    )
+    encoder_evaluations: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="while the encoder learns; each encodes the whole catalogue anew",
+    )
 
 
 class AugmentationSettings(_Section):

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from shopcast_build.learning import processes
 from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
 from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.loss import Objective
 from shopcast_build.learning.trunk import KeptTrunk
 from shopcast_domain.manifest import NO_CHANCE
 
@@ -18,7 +20,8 @@ class ShopperModel(nn.Module):
     """Encoder and behaviour model as one, for training.
 
     Candidates' texts are encoded with gradient while `learn_texts` is set; histories always read
-    the table of vectors, which is refreshed now and then. `trained`: bool (3,), those that occur.
+    the table of vectors, which is refreshed now and then. `objective` is what training minimises;
+    None: plain cross-entropy. `trained`: bool (3,), those that occur.
     """
 
     vectors: Tensor
@@ -37,16 +40,22 @@ class ShopperModel(nn.Module):
         self.table = table
         self.trunk: KeptTrunk | None = None
         self.learn_texts = False
+        self.objective: Objective | None = None
         no_chance = [0.0 if occurs else NO_CHANCE for occurs in trained]
         self.register_buffer("no_chance", torch.tensor(no_chance), persistent=False)
         dim = encoder.projection.out_features
         self.register_buffer("vectors", torch.zeros(len(table), dim), persistent=False)
 
     def refresh(self, progress: Progress = lambda done, total: None) -> None:
-        """Encode the whole catalogue anew."""
+        """Encode the whole catalogue anew; several processes share the work."""
         training = self.encoder.training
         self.encoder.eval()
-        self.vectors = encode_all(self._encode, self.table, progress=progress)
+        self.vectors = encode_all(
+            processes.shared_out(self._encode),
+            self.table,
+            batch_size=_CHUNK * processes.count(),
+            progress=progress,
+        )
         self.encoder.train(training)
 
     def forward(
@@ -62,7 +71,8 @@ class ShopperModel(nn.Module):
         """One candidate per exposure: text, labels int64 (b,); features float32 (b, f); the history
         as BehaviorModel has it, with texts int64 (b, h) in place of vectors.
 
-        Returns the mean cross-entropy ("loss") and the logits, float32 (b, 3).
+        Returns the logits, float32 (b, 3), and their loss: the objective while training, else the
+        mean cross-entropy.
         """
         logits = self.behavior(
             self.vectors[history_text],
@@ -73,7 +83,9 @@ class ShopperModel(nn.Module):
             features.unsqueeze(1),
         ).squeeze(1)
         logits = logits + self.no_chance
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        minimised = self.objective if self.training else None
+        loss = (minimised or nn.functional.cross_entropy)(logits, labels)
+        return {"loss": loss, "logits": logits}
 
     def _candidate_vectors(self, text: Tensor) -> Tensor:
         if not (self.learn_texts and self.training):

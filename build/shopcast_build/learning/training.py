@@ -1,26 +1,42 @@
 """Fine-tuning: the encoder and the behaviour model together, with the Hugging Face Trainer."""
 
 import tempfile
-from typing import Any, cast
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
+import numpy as np
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
-from shopcast_build.learning.batches import EVALUATE_BATCH, ExposureBatches, in_order
-from shopcast_build.learning.callbacks import KeepBest, Refresh, Report
+from shopcast_build.learning.batches import EVALUATE_BATCH, ExposureBatches
+from shopcast_build.learning.callbacks import (
+    CountEpochs,
+    KeepBest,
+    Refresh,
+    Report,
+    learning_weights,
+    put_weights,
+)
+from shopcast_build.learning.checkpoints import Run, StageFolder
 from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.loss import keep_views, make_objective
+from shopcast_build.learning.optimisation import (
+    choose_precision,
+    make_optimiser,
+    make_schedule,
+    set_dropout,
+)
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage
+from shopcast_build.learning.stopping import validation_metric
+from shopcast_build.learning.tracking import Curves
+from shopcast_build.learning.trainer import Attack, ExposureTrainer
 from shopcast_build.learning.trunk import keep_trunk
 
-
-class _ExposureTrainer(Trainer):
-    """Collates each part from its own examples."""
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The validation exposures, in order."""
-        return in_order(cast(ExposureBatches, eval_dataset or self.eval_dataset))
+_LOGS = 100
+"""Points of a curve."""
 
 
 def train(
@@ -30,70 +46,142 @@ def train(
     stage: Stage,
     settings: BuildSettings,
     progress: Progress = lambda done, total: None,
+    *,
+    run: Run | None = None,
+    attack: Attack | None = None,
 ) -> float:
-    """Train in place and leave the weights with the lowest validation loss. Returns that loss.
+    """Train in place and leave the weights that score best on validation. Returns their loss there.
 
-    Raises FloatingPointError when the loss stops being a number.
+    With a run, a stage that was finished in it is not trained again, and one that was begun goes
+    on. Raises FloatingPointError when the loss stops being a number.
     """
+    _choose_weights(model, stage, settings)
+    folder = run.stage(stage.title) if run else None
+    loss = _finished(model, folder)
+    if loss is None:
+        loss = _train(model, training, validation, stage, settings, progress, run, folder, attack)
+    model.trunk, model.objective = None, None
+    model.eval()
+    return loss
+
+
+def _choose_weights(model: ShopperModel, stage: Stage, settings: BuildSettings) -> None:
     model.learn_texts = stage.learn_texts
     model.encoder.requires_grad_(False)
-    groups = [{"params": list(model.behavior.parameters()), "lr": stage.head_learning_rate}]
     if stage.learn_texts:
         model.encoder.projection.requires_grad_(True)
         model.encoder.train_top(settings.encoder.layers)
+
+
+def _finished(model: ShopperModel, folder: StageFolder | None) -> float | None:
+    """Take over what a finished stage ended with. Returns its loss."""
+    state = folder.finished() if folder else None
+    if state is None:
+        return None
+    put_weights(model, state["weights"])
+    if "vectors" in state:
+        model.vectors = state["vectors"].to(model.vectors.device)
+    return float(state["loss"])
+
+
+def _train(
+    model: ShopperModel,
+    training: ExposureBatches,
+    validation: ExposureBatches,
+    stage: Stage,
+    settings: BuildSettings,
+    progress: Progress,
+    run: Run | None,
+    folder: StageFolder | None,
+    attack: Attack | None,
+) -> float:
+    outcome = training.examples.outcome[training.rows]
+    kept = keep_views(outcome, settings.loss.view_share_kept, settings.seed)
+    model.objective = make_objective(settings.loss, outcome, kept, model.vectors.device)
+    training = training.only(training.rows[kept])
+    if stage.learn_texts:
+        set_dropout(model.encoder, settings.encoder.dropout)
         model.trunk = keep_trunk(model.encoder, model.table, settings.encoder.layers)
-        learning = [p for p in model.encoder.parameters() if p.requires_grad]
-        groups.append({"params": learning, "lr": settings.encoder.learning_rate})
-    keep_best = KeepBest(model, stage.patience)
-    callbacks: list[TrainerCallback] = [keep_best, Report(progress)]
+    keep_best = KeepBest(model, stage, settings.stopping)
+    callbacks: list[TrainerCallback] = [CountEpochs(training), keep_best, Report(progress)]
     if stage.learn_texts:
         callbacks.insert(0, Refresh(model, stage.evaluate_every))
-    with tempfile.TemporaryDirectory(prefix="shopcast-train-") as scratch:
-        trainer = _ExposureTrainer(
+    if run and run.trackers:
+        callbacks.append(Curves(stage.title, run.trackers))
+    optimiser = make_optimiser(model, stage, settings.optimiser, settings.encoder.layer_decay)
+    with ExitStack() as stack:
+        if folder:
+            output = folder.path
+        else:
+            scratch = tempfile.TemporaryDirectory(prefix="shopcast-train-")
+            output = Path(stack.enter_context(scratch))
+        trainer = ExposureTrainer(
+            keep_best=keep_best,
+            folder=folder,
+            attack=attack,
             model=model,
-            args=TrainingArguments(
-                output_dir=scratch,
-                max_steps=stage.steps,
-                per_device_train_batch_size=settings.optimiser.batch_size,
-                per_device_eval_batch_size=EVALUATE_BATCH,
-                eval_strategy="steps",
-                eval_steps=stage.evaluate_every,
-                lr_scheduler_type="cosine",
-                warmup_steps=max(1, stage.steps // 20),
-                weight_decay=settings.optimiser.weight_decay,
-                max_grad_norm=1.0,
-                save_strategy="no",
-                logging_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                label_names=["labels"],
-                seed=settings.seed,
-                dataloader_pin_memory=False,
-            ),
+            args=_arguments(output, stage, settings, save=folder is not None),
             data_collator=training.collate,
             train_dataset=training,
             eval_dataset=validation,
-            optimizers=(
-                torch.optim.AdamW(groups, weight_decay=settings.optimiser.weight_decay),
-                None,
-            ),
+            compute_metrics=_compute(settings.stopping.metric),
+            optimizers=(optimiser, make_schedule(optimiser, stage.steps, settings.optimiser)),
             callbacks=callbacks,
         )
-        _quiet(trainer)
-        if not stage.learn_texts:
-            trainer.evaluate()  # the start is a candidate for the best, too
-        trainer.train()
+        trainer.learn(judge_start=not stage.learn_texts)
     keep_best.restore()
     if stage.learn_texts:
         model.refresh()
-        model.trunk = None
-    model.eval()
+    if folder:
+        state = {"weights": learning_weights(model), "loss": keep_best.loss}
+        folder.finish(state | ({"vectors": model.vectors} if stage.learn_texts else {}))
     return keep_best.loss
 
 
-def _quiet(trainer: Trainer) -> None:
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+def _arguments(
+    output: Path, stage: Stage, settings: BuildSettings, *, save: bool
+) -> TrainingArguments:
+    optimiser = settings.optimiser
+    precision = choose_precision(optimiser.precision)
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        max_steps=stage.steps,
+        per_device_train_batch_size=optimiser.batch_size,
+        per_device_eval_batch_size=EVALUATE_BATCH,
+        gradient_accumulation_steps=optimiser.accumulation,
+        max_grad_norm=optimiser.max_grad_norm,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        eval_strategy="steps",
+        eval_steps=stage.evaluate_every,
+        save_strategy="steps" if save else "no",
+        save_steps=stage.evaluate_every,
+        save_total_limit=2,  # the newest may not be whole when the build is killed
+        logging_strategy="steps",
+        logging_steps=max(1, stage.steps // _LOGS),
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=settings.seed,
+        dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+        # The vectors are a buffer, and every process refreshes it at the same steps.
+        ddp_broadcast_buffers=False,
+        # An encoder may have weights that no vector depends on, such as BERT's pooler.
+        ddp_find_unused_parameters=stage.learn_texts,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for several processes
+    return arguments
 
-    for printing in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printing)
+
+def _compute(metric: str) -> Callable[[EvalPrediction], dict[str, float]] | None:
+    if metric == "loss":
+        return None
+
+    def compute(predicted: EvalPrediction) -> dict[str, float]:
+        outcome = np.asarray(predicted.label_ids)
+        return {metric: validation_metric(metric, np.asarray(predicted.predictions), outcome)}
+
+    return compute

@@ -1,0 +1,164 @@
+"""A build's folder: what it needs to go on after a kill, and its curves.
+
+Every stage of training has a folder of its own within. While the stage runs it holds the Trainer's
+checkpoints; once it is done, only the weights it ended with.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shopcast_build.data.errors import DataError
+from shopcast_build.learning import processes
+from shopcast_build.learning.tracking import Tracker
+
+RUN_FILE = "run.json"
+_STAGES = "stages"
+_FINISHED = "finished.pt"
+_COMPLETE = "complete"
+_IRRELEVANT = ("tracking", "threads")
+
+
+class StageFolder:
+    """Where one stage keeps its checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint that was written whole."""
+        whole = [mark.parent for mark in self.path.glob(f"checkpoint-*/{_COMPLETE}")]
+        return max(whole, key=step_of, default=None)
+
+    def complete(self, step: int) -> None:
+        """Every process has written its part of a checkpoint."""
+        processes.wait()
+        if processes.is_first():
+            (self.path / f"checkpoint-{step}" / _COMPLETE).touch()
+
+    def finish(self, state: dict[str, Any]) -> None:
+        """The stage is done: keep what it ended with in place of the checkpoints."""
+        if processes.is_first():
+            save(state, self.path / _FINISHED)
+            for checkpoint in self.path.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        processes.wait()
+
+    def finished(self) -> dict[str, Any] | None:
+        """What the stage ended with, if it did."""
+        path = self.path / _FINISHED
+        return load(path) if path.is_file() else None
+
+
+class Run:
+    """The folder of one build. Raises DataError where it holds another one already."""
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        self.folder = folder
+        self.trackers: tuple[Tracker, ...] = ()
+        self._stages = 0
+        if (folder / RUN_FILE).is_file() and not resume:
+            raise DataError(
+                f"{folder} holds a build already: add --resume to go on with it, or name another"
+                " folder with --run."
+            )
+
+    def identify(self, identity: Mapping[str, Any]) -> None:
+        """Say what is built; a build that goes on has to be the same.
+
+        identity: plain values by what they are of; "settings" is a mapping of sections. Raises
+        DataError naming what differs.
+        """
+        here = json.loads(json.dumps(dict(identity), default=str))
+        here["settings"] = {k: v for k, v in here["settings"].items() if k not in _IRRELEVANT}
+        path = self.folder / RUN_FILE
+        there = json.loads(path.read_text()) if path.is_file() else None
+        processes.wait()  # all have looked before the first one writes
+        if there is None:
+            if processes.is_first():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(here, indent=2))
+                partial.replace(path)
+            processes.wait()
+            return
+        differences = [
+            f"{name} is {_short(old)} there and {_short(new)} here"
+            for name, old, new in _differences(there, here)
+        ]
+        if differences:
+            raise DataError(
+                f"{self.folder} holds the checkpoints of another build ({differences[0]}): leave"
+                " --resume out and name another folder with --run, or build as before."
+            )
+
+    def stage(self, title: str) -> StageFolder:
+        """The folder of the next stage; a build that goes on asks for the same ones in turn."""
+        self._stages += 1
+        slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+        folder = self.folder / _STAGES / f"{self._stages:02}-{slug}"
+        if processes.is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+        processes.wait()
+        return StageFolder(folder)
+
+    def close(self) -> None:
+        """The build is published: what it would take to go on with it is not needed any more."""
+        for tracker in self.trackers:
+            tracker.close()
+        if processes.is_first():
+            shutil.rmtree(self.folder / _STAGES, ignore_errors=True)
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write tensors and numbers; whoever finds the file finds all of it."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what save wrote, onto the CPU."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def digest(arrays: Iterable[np.ndarray[Any, Any]], texts: Iterable[str] = ()) -> str:
+    """sha256 of the content of arrays and texts, in their order."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    for text in texts:
+        found.update(text.encode() + b"\0")
+    return found.hexdigest()
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps done when a checkpoint was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def _differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for name in dict.fromkeys((*there, *here)):
+        old, new = there.get(name), here.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = "" if name == "settings" else f"{prefix}{name}."
+            found += _differences(old, new, inner)
+        elif old != new:
+            found.append((f"{prefix}{name}", old, new))
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 12 else f"{text[:12]}..."
