@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from shopcast_build.learning.calibration import (
+    expected_calibration_error,
+    fit_calibration,
+    reliability,
+)
 from shopcast_build.learning.evaluation import (
     HISTORY_FEATURES,
     Judged,
-    expected_calibration_error,
-    fit_calibration,
     fit_decision,
     gradient_boosting,
     judge,
@@ -60,6 +63,41 @@ def test_an_outcome_that_never_occurs_gets_probability_zero(missing: int) -> Non
     found = calibration.apply(logits)
     assert (found[:, missing] == 0.0).all()
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-12)
+
+
+def test_calibration_of_a_few_examples_stays_near_what_the_model_said() -> None:
+    """Three returns say little about their share; a fit without a prior would say anything."""
+    logits, outcome = honest(4000)
+    few = np.concatenate([np.flatnonzero(outcome != 2)[:400], np.flatnonzero(outcome == 2)[:3]])
+    found = fit_calibration(logits[few], outcome[few])
+    freely = fit_calibration(logits[few], outcome[few], prior=1e-9)
+    assert abs(found.bias[2]) < abs(freely.bias[2])
+    one_sided = np.array([[5.0, -5.0, 0.0]] * 6, dtype=np.float32)
+    sure = fit_calibration(one_sided, np.array([0] * 6))
+    assert sure.apply(one_sided)[0].tolist() == [1.0, 0.0, 0.0]
+    separable = np.array([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]] * 3, dtype=np.float32)
+    assert 0.5 < fit_calibration(separable, np.array([0, 1] * 3)).scale < 3.0
+
+
+def test_a_prior_is_forgotten_where_there_are_many_examples() -> None:
+    logits, outcome = honest(20_000)
+    distorted = (logits * 2 + np.float32([0.0, 3.0, 0.0])).astype(np.float32)
+    found, freely = (fit_calibration(distorted, outcome, prior=p) for p in (1.0, 1e-9))
+    assert found.scale == pytest.approx(freely.scale, abs=1e-3)
+    assert found.bias[1] == pytest.approx(freely.bias[1], abs=5e-3)
+
+
+def test_calibration_is_the_best_there_is() -> None:
+    """No scale and bias close by has a lower loss."""
+    logits, outcome = honest(3000)
+    found = fit_calibration(logits * np.float32(0.5), outcome, prior=1e-9)
+    best = log_loss(found.apply(logits * np.float32(0.5)), outcome)
+    for scale in (-0.02, 0.0, 0.02):
+        for bias in (-0.02, 0.0, 0.02):
+            other = Calibration(
+                scale=found.scale + scale, bias=(0.0, found.bias[1] + bias, found.bias[2])
+            )
+            assert log_loss(other.apply(logits * np.float32(0.5)), outcome) >= best - 1e-9
 
 
 def test_the_decision_names_rare_outcomes_that_plain_argmax_never_does() -> None:
@@ -133,6 +171,35 @@ def test_calibration_error_tells_an_honest_predictor_from_a_wrong_one() -> None:
 def test_calibration_error_of_a_perfect_predictor_is_zero() -> None:
     outcome = np.array([0, 1, 2, 2] * 30)
     assert expected_calibration_error(np.eye(3)[outcome], outcome) == 0.0
+
+
+def test_calibration_error_does_not_depend_on_the_order_of_ties() -> None:
+    """Sorted into bins one by one, equal predictions would fall apart by how they are ordered."""
+    probabilities = np.tile([0.5, 0.5, 0.0], (40, 1))
+    outcome = np.repeat([0, 1], 20)
+    assert expected_calibration_error(probabilities, outcome) == pytest.approx(0.0)
+    logits, outcome = honest(2000)
+    rounded = IDENTITY.apply(logits).round(1)
+    shuffled = np.random.default_rng(0).permutation(2000)
+    assert expected_calibration_error(rounded, outcome) == pytest.approx(
+        expected_calibration_error(rounded[shuffled], outcome[shuffled]), abs=1e-12
+    )
+
+
+def test_bins_hold_every_prediction_once_and_say_what_came_true() -> None:
+    p = np.repeat([0.1, 0.4, 0.8], [50, 30, 20])
+    hit = np.zeros(100, dtype=bool)
+    hit[:5] = hit[50:60] = hit[80:96] = True
+    bins = reliability(p, hit, bins=5)
+    assert [(b.predicted, b.observed, b.count) for b in bins] == [
+        (pytest.approx(0.1), pytest.approx(0.1), 50),
+        (pytest.approx(0.4), pytest.approx(1 / 3), 30),
+        (pytest.approx(0.8), pytest.approx(0.8), 20),
+    ]
+    logits, outcome = honest(3000)
+    spread = reliability(IDENTITY.apply(logits)[:, 0], outcome == 0, bins=10)
+    assert [b.count for b in spread] == [300] * 10
+    assert sorted(b.predicted for b in spread) == [b.predicted for b in spread]
 
 
 def test_the_majority_predicts_the_shares_of_training() -> None:

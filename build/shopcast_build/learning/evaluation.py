@@ -1,10 +1,9 @@
-"""Judgement: metrics of predicted probabilities, calibration, and the rivals a model must beat."""
+"""Judgement: metrics of predicted probabilities, and the rivals a model must beat."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import (
     average_precision_score,
@@ -13,11 +12,14 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from shopcast_build.learning.calibration import (
+    OUTCOMES,
+    expected_calibration_error,
+    fit_calibration,
+)
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats, Ints
-from shopcast_domain.manifest import NO_CHANCE, Calibration
 
-OUTCOMES = len(Outcome)
 _WEIGHTS = np.geomspace(0.25, 16, 25)
 
 
@@ -28,26 +30,6 @@ class Judged:
     name: str
     validation: Floats
     test: Floats
-
-
-def fit_calibration(logits: NDArray[np.float32], outcome: Ints) -> Calibration:
-    """Temperature and a bias per outcome that minimise the log loss on validation.
-
-    (Guo et al., 2017, arXiv:1706.04599, with a bias because priors drift.) logits: (M, 3).
-    """
-    trained = np.isin(np.arange(OUTCOMES), outcome)
-    free = np.flatnonzero(trained)
-
-    def calibration(parameters: Floats) -> Calibration:
-        bias = np.full(OUTCOMES, NO_CHANCE)
-        bias[free] = np.concatenate(([0.0], parameters[1:]))
-        return Calibration(scale=float(np.exp(parameters[0])), bias=tuple(bias.tolist()))
-
-    def loss(parameters: Floats) -> float:
-        chosen = calibration(parameters).apply(logits)[np.arange(len(outcome)), outcome]
-        return float(-np.log(np.maximum(chosen, 1e-12)).mean())
-
-    return calibration(minimize(loss, np.zeros(len(free)), method="Nelder-Mead").x)
 
 
 def fit_decision(probabilities: Floats, outcome: Ints) -> tuple[float, float, float]:
@@ -71,18 +53,6 @@ def macro_f1(outcome: Ints, decided: Ints) -> float:
     labels = np.unique(outcome)
     f1 = precision_recall_fscore_support(outcome, decided, labels=labels, zero_division=0)[2]
     return float(np.mean(f1))
-
-
-def expected_calibration_error(probabilities: Floats, outcome: Ints, bins: int = 15) -> float:
-    """Gap of predicted and observed shares over equal-count bins, the mean over outcomes."""
-    gaps: list[float] = []
-    for label in np.unique(outcome):
-        p, hit = probabilities[:, label], outcome == label
-        gaps += [
-            abs(p[rows].mean() - hit[rows].mean()) * len(rows) / len(p)
-            for rows in np.array_split(np.argsort(p, kind="stable"), bins)
-        ]
-    return float(sum(gaps) / len(np.unique(outcome)))
 
 
 def judge(

@@ -22,12 +22,12 @@ from shopcast_build.learning import triton_config
 from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
+from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
 from shopcast_build.learning.evaluation import (
     BASKET_FEATURES,
     HISTORY_FEATURES,
     Judged,
-    fit_calibration,
     fit_decision,
     gradient_boosting,
     judge,

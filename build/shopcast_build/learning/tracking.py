@@ -112,7 +112,11 @@ class MlflowRun:
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or folder.resolve().as_uri()
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            # MLflow would rather have a database, which its small client cannot write.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            uri = folder.resolve().as_uri()
         self._client = MlflowClient(tracking_uri=uri)
         experiment = self._client.get_experiment_by_name(project)
         number = experiment.experiment_id if experiment else self._client.create_experiment(project)
