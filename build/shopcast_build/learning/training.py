@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,6 @@ from shopcast_build.learning.callbacks import (
     KeepBest,
     Refresh,
     Report,
-    learning_weights,
-    put_weights,
 )
 from shopcast_build.learning.checkpoints import Run, StageFolder
 from shopcast_build.learning.examples import Progress
@@ -55,11 +54,20 @@ def train(
     With a run, a stage that was finished in it is not trained again, and one that was begun goes
     on. Raises FloatingPointError when the loss stops being a number.
     """
-    _choose_weights(model, stage, settings)
     folder = run.stage(stage.title) if run else None
-    loss = _finished(model, folder)
-    if loss is None:
+    done = folder.finished() if folder else None
+    _choose_weights(model, stage, settings)
+    if done:
+        loss = float(done["loss"])
+        model.load_state_dict(done["weights"], strict=False)
+        if stage.learn_texts:
+            model.vectors = done["vectors"].to(model.vectors.device)
+    else:
         loss = _train(model, training, validation, stage, settings, progress, run, folder, attack)
+        if stage.learn_texts:
+            model.refresh()
+        if folder:
+            folder.finish({"loss": loss, **_end(model, stage)})
     model.trunk, model.objective = None, None
     model.eval()
     return loss
@@ -73,15 +81,11 @@ def _choose_weights(model: ShopperModel, stage: Stage, settings: BuildSettings) 
         model.encoder.train_top(settings.encoder.layers)
 
 
-def _finished(model: ShopperModel, folder: StageFolder | None) -> float | None:
-    """Take over what a finished stage ended with. Returns its loss."""
-    state = folder.finished() if folder else None
-    if state is None:
-        return None
-    put_weights(model, state["weights"])
-    if "vectors" in state:
-        model.vectors = state["vectors"].to(model.vectors.device)
-    return float(state["loss"])
+def _end(model: ShopperModel, stage: Stage) -> dict[str, Any]:
+    """What a stage that is done leaves behind."""
+    if stage.learn_texts:
+        return {"weights": model.state_dict(), "vectors": model.vectors}
+    return {"weights": {f"behavior.{k}": w for k, w in model.behavior.state_dict().items()}}
 
 
 def _train(
@@ -130,11 +134,6 @@ def _train(
         )
         trainer.learn(judge_start=not stage.learn_texts)
     keep_best.restore()
-    if stage.learn_texts:
-        model.refresh()
-    if folder:
-        state = {"weights": learning_weights(model), "loss": keep_best.loss}
-        folder.finish(state | ({"vectors": model.vectors} if stage.learn_texts else {}))
     return keep_best.loss
 
 
