@@ -2,105 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
-from torch import Tensor
-from transformers import GPT2Config, GPT2Model, PreTrainedModel
+from learning_problem import HEAD, HISTORY, JOINT, SETTINGS, Problem, changed, weights
+from transformers import GPT2Config, GPT2Model
 
-from shopcast_build.learning.base_model import load_base_model
-from shopcast_build.learning.batches import ExposureBatches
-from shopcast_build.learning.behavior import BehaviorModel
-from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
-from shopcast_build.learning.examples import Examples, build_examples
-from shopcast_build.learning.exposures import cut_exposures
 from shopcast_build.learning.prediction import predict_logits
-from shopcast_build.learning.settings import BuildSettings, EncoderSettings, OptimiserSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage
-from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
-from shopcast_build.learning.training import train
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import NO_CHANCE
-from shopcast_domain.tokeniser import ItemTokeniser
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-DIM = 8
-HISTORY = 6
-SETTINGS = BuildSettings(
-    optimiser=OptimiserSettings(batch_size=64),
-    encoder=EncoderSettings(vector_dim=DIM, layers=2, max_tokens=16),
-)
-HEAD = Stage("the head", False, steps=40, head_learning_rate=1e-2, evaluate_every=10)
-JOINT = Stage(
-    "the texts",
-    True,
-    steps=12,
-    head_learning_rate=2e-3,
-    evaluate_every=5,
-    encoder_learning_rate=1e-3,
-)
-
-
-class Problem:
-    """Red items are bought, the rest only viewed; nothing but the text tells them apart."""
-
-    def __init__(self) -> None:
-        colours, things = ("red", "blue", "green"), ("shoe", "hat", "lamp")
-        items = pl.DataFrame(
-            {
-                "title": [f"{c} {t} {n}" for c in colours for t in things for n in range(4)],
-                "brand": ["north"] * 36,
-                "category": [None] * 36,
-                "price": [5.0] * 36,
-            },
-            schema_overrides={"category": pl.String},
-        )
-        rng = np.random.default_rng(5)
-        start = datetime(2026, 1, 1, tzinfo=UTC)
-        rows = []
-        for person in range(40):
-            for n in range(16):
-                item = int(rng.integers(36))
-                moment = start + timedelta(hours=30 * n, minutes=person)
-                rows.append((person, 0, item, moment, "view", 5.0, 1))
-                if item < 12:
-                    rows.append((person, 0, item, moment + timedelta(minutes=60), "buy", 5.0, 1))
-        events = pl.DataFrame(
-            sorted(rows, key=lambda row: row[3]),
-            schema={
-                "person": pl.Int64, "platform": pl.Int64, "item": pl.Int64,
-                "time": pl.Datetime("us", "UTC"), "kind": pl.Enum(KIND_NAMES), "price": pl.Float64,
-                "quantity": pl.Int64,
-            },
-            orient="row",
-        )  # fmt: skip
-        self.timeline = Timeline(events, build_catalogue(items))
-        exposures = cut_exposures(events, SETTINGS.exposures)
-        self.training = self._examples(exposures[:450])
-        self.validation = self._examples(exposures[450:])
-
-    def _examples(self, exposures: pl.DataFrame) -> Examples:
-        found = build_examples(self.timeline, exposures, feature_events=64, history_events=HISTORY)
-        found.features[:] = 0.0  # item tallies would give it away
-        return found
-
-    def batches(self, examples: Examples) -> ExposureBatches:
-        return ExposureBatches(examples, self.timeline, HISTORY)
-
-    def train(self, model: ShopperModel, stage: Stage, settings: BuildSettings = SETTINGS) -> float:
-        training, validation = self.batches(self.training), self.batches(self.validation)
-        return train(model, training, validation, stage, settings)
-
-    def loss(self, model: ShopperModel) -> float:
-        logits = torch.from_numpy(predict_logits(model, self.batches(self.validation)))
-        labels = torch.tensor(self.validation.outcome)
-        return float(torch.nn.functional.cross_entropy(logits, labels))
 
 
 @pytest.fixture(scope="module")
@@ -112,32 +27,9 @@ Fresh = Callable[..., ShopperModel]
 
 
 @pytest.fixture
-def fresh(problem: Problem, tiny_base: Path) -> Fresh:
+def fresh(problem: Problem) -> Fresh:
     """Makes the same untrained model each time."""
-
-    def make(bert: PreTrainedModel | None = None) -> ShopperModel:
-        base = load_base_model(str(tiny_base))
-        tokeniser = ItemTokeniser(base.tokeniser, max_tokens=16, pad_id=base.pad_id)
-        table = TokenTable(problem.timeline.catalogue.texts, tokeniser, torch.device("cpu"))
-        torch.manual_seed(1)
-        encoder = ItemEncoder(bert or base.model, DIM).eval()
-        pooled = encode_all(lambda text: encoder.pooled(*table.rows(text)), table)
-        encoder.start_projection(pooled[1:].numpy())
-        head = BehaviorModel(DIM)
-        head.numbers.fit(problem.training.features)
-        model = ShopperModel(encoder, head, table, [True, True, False])
-        model.refresh()
-        return model
-
-    return make
-
-
-def weights(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    return {name for name in before if not torch.equal(before[name], after[name])}
+    return problem.fresh
 
 
 def test_training_the_head_lowers_the_loss_and_leaves_the_encoder_bit_identical(

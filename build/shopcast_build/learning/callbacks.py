@@ -64,7 +64,7 @@ class KeepBest(TrainerCallback):
             self._weights = {name: w.clone() for name, w in learning_weights(self._model).items()}
         else:
             self._worse += 1
-            control.should_training_stop = self.out_of_patience
+            control.should_training_stop |= self.out_of_patience
 
     def restore(self) -> None:
         """Put the best weights back."""

@@ -35,7 +35,8 @@ class Objective:
         chosen = chances.gather(1, labels.unsqueeze(1)).squeeze(1)
         loss = -chosen
         if self.focus:
-            loss = loss * (1 - chosen.exp()).clamp(min=0) ** self.focus
+            # At zero a root has no gradient.
+            loss = loss * (1 - chosen.exp()).clamp(min=1e-7) ** self.focus
         # Not divided by the sum of the weights: then batches could not be gathered into a step.
         return (loss * self.weights[labels]).mean()
 
