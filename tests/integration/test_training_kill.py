@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 problem = Problem()
 SETTINGS = SETTINGS.model_copy(update={
     "loss": LossSettings(view_share_kept=0.8, class_weights="sqrt_balanced"),
-    "stopping": StoppingSettings(metric="auc", patience=4),
+    "stopping": StoppingSettings(patience=4),  # the last weights of each stage are the best
 })
 STAGES = [replace(HEAD, title="first head"), JOINT, replace(HEAD, title="second head")]
 
