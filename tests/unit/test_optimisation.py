@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from learning_problem import DIM, HEAD, JOINT, SETTINGS, Problem, changed, tiny_bert, weights
+from learning_problem import HEAD, JOINT, SETTINGS, Problem, changed, tiny_bert, weights
 from torch import nn
 from transformers import GPT2Config, GPT2Model, TrainerCallback
 
@@ -251,15 +251,24 @@ def test_bf16_rounds_and_leaves_no_trace_on_the_model(problem: Problem) -> None:
     ends = {}
     for precision in ("auto", "fp32", "bf16"):
         model = problem.fresh()
-        forward = model.forward
-        before = problem.loss(model)
+        before, fresh = problem.loss(model), set(model.__dict__)
         stage = replace(JOINT, steps=6, evaluate_every=6)
         loss = problem.train(model, stage, settings(precision=precision))
         assert loss < before
-        assert model.forward == forward
+        assert set(model.__dict__) == fresh
         assert {w.dtype for w in model.parameters()} == {torch.float32}
         assert problem.loss(model) == pytest.approx(loss, rel=1e-2)
         ends[precision] = weights(model)
     assert changed(ends["auto"], ends["fp32"]) == set() or torch.cuda.is_available()
     assert changed(ends["bf16"], ends["fp32"])
-    assert model.vectors.shape[1] == DIM
+
+
+def test_every_stage_has_its_precision(problem: Problem) -> None:
+    """A model that was trained once is not taken for prepared."""
+    ends = []
+    for precision in ("fp32", "bf16"):
+        model = problem.fresh()
+        for chosen in ("fp32", precision):
+            problem.train(model, replace(HEAD, steps=10), settings(precision=chosen))
+        ends.append(weights(model))
+    assert changed(*ends)

@@ -1,5 +1,6 @@
 """The Hugging Face Trainer, taught what one of our steps, checkpoints and evaluations is."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -44,21 +45,27 @@ class ExposureTrainer(Trainer):
         if folder:
             self.add_callback(_Complete(folder))
 
-    def learn(self, *, judge_start: bool) -> None:
-        """Train from the start, or from the newest checkpoint on. judge_start: the weights as they
-        are may be the best, too."""
+    def learn(self) -> None:
+        """Train from the start, or from the newest checkpoint on."""
         checkpoint = self._folder.newest() if self._folder else None
         if checkpoint is None:
-            if judge_start:
-                self.evaluate()
-            self.train()
+            self._run(None)
         else:
             self._load_from_checkpoint(str(checkpoint))
+            self.args.eval_on_start = False
             done = checkpoints.step_of(checkpoint) >= self.args.max_steps
             if not (done or self._keep_best.out_of_patience):
-                self.train(resume_from_checkpoint=str(checkpoint))
-        # Mixed precision wraps `forward`, which would outlive this training.
-        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+                self._run(str(checkpoint))
+        # What Accelerate leaves on a model outlives this training, and the next one would take it
+        # for prepared already: it would neither share gradients nor use another precision.
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            self._learner.__dict__.pop(name, None)
+
+    def _run(self, checkpoint: str | None) -> None:
+        with warnings.catch_warnings():
+            # The name that replaces it would have the buffers sent at the start.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.train(resume_from_checkpoint=checkpoint)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The validation exposures in order, collated from their own examples; several processes

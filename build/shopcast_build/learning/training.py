@@ -132,7 +132,7 @@ def _train(
             optimizers=(optimiser, make_schedule(optimiser, stage.steps, settings.optimiser)),
             callbacks=callbacks,
         )
-        trainer.learn(judge_start=not stage.learn_texts)
+        trainer.learn()
     keep_best.restore()
     return keep_best.loss
 
@@ -153,6 +153,8 @@ def _arguments(
         fp16=precision == "fp16",
         eval_strategy="steps",
         eval_steps=stage.evaluate_every,
+        # A head may be at its best as it is. Texts were read with other vectors before.
+        eval_on_start=not stage.learn_texts,
         save_strategy="steps" if save else "no",
         save_steps=stage.evaluate_every,
         save_total_limit=2,  # the newest may not be whole when the build is killed
