@@ -39,7 +39,7 @@ class Batches(type(problem.batches(problem.training))):
 training = Batches(problem.training, problem.timeline, 6)
 validation = problem.batches(problem.validation)
 run = Run(folder)
-run.identify({"settings": {}, "processes": processes.count()})
+run.begin(SETTINGS)
 found["losses"] = [problem.loss(model), train(model, training, validation, HEAD, SETTINGS, run=run)]
 found["rows"] = seen[:]
 model.refresh()

@@ -42,7 +42,7 @@ def forget_events(batch, rng):
 def learn(folder, path, kill_stage, kill_step):
     model = problem.fresh()
     run = Run(folder, resume=True)
-    run.identify({"settings": SETTINGS.model_dump(mode="json")})
+    run.begin(SETTINGS, data="the same")
     training = problem.batches(problem.training).augmented(forget_events, seed=3)
     steps = []
     for number, stage in enumerate(STAGES):

@@ -8,7 +8,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ import torch
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning import processes
-from shopcast_build.learning.tracking import Tracker
+from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.tracking import Tracker, open_trackers
 
+RUNS = Path("runs")
 RUN_FILE = "run.json"
 _STAGES = "stages"
 _FINISHED = "finished.pt"
@@ -70,14 +74,23 @@ class Run:
                 " folder with --run."
             )
 
-    def identify(self, identity: Mapping[str, Any]) -> None:
-        """Say what is built; a build that goes on has to be the same.
+    def begin(self, settings: BuildSettings, **inputs: Any) -> None:
+        """Say what is built, and open the trackers. A build that goes on has to be the same.
 
-        identity: plain values by what they are of; "settings" is a mapping of sections. Raises
-        DataError naming what differs.
+        inputs: digests of what it is built from, by name. Raises DataError naming what differs.
         """
-        here = json.loads(json.dumps(dict(identity), default=str))
-        here["settings"] = {k: v for k, v in here["settings"].items() if k not in _IRRELEVANT}
+        shown = settings.model_dump(mode="json")
+        told = {k: v for k, v in shown.items() if k not in _IRRELEVANT}
+        self._identify({**inputs, "number of processes": processes.count(), "settings": told})
+        if processes.is_first():
+            self.trackers = open_trackers(settings.tracking, self.folder, shown)
+
+    def log(self, stage: str, values: Mapping[str, float]) -> None:
+        """Tell the trackers how something ended."""
+        for tracker in self.trackers:
+            tracker.log(stage, values, 0)
+
+    def _identify(self, here: dict[str, Any]) -> None:
         path = self.folder / RUN_FILE
         there = json.loads(path.read_text()) if path.is_file() else None
         processes.wait()  # all have looked before the first one writes
@@ -89,14 +102,11 @@ class Run:
                 partial.replace(path)
             processes.wait()
             return
-        differences = [
-            f"{name} is {_short(old)} there and {_short(new)} here"
-            for name, old, new in _differences(there, here)
-        ]
-        if differences:
+        for name, old, new in _differences(there, here):
             raise DataError(
-                f"{self.folder} holds the checkpoints of another build ({differences[0]}): leave"
-                " --resume out and name another folder with --run, or build as before."
+                f"{self.folder} holds the checkpoints of another build ({name} is {_short(old)}"
+                f" there and {_short(new)} here): leave --resume out and name another folder with"
+                " --run, or build as before."
             )
 
     def stage(self, title: str) -> StageFolder:
@@ -109,12 +119,41 @@ class Run:
         processes.wait()
         return StageFolder(folder)
 
-    def close(self) -> None:
-        """The build is published: what it would take to go on with it is not needed any more."""
-        for tracker in self.trackers:
-            tracker.close()
+    def finish(self) -> None:
+        """The build is published: nobody has to go on with it."""
         if processes.is_first():
             shutil.rmtree(self.folder / _STAGES, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the trackers, whether it went well or not."""
+        for tracker in self.trackers:
+            tracker.close()
+
+
+@contextmanager
+def open_run(folder: Path | None, *, resume: bool = False) -> Iterator[Run]:
+    """Meet the other processes, if there are any, and open the folder of a build.
+
+    folder: None for a new one in RUNS or, to resume, the newest there. Raises DataError.
+    """
+    processes.join()
+    try:
+        with closing(Run(processes.from_first(folder or _choose(resume)), resume=resume)) as run:
+            yield run
+    finally:
+        processes.leave()
+
+
+def _choose(resume: bool) -> Path:
+    if not resume:
+        return RUNS / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
+    begun = max(RUNS.glob(f"*/{_STAGES}"), default=None)
+    if begun is None:
+        raise DataError(
+            f"There is no build to go on with in {RUNS}/: leave --resume out, or name its folder"
+            " with --run."
+        )
+    return begun.parent
 
 
 def save(state: dict[str, Any], path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,11 +18,12 @@ from shopcast_build.data.cleaning import CleanLog, clean
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import People, read_links, resolve_people
 from shopcast_build.data.report import CleaningReport
-from shopcast_build.learning import triton_config
+from shopcast_build.learning import processes, triton_config
 from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.calibration import fit_calibration
+from shopcast_build.learning.checkpoints import Run, digest
 from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
 from shopcast_build.learning.evaluation import (
     BASKET_FEATURES,
@@ -49,6 +50,7 @@ from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage, head_stage, joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.tracking import check_trackers
 from shopcast_build.learning.training import train
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats
@@ -105,13 +107,20 @@ def build_model(
     settings: BuildSettings,
     max_bad_share: float,
     reporter: Reporter,
-) -> BuildResult:
+    run: Run | None = None,
+) -> BuildResult | None:
     """Clean, resolve people, cut exposures, fine-tune, judge, export, verify, publish.
+
+    run: where checkpoints and curves go. Of several processes only the first one judges and
+    publishes; the others return None.
 
     Raises DataError (input), ParityError (export), PublishError (repository), FloatingPointError
     (training); the repository is then as it was.
     """
     began = time.monotonic()
+    if not processes.is_first():
+        reporter = _Silent()
+    check_trackers(settings.tracking)
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -124,8 +133,12 @@ def build_model(
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
     parts = _examples(timeline, exposures, split, settings, reporter)
 
-    learner = _Learner(base, timeline, parts, settings, reporter)
+    if run:
+        run.begin(settings, **_digests(base, timeline, parts))
+    learner = _Learner(base, timeline, parts, settings, reporter, run)
     judged, calibrations = learner.learn()
+    if not processes.is_first():
+        return None
     best = _choose(judged, parts.validation)
     if best == FROZEN:
         learner.use_frozen()
@@ -160,6 +173,10 @@ def build_model(
             _configs(settings),
         )
         progress(1, 1)
+    if run:
+        for name, values in metrics.items():
+            run.log(f"on the test period: {name}", values)
+        run.finish()
     return BuildResult(
         manifest=manifest,
         cleaning=log.report,
@@ -169,6 +186,28 @@ def build_model(
         unknown_token_share=learner.unknown_token_share,
         seconds=time.monotonic() - began,
     )
+
+
+class _Silent:
+    """Reports nothing: the first process speaks for all."""
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Progress]:
+        yield lambda done, total: None
+
+
+def _digests(base: BaseModel, timeline: Timeline, parts: Parts) -> dict[str, str]:
+    """What a model is built from, so that a build goes on only with the same."""
+    learned_from = (
+        getattr(examples, name)
+        for examples in (parts.train, parts.validation)
+        for name in Examples.__slots__
+    )
+    weights = (weight.numpy() for weight in base.model.state_dict().values())
+    return {
+        "data": digest(learned_from, timeline.catalogue.texts),
+        "base model": digest(weights, [base.tokeniser]),
+    }
 
 
 def _timeline(
@@ -279,13 +318,14 @@ class _Learner:
         parts: Parts,
         settings: BuildSettings,
         reporter: Reporter,
+        run: Run | None,
     ) -> None:
         self._timeline, self._parts = timeline, parts
-        self._settings, self._reporter = settings, reporter
+        self._settings, self._reporter, self._run = settings, reporter, run
         self.tokeniser = ItemTokeniser(
             base.tokeniser, max_tokens=settings.encoder.max_tokens, pad_id=base.pad_id
         )
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = processes.device()
         table = TokenTable(timeline.catalogue.texts, self.tokeniser, device)
         self.unknown_token_share = table.share_of(base.unknown_id)
         encoder = ItemEncoder(base.model, settings.encoder.vector_dim).to(device).eval()
@@ -308,6 +348,8 @@ class _Learner:
         calibrations: dict[str, Calibration] = {}
 
         def record(name: str, model: ShopperModel, *, alone: bool = False) -> None:
+            if not processes.is_first():
+                return
             calibrations[name], judged[name] = self._judge(name, model, alone=alone)
 
         record(UNTRAINED, self.model)
@@ -322,6 +364,8 @@ class _Learner:
         alone.no_chance, alone.vectors = self.model.no_chance, self.model.vectors
         self._train(self._head_stage("a rival without history"), alone, alone=True)
         record(HISTORY_FREE, alone, alone=True)
+        if not processes.is_first():
+            return judged, calibrations
         with self._reporter.stage("a rival of gradient-boosted trees") as progress:
             trees = gradient_boosting(
                 (parts.train.features, parts.train.outcome),
@@ -374,6 +418,7 @@ class _Learner:
                 stage,
                 self._settings,
                 progress,
+                run=self._run,
             )
 
     def _batches(self, examples: Examples, *, alone: bool) -> ExposureBatches:

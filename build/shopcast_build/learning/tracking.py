@@ -165,7 +165,7 @@ class Curves(TrainerCallback):
             tracker.log(self._stage, values, state.global_step)
 
 
-def check_installed(settings: TrackingSettings) -> None:
+def check_trackers(settings: TrackingSettings) -> None:
     """Raises DataError with the command that installs a tracker that is named but not there."""
     for name in settings.to:
         if importlib.util.find_spec(_PACKAGE[name]) is None:

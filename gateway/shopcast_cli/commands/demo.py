@@ -112,7 +112,8 @@ def _stamp(folder: Path) -> str | None:
 def _forget(folder: Path) -> None:
     """Remove what belongs to another market or other code."""
     (folder / "stamp").unlink(missing_ok=True)
-    shutil.rmtree(folder / "model_repository", ignore_errors=True)
+    for made in ("model_repository", "run"):
+        shutil.rmtree(folder / made, ignore_errors=True)
     for path in folder.glob("directory.db*"):
         path.unlink()
 
@@ -124,6 +125,7 @@ def _build(market: Path, repository: Path) -> None:
         events=[market / "events"],
         links=market / "links.csv",
         repository=repository,
+        run=repository.with_name("run"),
         encoder_steps=48,
         head_epochs=5,
     )

@@ -39,7 +39,27 @@ def build_model(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", help="One setting, such as encoder.tuning=lora; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="One setting, such as encoder.tuning=lora; goes before the file's; repeatable.",
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder for checkpoints and curves.  [default: a new one in runs/]"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the build that was killed in --run, or last in runs/."
+        ),
+    ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where curves go: tensorboard (default), wandb, mlflow, or none; repeatable."
+        ),
     ] = None,
     purchase_horizon_days: Annotated[
         float | None, typer.Option(help="A buy this long after a view still belongs to it.")
@@ -67,12 +87,16 @@ def build_model(
     period, exports ONNX, checks it against torch, and publishes a new version in one step. When
     anything fails before that step, nothing is published and the version before goes on serving.
 
+    A build that is killed goes on with --resume, to the same model. Several processes share the
+    training when torchrun starts them: torchrun --nproc-per-node 2 -m shopcast_cli build-model ...
+
     Example: platform build-model --events logs/ --links links.csv --repository model_repository
     """
     # Waiting threads sleep: spinning ones make a build several times slower beside other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
+    from shopcast_build.learning.checkpoints import open_run
     from shopcast_build.learning.export import ParityError
     from shopcast_build.learning.pipeline import build_model as build
     from shopcast_build.learning.publishing import PublishError
@@ -84,9 +108,13 @@ def build_model(
         "exposures.return_window_days": return_window_days,
         "encoder.steps": encoder_steps,
         "head.epochs": head_epochs,
+        "tracking.to": None if track is None else [name for name in track if name != "none"],
     }
     named = {name: value for name, value in flags.items() if value is not None}
-    with failures(DataError, ParityError, PublishError, FloatingPointError):
+    with (
+        failures(DataError, ParityError, PublishError, FloatingPointError),
+        open_run(run, resume=resume) as opened,
+    ):
         result = build(
             events,
             links=links,
@@ -96,7 +124,10 @@ def build_model(
             settings=load_settings(settings, parse_changes(changes or ()) | named),
             max_bad_share=max_bad_share,
             reporter=ProgressReporter(),
+            run=opened,
         )
+    if result is None:
+        return  # the first process speaks for all
     if as_json:
         print_json(as_dict(result, repository))
     else:
