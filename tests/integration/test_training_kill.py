@@ -144,14 +144,15 @@ def test_only_what_is_needed_to_go_on_is_kept(
     first, second = sorted((run / "stages").iterdir())
     assert [path.name for path in first.iterdir()] == ["finished.pt"]
     names = {path.name for path in second.iterdir()}
-    assert names == {"checkpoint-5", "checkpoint-10"}
+    assert names == {"checkpoint-10"}
     whole = {path.name for path in (second / "checkpoint-10").iterdir()}
     assert {"complete", "learned.pt", "optimizer.pt", "rng_state.pth", "scheduler.pt"} <= whole
     learned = torch.load(second / "checkpoint-10" / "learned.pt")
     assert not [name for name in learned["weights"] if "layer.0" in name]  # it does not learn
 
-    torn = second / "checkpoint-10" / "complete"
-    torn.unlink()  # as if it had been killed while it wrote
+    torn = second / "checkpoint-12"  # as if it had been killed while it wrote
+    torn.mkdir()
+    (torn / "learned.pt").write_bytes((second / "checkpoint-10" / "learned.pt").read_bytes()[:999])
     found = trainer.learn(run)
     assert isinstance(found, dict)
     for name, weight in uninterrupted.items():

@@ -27,6 +27,7 @@ RUN_FILE = "run.json"
 _STAGES = "stages"
 _FINISHED = "finished.pt"
 _COMPLETE = "complete"
+_PUBLISHED = "published"
 _IRRELEVANT = ("tracking", "threads")
 
 
@@ -42,10 +43,14 @@ class StageFolder:
         return max(whole, key=step_of, default=None)
 
     def complete(self, step: int) -> None:
-        """Every process has written its part of a checkpoint."""
+        """Every process has written its part of a checkpoint; the ones before can go."""
         processes.wait()
         if processes.is_first():
-            (self.path / f"checkpoint-{step}" / _COMPLETE).touch()
+            written = self.path / f"checkpoint-{step}"
+            (written / _COMPLETE).touch()
+            for checkpoint in self.path.glob("checkpoint-*"):
+                if checkpoint != written:
+                    shutil.rmtree(checkpoint)
 
     def finish(self, state: dict[str, Any]) -> None:
         """The stage is done: keep what it ended with in place of the checkpoints."""
@@ -68,10 +73,15 @@ class Run:
         self.folder = folder
         self.trackers: tuple[Tracker, ...] = ()
         self._stages = 0
+        if (folder / _PUBLISHED).is_file():
+            raise DataError(
+                f"The build in {folder} was finished and published: to build anew, name another"
+                " folder with --run-folder."
+            )
         if (folder / RUN_FILE).is_file() and not resume:
             raise DataError(
                 f"{folder} holds a build already: add --resume to go on with it, or name another"
-                " folder with --run."
+                " folder with --run-folder."
             )
 
     def begin(self, settings: BuildSettings, **inputs: Any) -> None:
@@ -106,7 +116,7 @@ class Run:
             raise DataError(
                 f"{self.folder} holds the checkpoints of another build ({name} is {_short(old)}"
                 f" there and {_short(new)} here): leave --resume out and name another folder with"
-                " --run, or build as before."
+                " --run-folder, or build as before."
             )
 
     def stage(self, title: str) -> StageFolder:
@@ -122,6 +132,7 @@ class Run:
     def finish(self) -> None:
         """The build is published: nobody has to go on with it."""
         if processes.is_first():
+            (self.folder / _PUBLISHED).touch()
             shutil.rmtree(self.folder / _STAGES, ignore_errors=True)
 
     def close(self) -> None:
@@ -151,7 +162,7 @@ def _choose(resume: bool) -> Path:
     if begun is None:
         raise DataError(
             f"There is no build to go on with in {RUNS}/: leave --resume out, or name its folder"
-            " with --run."
+            " with --run-folder."
         )
     return begun.parent
 

@@ -157,7 +157,6 @@ def _arguments(
         eval_on_start=not stage.learn_texts,
         save_strategy="steps" if save else "no",
         save_steps=stage.evaluate_every,
-        save_total_limit=2,  # the newest may not be whole when the build is killed
         logging_strategy="steps",
         logging_steps=max(1, stage.steps // _LOGS),
         logging_nan_inf_filter=False,

@@ -125,7 +125,7 @@ def _build(market: Path, repository: Path) -> None:
         events=[market / "events"],
         links=market / "links.csv",
         repository=repository,
-        run=repository.with_name("run"),
+        run_folder=repository.with_name("run"),
         encoder_steps=48,
         head_epochs=5,
     )

@@ -45,14 +45,15 @@ def build_model(
             help="One setting, such as encoder.tuning=lora; goes before the file's; repeatable.",
         ),
     ] = None,
-    run: Annotated[
+    run_folder: Annotated[
         Path | None,
         typer.Option(help="Folder for checkpoints and curves.  [default: a new one in runs/]"),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the build that was killed in --run, or last in runs/."
+            "--resume",
+            help="Go on with the killed build in --run-folder, or the last in runs/.",
         ),
     ] = False,
     track: Annotated[
@@ -113,7 +114,7 @@ def build_model(
     named = {name: value for name, value in flags.items() if value is not None}
     with (
         failures(DataError, ParityError, PublishError, FloatingPointError),
-        open_run(run, resume=resume) as opened,
+        open_run(run_folder, resume=resume) as opened,
     ):
         result = build(
             events,
