@@ -5,13 +5,17 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
+from shopcast_build.learning import settings_page
+from shopcast_build.learning.settings import BuildSettings, load_settings
 from shopcast_cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +50,35 @@ def test_the_reference_of_commands_is_current(tmp_path: Path) -> None:
     )
     committed = (ROOT / "docs" / "commands.md").read_text()
     assert fresh.read_text() == committed, "run `make docs`"
+
+
+def test_the_reference_of_settings_is_current() -> None:
+    committed = (ROOT / "docs" / "settings.md").read_text()
+    assert settings_page.render() == committed, "run `make docs`"
+
+
+def test_every_setting_is_explained_once() -> None:
+    def unexplained(model: type[BaseModel], prefix: str = "") -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += unexplained(kind, f"{prefix}{name}.")
+            elif not field.description or f"| `{name}` |" not in settings_page.render():
+                found.append(f"{prefix}{name}")
+        return found
+
+    assert unexplained(BuildSettings) == []
+
+
+def test_the_example_of_settings_is_read_and_changes_every_section_it_names() -> None:
+    path = ROOT / "examples" / "build_settings.toml"
+    found, named = load_settings(path, {}), tomllib.loads(path.read_text())
+    for section, values in named.items():
+        if isinstance(values, dict):
+            assert getattr(found, section) != getattr(BuildSettings(), section)
+            shown = getattr(found, section).model_dump(mode="json")
+            assert {name: shown[name] for name in values} == values
 
 
 @pytest.mark.parametrize(("page", "line"), shell_lines())

@@ -26,10 +26,16 @@ class _Section(BaseModel):
 class ExposureSettings(_Section):
     """What an exposure is, and which part of the split it belongs to."""
 
-    purchase_horizon_days: Days = 1.0
-    return_window_days: Days = 14.0
+    purchase_horizon_days: Days = Field(
+        1.0, description="a buy this long after a view still belongs to it"
+    )
+    return_window_days: Days = Field(
+        14.0, description="a return this long after a buy still belongs to it"
+    )
     test_share: Share = Field(0.15, description="share of the usable time span kept for the test")
-    validation_share: Share = 0.10
+    validation_share: Share = Field(
+        0.10, description="share of it kept for validation, right before the test"
+    )
     test_start: datetime | None = Field(None, description="in place of test_share")
     validation_start: datetime | None = Field(None, description="in place of validation_share")
     max_training: int = Field(400_000, ge=1_000, description="newest training exposures kept")
@@ -64,16 +70,20 @@ class EncoderSettings(_Section):
     """
 
     max_tokens: int = Field(48, ge=8, le=512, description="tokens of an item text")
-    vector_dim: int = Field(64, ge=8, le=512)
-    adaptation: Literal["linear", "mlp", "convolution"] = "linear"
-    tuning: Literal["frozen", "top", "full", "lora", "adalora", "prefix", "adapter"] = "top"
+    vector_dim: int = Field(64, ge=8, le=512, description="numbers of an item vector")
+    adaptation: Literal["linear", "mlp", "convolution"] = Field(
+        "linear", description="what turns token states into a vector"
+    )
+    tuning: Literal["frozen", "top", "full", "lora", "adalora", "prefix", "adapter"] = Field(
+        "top", description="what learns: nothing, the top layers, all, or a small addition"
+    )
     layers: int = Field(2, ge=1, description="layers that learn with tuning 'top'")
     rank: int = Field(8, ge=1, le=256, description="of LoRA and AdaLoRA; width of an adapter")
     alpha: float = Field(16, gt=0, description="scale of LoRA and AdaLoRA")
-    prefix_tokens: int = Field(8, ge=1, le=128)
+    prefix_tokens: int = Field(8, ge=1, le=128, description="that tuning 'prefix' learns")
     dropout: Chance = Field(0.1, description="within the encoder, while it learns")
     steps: int = Field(160, ge=0, le=1_000_000, description="of fine-tuning; 0: none")
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(3e-4, gt=0, description="at its peak, for the topmost layer")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="factor on the learning rate per layer from the top down"
     )
@@ -82,35 +92,47 @@ class EncoderSettings(_Section):
 class HeadSettings(_Section):
     """The behaviour head."""
 
-    epochs: int = Field(6, ge=1, le=100)
-    learning_rate: float = Field(2e-3, gt=0)
-    dropout: Chance = 0.1
+    epochs: int = Field(6, ge=1, le=100, description="passes over the training exposures")
+    learning_rate: float = Field(
+        2e-3, gt=0, description="at its peak; half of it while the encoder learns, too"
+    )
+    dropout: Chance = Field(0.1, description="within the head, while it learns")
 
 
 class OptimiserSettings(_Section):
     """How weights are moved."""
 
-    name: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    name: Literal["adamw", "sgd", "adafactor"] = Field("adamw", description="which optimiser")
     batch_size: int = Field(256, ge=8, description="exposures of one step and process")
     accumulation: int = Field(1, ge=1, le=1024, description="batches gathered into one step")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of matrices; never of biases and norms")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    schedule: Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"] = "cosine"
-    warmup_share: Chance = 0.05
-    max_grad_norm: float = Field(1.0, gt=0)
+    schedule: Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"] = Field(
+        "cosine", description="how learning rates fall after the warm-up; polynomial: squared"
+    )
+    warmup_share: Chance = Field(0.05, description="of a stage's steps, while rates rise")
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are cut to it")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU that has it, else fp32"
+        "auto", description="auto: bf16 on a GPU that has it, else fp32; fp16 needs a GPU"
     )
 
 
 class LossSettings(_Section):
-    """What is minimised. Calibration afterwards restores the priors that weights distort."""
+    """What is minimised.
 
-    kind: Literal["cross_entropy", "focal"] = "cross_entropy"
-    focal_gamma: float = Field(2.0, ge=0, le=10)
-    class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"
+    Weights and left-out views change what training sees, not what the model says: their effect on
+    the odds is taken out within the loss.
+    """
+
+    kind: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy", description="focal cares less for what is easy already"
+    )
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="how much less; 0: not at all")
+    class_weights: Literal["none", "balanced", "sqrt_balanced"] = Field(
+        "none", description="balanced: every outcome weighs the same in all; sqrt: halfway there"
+    )
     view_share_kept: float = Field(
-        1.0, gt=0, le=1, description="share of training views kept; priors are corrected for it"
+        1.0, gt=0, le=1, description="share of the training views that is used"
     )
 
 
@@ -138,7 +160,7 @@ class AugmentationSettings(_Section):
     event_dropout: Chance = Field(0.0, description="of each event of a history")
     word_dropout: Chance = Field(0.0, description="of each word of a candidate's text")
     synonym_chance: Chance = Field(0.0, description="of each word that has synonyms")
-    synonyms: dict[str, tuple[str, ...]] = {}
+    synonyms: dict[str, tuple[str, ...]] = Field({}, description="by word")
 
 
 class AdversarialSettings(_Section):
@@ -148,10 +170,10 @@ class AdversarialSettings(_Section):
     step_size within a ball of radius epsilon (Madry et al., 2018, arXiv:1706.06083).
     """
 
-    method: Literal["none", "fgm", "pgd"] = "none"
-    epsilon: float = Field(0.5, gt=0)
-    step_size: float = Field(0.2, gt=0)
-    steps: int = Field(3, ge=1, le=20)
+    method: Literal["none", "fgm", "pgd"] = Field("none", description="how harder inputs are found")
+    epsilon: float = Field(0.5, gt=0, description="how far embeddings are moved at most")
+    step_size: float = Field(0.2, gt=0, description="of one step of pgd")
+    steps: int = Field(3, ge=1, le=20, description="of pgd")
 
 
 class ScorerSettings(_Section):
@@ -161,8 +183,10 @@ class ScorerSettings(_Section):
     vectors, and the blend of both. members: heads of different seeds whose logits are averaged.
     """
 
-    kind: Literal["auto", "head", "trees", "blend"] = "auto"
-    members: int = Field(1, ge=1, le=16)
+    kind: Literal["auto", "head", "trees", "blend"] = Field(
+        "auto", description="what scores; auto: what validation finds best"
+    )
+    members: int = Field(1, ge=1, le=16, description="heads of different seeds, averaged")
     text_components: int = Field(16, ge=1, le=64, description="of an item vector, for the trees")
 
 
@@ -170,14 +194,16 @@ class TrackingSettings(_Section):
     """Where curves go. Weights & Biases and MLflow are used offline unless their own environment
     variables say otherwise."""
 
-    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
-    project: str = "shopcast"
+    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",), description="trackers; none with an empty list"
+    )
+    project: str = Field("shopcast", min_length=1, description="what they file the build under")
 
 
 class BuildSettings(_Section):
     """What shapes a model."""
 
-    seed: int = Field(7, ge=0, le=2**31 - 1)
+    seed: int = Field(7, ge=0, le=2**31 - 1, description="of everything random")
     threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: all")
     exposures: ExposureSettings = ExposureSettings()
     history: HistorySettings = HistorySettings()

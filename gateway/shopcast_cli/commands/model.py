@@ -42,12 +42,14 @@ def build_model(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="One setting, such as encoder.tuning=lora; goes before the file's; repeatable.",
+            help="One setting, such as encoder.tuning=lora; goes before the file; repeatable.",
         ),
     ] = None,
     run_folder: Annotated[
         Path | None,
-        typer.Option(help="Folder for checkpoints and curves.  [default: a new one in runs/]"),
+        typer.Option(
+            help="Folder for checkpoints and curves; a new one in runs/ where none is named."
+        ),
     ] = None,
     resume: Annotated[
         bool,
