@@ -1,0 +1,99 @@
+"""Gradient-boosted trees over the numbers of an exposure and, if wanted, its item's text."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from shopcast_domain.events import Outcome
+from shopcast_domain.features import Ints
+
+Matrix = NDArray[np.float32]
+
+_MOST_ROUNDS = 400
+_PATIENCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TextComponents:
+    """The principal components of a catalogue's vectors: what trees can split of a text.
+
+    mean: float32 (d,). axes: float32 (d, k).
+    """
+
+    mean: Matrix
+    axes: Matrix
+
+    @classmethod
+    def of(cls, vectors: Matrix, count: int, seed: int) -> "TextComponents":
+        """vectors: float32 (n, d), one per item text."""
+        count = min(count, *vectors.shape)
+        found = PCA(count, random_state=seed).fit(vectors.astype(np.float64))
+        return cls(found.mean_.astype(np.float32), found.components_.T.astype(np.float32))
+
+    def apply(self, vectors: Matrix) -> Matrix:
+        """float32 (n, d) -> (n, k)."""
+        return np.asarray((vectors - self.mean) @ self.axes, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What trees learn from: features float32 (M, f), vectors float32 (M, d) of the items' texts,
+    outcome int64 (M,)."""
+
+    features: Matrix
+    vectors: Matrix
+    outcome: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Fitted trees. text: None where they read numbers only."""
+
+    model: HistGradientBoostingClassifier
+    text: TextComponents | None
+
+    @classmethod
+    def fit(
+        cls, train: Rows, validation: Rows, *, text: TextComponents | None, seed: int
+    ) -> "Trees":
+        """Add trees until the loss on validation has not fallen for a while."""
+        model = _classifier(_MOST_ROUNDS, seed, early_stopping=True, n_iter_no_change=_PATIENCE)
+        x, x_validation = (_columns(rows, text) for rows in (train, validation))
+        model.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome)
+        return cls(model, text)
+
+    def refit(self, train: Rows, *, seed: int) -> "Trees":
+        """As many trees, fitted to other rows."""
+        rounds = max(1, self.model.n_iter_)
+        model = _classifier(rounds, seed, early_stopping=False)
+        return Trees(model.fit(_columns(train, self.text), train.outcome), self.text)
+
+    def logits(self, rows: Rows) -> Matrix:
+        """float32 (M, 3), up to a constant per row; 0 for outcomes that never occurred."""
+        raw = self.model.decision_function(_columns(rows, self.text))
+        if raw.ndim == 1:  # two outcomes: the log odds of the second
+            raw = np.stack([np.zeros_like(raw), raw], axis=1)
+        logits = np.zeros((len(raw), len(Outcome)), dtype=np.float32)
+        logits[:, self.model.classes_] = raw
+        return logits
+
+
+def _classifier(rounds: int, seed: int, **stopping: bool | int) -> HistGradientBoostingClassifier:
+    return HistGradientBoostingClassifier(
+        max_iter=rounds,
+        learning_rate=0.05,
+        min_samples_leaf=50,
+        l2_regularization=1.0,
+        max_features=0.5,
+        random_state=seed,
+        **stopping,
+    )
+
+
+def _columns(rows: Rows, text: TextComponents | None) -> Matrix:
+    if text is None:
+        return rows.features
+    return np.concatenate([rows.features, text.apply(rows.vectors)], axis=1)
