@@ -12,6 +12,7 @@ from shopcast_build.learning.examples import Progress
 from shopcast_build.learning.settings import StoppingSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage
+from shopcast_build.learning.tuning import Tuning
 
 
 class Refresh(TrainerCallback):
@@ -106,6 +107,19 @@ class Report(TrainerCallback):
     ) -> None:
         """One step more."""
         self._progress(state.global_step, state.max_steps)
+
+
+class TuningSteps(TrainerCallback):
+    """Tells a tuning of each step, while the gradients are there."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self._tuning = tuning
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The weights have moved."""
+        self._tuning.after_step(state.global_step + 1)
 
 
 class CountEpochs(TrainerCallback):

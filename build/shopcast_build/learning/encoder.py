@@ -1,120 +1,97 @@
 """The text encoder: one item text to one unit vector."""
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shopcast_domain.tokeniser import ItemTokeniser
+from shopcast_build.learning.adaptation import Adaptation, addition, pool, shares
+
+_PIECE = 16_384  # texts
 
 
 class ItemEncoder(nn.Module):
-    """BERT, the mean over its tokens, a projection, unit length.
+    """A pretrained model, the pooling of its token states, an adaptation layer, unit length.
 
-    Mean pooling with a mask is what all-MiniLM-L6-v2 was trained with (Reimers and Gurevych, 2019).
+    causal: whether a token of the model sees only what stands before it, as in a GPT.
     """
 
-    def __init__(self, bert: PreTrainedModel, vector_dim: int) -> None:
+    def __init__(
+        self, bert: PreTrainedModel, vector_dim: int, adaptation: Adaptation = "linear"
+    ) -> None:
         super().__init__()
         self.bert = bert
+        self.causal = not _sees_ahead(bert)
         self.projection = nn.Linear(bert.config.hidden_size, vector_dim)
+        self.addition = addition(adaptation, bert.config.hidden_size, vector_dim)
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 (n, length) each -> float32 (n, length, hidden): the last hidden states."""
+        return self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 (n, length) each -> float32 (n, hidden): the mean over the tokens of a text."""
-        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return _mean(hidden, attention_mask)
+        """int64 (n, length) each -> float32 (n, hidden): the state of a text."""
+        hidden = self.states(input_ids, attention_mask)
+        return pool(hidden, self._shares(hidden, attention_mask))
 
     def project(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """The last hidden states, (n, length, hidden), to vectors, (n, vector_dim)."""
-        pooled = _mean(hidden, attention_mask)
-        return nn.functional.normalize(self.projection(pooled), dim=-1)
+        share = self._shares(hidden, attention_mask)
+        vectors = self.projection(pool(hidden, share))
+        if self.addition is not None:
+            vectors = vectors + self.addition(hidden, share)
+        return nn.functional.normalize(vectors, dim=-1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int64 (n, length) each -> float32 (n, vector_dim), rows of unit length."""
-        pooled = self.pooled(input_ids, attention_mask)
-        return nn.functional.normalize(self.projection(pooled), dim=-1)
-
-    def train_top(self, layers: int) -> None:
-        """Let only the projection and the top `layers` transformer layers learn."""
-        self.bert.requires_grad_(False)
-        stack = layer_stack(self.bert)
-        for layer in stack[max(len(stack) - layers, 0) :]:
-            layer.requires_grad_(True)
+        return self.project(self.states(input_ids, attention_mask), attention_mask)
 
     def start_projection(self, pooled: NDArray[np.float32]) -> None:
         """Set the projection to the principal components of a catalogue, so that cosines between
         projected vectors start close to those of the full ones. pooled: float32 (n, hidden)."""
-        centre = pooled.mean(0)
+        width = pooled.shape[1]
+        total, spread = np.zeros(width), np.zeros((width, width))
+        for first in range(0, len(pooled), _PIECE):  # a large catalogue has no room for a copy
+            total += pooled[first : first + _PIECE].sum(0, dtype=np.float64)
+        centre = total / len(pooled)
+        for first in range(0, len(pooled), _PIECE):
+            away = pooled[first : first + _PIECE] - centre
+            spread += away.T @ away
         dim = min(self.projection.out_features, *pooled.shape)
-        components = np.linalg.svd(pooled - centre, full_matrices=False)[2][:dim]  # (dim, hidden)
+        components = np.linalg.eigh(spread).eigenvectors.T[::-1][:dim].copy()  # (dim, hidden)
         with torch.no_grad():
-            self.projection.weight[:dim] = torch.from_numpy(components)
-            self.projection.weight[dim:] = 0.0
+            self.projection.weight.zero_()
             self.projection.bias.zero_()
+            self.projection.weight[:dim] = torch.from_numpy(components)
             self.projection.bias[:dim] = torch.from_numpy(-components @ centre)
 
+    def start_vectors(self, pooled: Tensor) -> Tensor:
+        """What a fresh projection makes of pooled states: (n, hidden) -> (n, vector_dim)."""
+        with torch.no_grad():
+            return torch.cat(
+                [
+                    nn.functional.normalize(self.projection(piece), dim=-1)
+                    for piece in pooled.split(_PIECE)
+                ]
+            )
 
-def _mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    share = attention_mask.to(hidden.dtype)
-    share = share / share.sum(1, keepdim=True).clamp(min=1.0)  # (n, length)
-    # A product in place of a sum, which ONNX Runtime adds up in another order for a batch of one.
-    return torch.matmul(share.unsqueeze(1), hidden).squeeze(1)
+    def _shares(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        return shares(attention_mask, hidden.dtype, causal=self.causal)
 
 
-def layer_stack(bert: PreTrainedModel) -> nn.ModuleList:
+def layer_stack(bert: nn.Module) -> nn.ModuleList:
     """The transformer layers: the longest ModuleList, whatever the architecture calls it."""
     stacks = [module for module in bert.modules() if isinstance(module, nn.ModuleList)]
     return max(stacks, key=len, default=nn.ModuleList())
 
 
-class TokenTable:
-    """The catalogue's texts as padded token ids on one device. Entry 0 is the empty text."""
-
-    def __init__(
-        self, texts: Sequence[str], tokeniser: ItemTokeniser, device: torch.device
-    ) -> None:
-        ids, mask = tokeniser.pad(tokeniser.encode(texts))
-        self.input_ids = torch.from_numpy(ids).to(device)
-        self.attention_mask = torch.from_numpy(mask).to(device)
-        self.lengths = self.attention_mask.sum(1)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def share_of(self, token_id: int | None) -> float:
-        """Share of one token among all tokens of the catalogue; 0 for None."""
-        if token_id is None:
-            return 0.0
-        return float((self.input_ids == token_id).sum() / self.lengths.sum())
-
-    def rows(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids and mask of some texts, cut to the longest of them."""
-        longest = int(self.lengths[text].max())
-        return self.input_ids[text, :longest], self.attention_mask[text, :longest]
-
-
 @torch.no_grad()
-def encode_all(
-    run: Callable[[Tensor], Tensor],
-    table: TokenTable,
-    *,
-    batch_size: int = 64,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Tensor:
-    """Run every text of a table, given by index, through `run`; entry 0, the empty text, is zeros.
-
-    Sorting by length first saves about half of the time (padding is work). Returns (n, d).
-    """
-    order = torch.argsort(table.lengths, stable=True)
-    order = order[order != 0]
-    parts = []
-    for rows in torch.split(order, batch_size):
-        parts.append(run(rows))
-        progress(sum(len(p) for p in parts), len(order))
-    found = torch.cat(parts)
-    vectors = torch.zeros(len(table), found.shape[1], device=found.device)
-    vectors[order] = found
-    return vectors
+def _sees_ahead(bert: PreTrainedModel) -> bool:
+    """Whether a first token's state depends on what follows. Tried, not looked up: no setting says
+    it the same way in every architecture."""
+    training = bert.training
+    ids = torch.tensor([[3, 4, 5], [3, 4, 6]], device=bert.device)
+    states = bert.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    bert.train(training)
+    return not torch.allclose(states[0, 0], states[1, 0], rtol=0, atol=1e-6)

@@ -24,7 +24,7 @@ from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.checkpoints import Run, digest
-from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
+from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.evaluation import (
     BASKET_FEATURES,
     HISTORY_FEATURES,
@@ -50,6 +50,7 @@ from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage, head_stage, joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.learning.tracking import check_trackers
 from shopcast_build.learning.training import train
 from shopcast_domain.events import Outcome

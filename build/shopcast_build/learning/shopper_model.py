@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from shopcast_build.learning import processes
+from shopcast_build.learning.augmentation import Augmentation
 from shopcast_build.learning.behavior import BehaviorModel
-from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
+from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import Progress
 from shopcast_build.learning.loss import Objective
+from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.learning.trunk import KeptTrunk
+from shopcast_build.learning.tuning import Tuning
 from shopcast_domain.manifest import NO_CHANCE
 
 _CHUNK = 64
@@ -21,7 +24,8 @@ class ShopperModel(nn.Module):
 
     Candidates' texts are encoded with gradient while `learn_texts` is set; histories always read
     the table of vectors, which is refreshed now and then. `objective` is what training minimises;
-    None: plain cross-entropy. `trained`: bool (3,), those that occur.
+    None: plain cross-entropy. `tuning` and `augmentation` are those of the stage of training, if
+    any. `trained`: bool (3,), those that occur.
     """
 
     vectors: Tensor
@@ -41,6 +45,8 @@ class ShopperModel(nn.Module):
         self.trunk: KeptTrunk | None = None
         self.learn_texts = False
         self.objective: Objective | None = None
+        self.tuning: Tuning | None = None
+        self.augmentation: Augmentation | None = None
         no_chance = [0.0 if occurs else NO_CHANCE for occurs in trained]
         self.register_buffer("no_chance", torch.tensor(no_chance), persistent=False)
         dim = encoder.projection.out_features
@@ -74,6 +80,8 @@ class ShopperModel(nn.Module):
         Returns the logits, float32 (b, 3), and their loss: the objective while training, else the
         mean cross-entropy.
         """
+        if self.training and self.augmentation:
+            history_mask = self.augmentation.drop_events(history_mask)
         logits = self.behavior(
             self.vectors[history_text],
             history_kind,
@@ -85,6 +93,8 @@ class ShopperModel(nn.Module):
         logits = logits + self.no_chance
         minimised = self.objective if self.training else None
         loss = (minimised or nn.functional.cross_entropy)(logits, labels)
+        if self.training and self.tuning:
+            loss = loss + self.tuning.penalty()
         return {"loss": loss, "logits": logits}
 
     def _candidate_vectors(self, text: Tensor) -> Tensor:
@@ -93,7 +103,9 @@ class ShopperModel(nn.Module):
         distinct, where = torch.unique(text, return_inverse=True)
         # In chunks of like length: padding is work.
         order = torch.argsort(self.table.lengths[distinct], stable=True)
-        encoded = torch.cat([self._encode(rows) for rows in distinct[order].split(_CHUNK)])
+        changes = self.augmentation is not None and self.augmentation.changes_texts
+        encode = self._encode_changed if changes else self._encode
+        encoded = torch.cat([encode(rows) for rows in distinct[order].split(_CHUNK)])
         encoded = encoded[torch.argsort(order)]
         return (encoded * (distinct != 0).unsqueeze(1))[where]  # the empty text is zeros
 
@@ -101,3 +113,7 @@ class ShopperModel(nn.Module):
         if self.trunk is not None:
             return self.trunk.encode(text)
         return self.encoder(*self.table.rows(text))
+
+    def _encode_changed(self, text: Tensor) -> Tensor:
+        assert self.augmentation is not None  # noqa: S101 - for the type checker
+        return self.encoder(*self.table.changed_rows(text, self.augmentation.change_texts))

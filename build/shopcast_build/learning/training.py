@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
+from shopcast_build.learning.adversarial import make_adversary
+from shopcast_build.learning.augmentation import Augmentation
 from shopcast_build.learning.batches import EVALUATE_BATCH, ExposureBatches
 from shopcast_build.learning.callbacks import (
     CountEpochs,
     KeepBest,
     Refresh,
     Report,
+    TuningSteps,
 )
 from shopcast_build.learning.checkpoints import Run, StageFolder
 from shopcast_build.learning.examples import Progress
@@ -33,6 +36,7 @@ from shopcast_build.learning.stopping import validation_metric
 from shopcast_build.learning.tracking import Curves
 from shopcast_build.learning.trainer import Attack, ExposureTrainer
 from shopcast_build.learning.trunk import keep_trunk
+from shopcast_build.learning.tuning import start_tuning
 
 _LOGS = 100
 """Points of a curve."""
@@ -68,7 +72,9 @@ def train(
             model.refresh()
         if folder:
             folder.finish({"loss": loss, **_end(model, stage)})
-    model.trunk, model.objective = None, None
+    if model.tuning:
+        model.tuning.finish()
+    model.trunk = model.objective = model.tuning = model.augmentation = None
     model.eval()
     return loss
 
@@ -77,8 +83,8 @@ def _choose_weights(model: ShopperModel, stage: Stage, settings: BuildSettings) 
     model.learn_texts = stage.learn_texts
     model.encoder.requires_grad_(False)
     if stage.learn_texts:
-        model.encoder.projection.requires_grad_(True)
-        model.encoder.train_top(settings.encoder.layers)
+        torch.manual_seed(settings.seed)  # what a tuning adds starts at random
+        model.tuning = start_tuning(model.encoder, settings.encoder, stage.steps)
 
 
 def _end(model: ShopperModel, stage: Stage) -> dict[str, Any]:
@@ -102,14 +108,19 @@ def _train(
     outcome = training.examples.outcome[training.rows]
     kept = keep_views(outcome, settings.loss.view_share_kept, settings.seed)
     model.objective = make_objective(settings.loss, outcome, kept, model.vectors.device)
+    model.augmentation = Augmentation(settings.augmentation)
     training = training.only(training.rows[kept])
     if stage.learn_texts:
         set_dropout(model.encoder, settings.encoder.dropout)
-        model.trunk = keep_trunk(model.encoder, model.table, settings.encoder.layers)
+        if not model.augmentation.changes_texts:
+            model.trunk = keep_trunk(model.encoder, model.table)
+        attack = attack or make_adversary(model, settings.adversarial)
     keep_best = KeepBest(model, stage, settings.stopping)
     callbacks: list[TrainerCallback] = [CountEpochs(training), keep_best, Report(progress)]
     if stage.learn_texts:
         callbacks.insert(0, Refresh(model, stage.evaluate_every))
+    if model.tuning:
+        callbacks.append(TuningSteps(model.tuning))
     if run and run.trackers:
         callbacks.append(Curves(stage.title, run.trackers))
     optimiser = make_optimiser(model, stage, settings.optimiser, settings.encoder.layer_decay)
