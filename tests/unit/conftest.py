@@ -76,7 +76,7 @@ def base_of(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> BaseOf
         if name == "chinese-bert":
             names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(CHINESE))
             vocabulary = {token: n for n, token in enumerate((*names, *string.digits, "|"))}
-            tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+            tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=names[1]))
             tokenizer.normalizer = normalizers.BertNormalizer()
             tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
             tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
@@ -123,7 +123,8 @@ def _tiny_model(name: str) -> "PreTrainedModel":
         "roberta": ("roberta", shape | {"pad_token_id": 1}),
         "distilbert": (
             "distilbert",
-            {"dim": 32, "n_layers": 4, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64},
+            {"dim": 32, "n_layers": 4, "n_heads": 4, "hidden_dim": 64}
+            | {"max_position_embeddings": 64},
         ),
         "electra": ("electra", shape | {"embedding_size": 16}),
         "modernbert": ("modernbert", shape | special | {"cls_token_id": 0, "sep_token_id": 0}),

@@ -1,18 +1,25 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2Model
 
 from shopcast_build.learning import trunk
 from shopcast_build.learning.base_model import load_base_model
-from shopcast_build.learning.encoder import ItemEncoder, TokenTable
+from shopcast_build.learning.encoder import ItemEncoder, layer_stack
+from shopcast_build.learning.settings import EncoderSettings
+from shopcast_build.learning.token_table import TokenTable
 from shopcast_build.learning.trunk import keep_trunk
+from shopcast_build.learning.tuning import start_tuning
 from shopcast_domain.tokeniser import ItemTokeniser
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = ("", "red shoe", "blue hat under 8 | north", "lamp", "green lamp | price 4 to 8 | north")
+ENCODERS = ("bert", "chinese-bert", "roberta", "distilbert", "electra", "modernbert")
+DECODERS = ("gpt2", "qwen2")
+BaseOf = Callable[[str], Path]
 SUBSETS = [[1], [3, 1], [1, 2, 3, 4], [4, 4, 3]]
 
 
@@ -29,6 +36,13 @@ def table(tiny_base: Path) -> TokenTable:
     return TokenTable(TEXTS, tokeniser, torch.device("cpu"))
 
 
+def learn_top(encoder: ItemEncoder, layers: int) -> None:
+    encoder.requires_grad_(True)
+    encoder.bert.requires_grad_(False)
+    stack = layer_stack(encoder.bert)
+    stack[len(stack) - layers :].requires_grad_(True)
+
+
 def assert_same_vectors(kept: trunk.KeptTrunk, encoder: ItemEncoder, table: TokenTable) -> None:
     with torch.no_grad():
         for subset in SUBSETS:
@@ -41,7 +55,8 @@ def assert_same_vectors(kept: trunk.KeptTrunk, encoder: ItemEncoder, table: Toke
 def test_kept_states_give_the_encoders_vectors(
     encoder: ItemEncoder, table: TokenTable, trained_layers: int
 ) -> None:
-    kept = keep_trunk(encoder, table, trained_layers)
+    learn_top(encoder, trained_layers)
+    kept = keep_trunk(encoder, table)
     assert kept is not None
     assert_same_vectors(kept, encoder, table)
 
@@ -49,9 +64,9 @@ def test_kept_states_give_the_encoders_vectors(
 def test_they_still_do_after_the_top_layers_have_learned(
     encoder: ItemEncoder, table: TokenTable
 ) -> None:
-    kept = keep_trunk(encoder, table, 2)
+    learn_top(encoder, 2)
+    kept = keep_trunk(encoder, table)
     assert kept is not None
-    encoder.train_top(2)
     with torch.no_grad():
         before = encoder(*table.rows(torch.tensor([1, 2])))
     optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=1e-2)
@@ -66,9 +81,9 @@ def test_they_still_do_after_the_top_layers_have_learned(
 
 
 def test_the_gradient_is_the_encoders_own(encoder: ItemEncoder, table: TokenTable) -> None:
-    kept = keep_trunk(encoder, table, 2)
+    learn_top(encoder, 2)
+    kept = keep_trunk(encoder, table)
     assert kept is not None
-    encoder.train_top(2)
     direction = torch.randn(4, 8)
     text = torch.arange(1, 5)
     gradients = []
@@ -87,7 +102,8 @@ def test_it_lets_the_encoder_be_as_it_was(encoder: ItemEncoder, table: TokenTabl
     names = {name for name, _ in encoder.named_parameters()}
     with torch.no_grad():
         before = encoder(*table.rows(torch.tensor([1])))
-    kept = keep_trunk(encoder, table, 1)
+    learn_top(encoder, 1)
+    kept = keep_trunk(encoder, table)
     assert kept is not None
     with torch.no_grad():
         kept.encode(torch.tensor([2]))
@@ -96,16 +112,57 @@ def test_it_lets_the_encoder_be_as_it_was(encoder: ItemEncoder, table: TokenTabl
 
 
 def test_nothing_is_kept_where_every_layer_learns(encoder: ItemEncoder, table: TokenTable) -> None:
-    assert keep_trunk(encoder, table, 4) is None
+    learn_top(encoder, 4)
+    assert keep_trunk(encoder, table) is None
 
 
 def test_nothing_is_kept_where_memory_would_not_do(
     encoder: ItemEncoder, table: TokenTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trunk, "MEMORY_LIMIT", table.input_ids.numel() * 32 * 4 - 1)
-    assert keep_trunk(encoder, table, 2) is None
+    learn_top(encoder, 2)
+    monkeypatch.setattr(trunk, "MEMORY_LIMIT", len(table.tokens) * 32 * 4)
+    assert keep_trunk(encoder, table) is not None
+    monkeypatch.setattr(trunk, "MEMORY_LIMIT", len(table.tokens) * 32 * 4 - 1)
+    assert keep_trunk(encoder, table) is None
 
 
-def test_nothing_is_kept_of_another_architecture(table: TokenTable) -> None:
-    decoder = GPT2Model(GPT2Config(vocab_size=128, n_positions=64, n_embd=32, n_layer=3, n_head=2))
-    assert keep_trunk(ItemEncoder(decoder.eval(), 8), table, 1) is None
+@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+@pytest.mark.parametrize("layers", [0, 2])
+def test_whatever_the_architecture_what_is_kept_is_right_or_nothing_is(
+    base_of: BaseOf, name: str, layers: int
+) -> None:
+    base = load_base_model(str(base_of(name)))
+    encoder = ItemEncoder(base.model, 8, "convolution").eval()
+    tokeniser = ItemTokeniser(base.tokeniser, max_tokens=16, pad_id=base.pad_id)
+    table = TokenTable(TEXTS, tokeniser, torch.device("cpu"))
+    learn_top(encoder, layers)
+    kept = keep_trunk(encoder, table)
+    if kept is None:
+        assert layers > 0
+        assert name not in ("bert", "chinese-bert", "roberta")
+    else:
+        assert_same_vectors(kept, encoder, table)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "adalora", "prefix", "adapter"])
+def test_nothing_is_kept_where_a_tuning_reaches_the_lowest_layer(
+    encoder: ItemEncoder, table: TokenTable, tuning: Any
+) -> None:
+    start_tuning(encoder, EncoderSettings(tuning=tuning, max_tokens=16, rank=2), 10)
+    assert keep_trunk(encoder, table) is None
+
+
+def test_lora_in_the_top_layer_only_lets_the_others_be_kept(
+    encoder: ItemEncoder, table: TokenTable
+) -> None:
+    start_tuning(encoder, EncoderSettings(tuning="lora", max_tokens=16, rank=2), 10)
+    for name, parameter in encoder.bert.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_("layer.3." in name)
+    kept = keep_trunk(encoder, table)
+    assert kept is not None
+    with torch.no_grad():
+        for name, parameter in encoder.bert.named_parameters():
+            if "layer.3." in name and "lora_B" in name:
+                parameter.normal_()
+    assert_same_vectors(kept, encoder, table)

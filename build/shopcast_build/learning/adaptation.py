@@ -1,4 +1,4 @@
-"""From token states to one vector: the pooling weights, and what learns on top of the linear map."""
+"""From token states to one vector: how tokens are weighted, and what is added to a linear map."""
 
 from typing import Literal
 

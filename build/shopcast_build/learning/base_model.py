@@ -76,7 +76,7 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None
+        model.register_module("pooler", None)
     model.config.use_cache = False
     return model
 
@@ -107,7 +107,7 @@ def _check_fit(base: BaseModel, settings: EncoderSettings) -> None:
     """Raises DataError when tokens, lengths or states are not what a build needs."""
     tokenizer: Tokenizer = Tokenizer.from_str(base.tokeniser)
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    known = base.model.get_input_embeddings().num_embeddings
+    known = base.model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
     if max(highest, base.pad_id) >= known:
         raise DataError(
             f"the tokeniser of the base model {base.name} has token {highest} where the model knows"
@@ -122,8 +122,9 @@ def _check_fit(base: BaseModel, settings: EncoderSettings) -> None:
     longest = positions(base.model)
     if longest is not None and longest < settings.max_tokens:
         raise DataError(
-            f"the base model {base.name} reads {longest} tokens at most, fewer than encoder.max_tokens"
-            f" = {settings.max_tokens}: lower that setting or choose another --base-model"
+            f"the base model {base.name} reads {longest} tokens at most, fewer than"
+            f" encoder.max_tokens = {settings.max_tokens}: lower that setting or choose another"
+            " --base-model"
         )
     ids = torch.full((1, settings.max_tokens), highest)
     try:
@@ -147,7 +148,10 @@ def positions(model: nn.Module) -> int | None:
         return None
     for name, module in model.named_modules():
         # RoBERTa and its kin count positions from behind the padding token's number.
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+        if (
+            name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
+        ):
             return bound - int(module.padding_idx) - 1
     return bound
 
@@ -155,15 +159,15 @@ def positions(model: nn.Module) -> int | None:
 def _refusal(name: str, source: str, error: Exception) -> DataError:
     if "trust_remote_code" in str(error):
         return DataError(
-            f"the base model {name} comes with code of its own, which a build does not run: choose a"
-            " --base-model of an architecture that transformers has"
+            f"the base model {name} comes with code of its own, which a build does not run: choose"
+            " a --base-model of an architecture that transformers has"
         )
     folder = Path(source)
     if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         return DataError(
-            f"the base model {name} has its weights as a pickle (.bin), which can run code when read:"
-            " convert it to model.safetensors with save_pretrained where you trust it, and name that"
-            " folder as --base-model"
+            f"the base model {name} has its weights as a pickle (.bin), which can run code when"
+            " read: convert it to model.safetensors with save_pretrained where you trust it, and"
+            " name that folder as --base-model"
         )
     return DataError(
         f"the base model {name} could not be loaded ({_first_sentence(error)}): give"

@@ -62,8 +62,9 @@ class KeptStates:
 
     def save(self, texts: Sequence[str], states: Tensor) -> None:
         """Keep the states, (n, width), of some texts. Safe beside other processes."""
-        digests = np.frombuffer(b"".join(map(text_digest, texts)), dtype=np.uint8)
-        name = hashlib.blake2b(digests, digest_size=16).hexdigest()
+        joined = b"".join(map(text_digest, texts))
+        digests = np.frombuffer(joined, dtype=np.uint8)
+        name = hashlib.blake2b(joined, digest_size=16).hexdigest()
         draft = self._folder / f"{name}.{os.getpid()}.part"
         tensors = {
             "digests": torch.from_numpy(digests.reshape(-1, _DIGEST_BYTES).copy()),

@@ -125,7 +125,7 @@ def build_model(
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    base = load_base_model(base_model)
+    base = load_base_model(base_model, settings.encoder)
     with reporter.stage("clean the log") as progress:
         log = clean(events, mapping, max_bad_share=max_bad_share)
         people = resolve_people(log.events, read_links(links) if links else None)
@@ -329,7 +329,8 @@ class _Learner:
         device = processes.device()
         table = TokenTable(timeline.catalogue.texts, self.tokeniser, device)
         self.unknown_token_share = table.share_of(base.unknown_id)
-        encoder = ItemEncoder(base.model, settings.encoder.vector_dim).to(device).eval()
+        shape = settings.encoder
+        encoder = ItemEncoder(base.model, shape.vector_dim, shape.adaptation).to(device).eval()
         trained = np.isin(np.arange(len(Outcome)), parts.train.outcome).tolist()
         self.model = ShopperModel(encoder, self._fresh_head(), table, trained).to(device)
         with reporter.stage(f"encode {len(table) - 1:,} item texts") as progress:
@@ -337,8 +338,7 @@ class _Learner:
                 lambda text: encoder.pooled(*table.rows(text)), table, progress=progress
             )
         encoder.start_projection(pooled[1:].cpu().numpy())
-        with torch.no_grad():
-            vectors = torch.nn.functional.normalize(encoder.projection(pooled), dim=-1)
+        vectors = encoder.start_vectors(pooled)
         vectors[0] = 0.0
         self.model.vectors = vectors
 
@@ -357,7 +357,7 @@ class _Learner:
         self._train(self._head_stage("train the head on frozen vectors"), self.model)
         record(FROZEN, self.model)
         self._frozen = copy.deepcopy(self.model)
-        if settings.encoder.steps and settings.encoder.tuning != "frozen":
+        if settings.encoder.steps:
             self._fine_tune()
             record(TUNED, self.model)
 

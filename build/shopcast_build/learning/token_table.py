@@ -16,14 +16,15 @@ _KEEP_AT_ONCE = 4_096
 class TokenTable:
     """The catalogue's texts as token ids on one device. Entry 0 is the empty text.
 
-    Tokens lie end to end, without padding. tokens: int32 (all tokens,); lengths, starts: int64 (n,).
+    Tokens lie end to end, without padding: int32 (all tokens,); lengths and starts: int64 (n,).
     """
 
     def __init__(
         self, texts: Sequence[str], tokeniser: ItemTokeniser, device: torch.device
     ) -> None:
         self.texts, self.tokeniser = texts, tokeniser
-        lengths, tokens = [], []
+        lengths: list[int] = []
+        tokens = []
         for first in range(0, len(texts), _TOKENISE_AT_ONCE):
             ids = tokeniser.encode(texts[first : first + _TOKENISE_AT_ONCE])
             lengths.extend(map(len, ids))
@@ -34,6 +35,9 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __deepcopy__(self, _: object) -> "TokenTable":
+        return self  # nothing of it ever changes, and a catalogue is large
 
     def share_of(self, token_id: int | None) -> float:
         """Share of one token among all tokens of the catalogue; 0 for None."""
@@ -83,8 +87,9 @@ def encode_all(
         found, known = kept.load(table.texts)
         order = order[~torch.from_numpy(known).to(order.device)[order]]
     done = total - len(order)
-    progress(done, total)
-    for piece in order.split(_KEEP_AT_ONCE):
+    if done:
+        progress(done, total)
+    for piece in order.split(_KEEP_AT_ONCE) if len(order) else ():
         for rows in piece.split(batch_size):
             answer = run(rows)
             if found is None:

@@ -4,6 +4,7 @@ LoRA, AdaLoRA and prefixes are peft's (https://huggingface.co/docs/peft). peft h
 adapter; that is bottleneck.py.
 """
 
+import warnings
 from typing import Protocol
 
 import torch
@@ -27,8 +28,10 @@ from shopcast_build.learning.settings import EncoderSettings
 
 # What architectures call the maps to queries and values, some of them in one with the keys.
 _QUERY_VALUE = frozenset(
-    ("query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "q", "v", "query_proj", "value_proj")
-    + ("c_attn", "Wqkv", "qkv_proj", "query_key_value", "qkv")
+    [
+        *("query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "q", "v"),
+        *("query_proj", "value_proj", "c_attn", "Wqkv", "qkv_proj", "query_key_value", "qkv"),
+    ]
 )
 _PREFIX_START = 0.02
 _ORTHOGONAL_WEIGHT = 0.5  # peft's default
@@ -86,11 +89,12 @@ class _AdaLora(_Lora):
 
     def __init__(self, encoder: ItemEncoder, settings: EncoderSettings, steps: int) -> None:
         names, transposed = _targets(encoder.bert)
-        config = AdaLoraConfig(
+        self._last_cut = steps - steps // 4
+        self._config = config = AdaLoraConfig(
             init_r=settings.rank + (settings.rank + 1) // 2,
             target_r=settings.rank,
             tinit=steps // 10,
-            tfinal=steps // 4,
+            tfinal=steps - self._last_cut,
             deltaT=max(1, steps // 50),
             total_step=steps,
             orth_reg_weight=_ORTHOGONAL_WEIGHT,
@@ -115,8 +119,8 @@ class _AdaLora(_Lora):
 
         After a resume the averages of the weighing start anew; what was taken away stays away.
         """
-        config = self._peft.peft_config["default"]
-        if config.rank_pattern is None and step > config.total_step - config.tfinal:
+        config = self._config
+        if config.rank_pattern is None and step > self._last_cut:
             config.rank_pattern = {
                 name: (p != 0).view(-1).tolist()
                 for name, p in self._peft.model.named_parameters()
@@ -196,7 +200,10 @@ def _add_prefix(encoder: ItemEncoder, settings: EncoderSettings) -> None:
             num_layers=bert.config.num_hidden_layers,
             num_attention_heads=bert.config.num_attention_heads,
         )
-        prefixed = get_peft_model(bert, shape)
+        with warnings.catch_warnings():
+            # peft asks transformers for a property by its former name.
+            warnings.simplefilter("ignore", FutureWarning)
+            prefixed = get_peft_model(bert, shape)
         with torch.no_grad():
             for parameter in prefixed.get_submodule("prompt_encoder").parameters():
                 parameter.mul_(_PREFIX_START)  # peft's start would drown what was pretrained
