@@ -14,9 +14,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
+from shopcast_build.learning.adaptation import Adaptation
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
-from shopcast_build.learning.encoder import ItemEncoder, TokenTable, encode_all
+from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import cut_exposures
 from shopcast_build.learning.prediction import predict_logits
@@ -24,6 +25,7 @@ from shopcast_build.learning.settings import BuildSettings, EncoderSettings, Opt
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage
 from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
+from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.learning.training import train
 from shopcast_domain.tokeniser import ItemTokeniser
 
@@ -132,12 +134,17 @@ class Problem:
         training, validation = self.batches(self.training), self.batches(self.validation)
         return train(model, training, validation, stage, settings)
 
-    def fresh(self, bert: PreTrainedModel | None = None, dropout: float = 0.1) -> ShopperModel:
+    def fresh(
+        self,
+        bert: PreTrainedModel | None = None,
+        dropout: float = 0.1,
+        adaptation: Adaptation = "linear",
+    ) -> ShopperModel:
         """The same untrained model each time."""
         table = TokenTable(self.timeline.catalogue.texts, tokeniser(), torch.device("cpu"))
         bert = bert or tiny_bert()
         torch.manual_seed(1)
-        encoder = ItemEncoder(bert, DIM).eval()
+        encoder = ItemEncoder(bert, DIM, adaptation).eval()
         pooled = encode_all(lambda text: encoder.pooled(*table.rows(text)), table)
         encoder.start_projection(pooled[1:].numpy())
         head = BehaviorModel(DIM, dropout)

@@ -2,12 +2,8 @@ import string
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 from shopcast_domain.manifest import Calibration, Golden, GoldenEvent, Manifest, Tokeniser, Training
 
@@ -51,89 +47,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-CHINESE = "红蓝绿色运动鞋帽子灯具北方价格到以下女士男童装连衣裙手机壳保温杯"
-DECODERS = ("gpt2", "qwen2")
-ENCODERS = ("bert", "chinese-bert", "roberta", "distilbert", "electra", "modernbert")
-
-BaseOf = Callable[[str], Path]
-
-
 @pytest.fixture(scope="session")
-def base_of(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> BaseOf:
-    """The folder of a tiny model with random weights, by its name in ENCODERS or DECODERS."""
-    import functools
+def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model with random weights, by its name in tiny_bases."""
+    from tiny_bases import save_base
 
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    def bytes_level(*special: str) -> Tokenizer:
-        names = (*special, *sorted(pre_tokenizers.ByteLevel.alphabet()))
-        tokenizer = Tokenizer(models.BPE({name: n for n, name in enumerate(names)}, []))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        return tokenizer
-
-    def save_tokeniser(name: str, folder: Path) -> None:
-        if name == "chinese-bert":
-            names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(CHINESE))
-            vocabulary = {token: n for n, token in enumerate((*names, *string.digits, "|"))}
-            tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=names[1]))
-            tokenizer.normalizer = normalizers.BertNormalizer()
-            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-            special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "sep_token": "[SEP]"}
-        elif name == "roberta":
-            tokenizer = bytes_level("<s>", "<pad>", "</s>", "<unk>")
-            tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-            special = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
-        elif name == "gpt2":  # one token for everything, and none of it is added to a text
-            tokenizer = bytes_level("<|endoftext|>")
-            special = {f"{role}_token": "<|endoftext|>" for role in ("bos", "eos", "unk")}
-        elif name == "qwen2":
-            tokenizer = bytes_level("<|im_end|>")
-            special = {"eos_token": "<|im_end|>"}
-        else:
-            for file in ("tokenizer.json", "tokenizer_config.json"):
-                (folder / file).write_bytes((tiny_base / file).read_bytes())
-            return
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-
-    @functools.cache
-    def folder(name: str) -> Path:
-        if name == "bert":
-            return tiny_base
-        made = tmp_path_factory.mktemp("bases") / f"tiny-{name}"
-        made.mkdir()
-        save_tokeniser(name, made)
-        _tiny_model(name).save_pretrained(made)
-        return made
-
-    return folder
-
-
-def _tiny_model(name: str) -> "PreTrainedModel":
-    """Four layers, 32 wide; weights drawn so widely that texts differ although nothing learned."""
-    import torch
-    from transformers import AutoConfig, AutoModel
-
-    shape = {"num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
-    shape |= {"hidden_size": 32, "max_position_embeddings": 64, "pad_token_id": 0}
-    special = {"bos_token_id": 0, "eos_token_id": 0}
-    kind, values = {
-        "chinese-bert": ("bert", shape),
-        "roberta": ("roberta", shape | {"pad_token_id": 1}),
-        "distilbert": (
-            "distilbert",
-            {"dim": 32, "n_layers": 4, "n_heads": 4, "hidden_dim": 64}
-            | {"max_position_embeddings": 64},
-        ),
-        "electra": ("electra", shape | {"embedding_size": 16}),
-        "modernbert": ("modernbert", shape | special | {"cls_token_id": 0, "sep_token_id": 0}),
-        "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64} | special),
-        "qwen2": ("qwen2", shape | special | {"num_key_value_heads": 2, "pad_token_id": None}),
-    }[name]
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, vocab_size=320, initializer_range=0.2, **values)
-    return AutoModel.from_config(config)
+    folder = tmp_path_factory.mktemp("bases")
+    return lambda name: save_base(name, folder)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_bases import DECODERS, ENCODERS
 
 from shopcast_build.learning import trunk
 from shopcast_build.learning.base_model import load_base_model
@@ -17,8 +18,6 @@ from shopcast_domain.tokeniser import ItemTokeniser
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = ("", "red shoe", "blue hat under 8 | north", "lamp", "green lamp | price 4 to 8 | north")
-ENCODERS = ("bert", "chinese-bert", "roberta", "distilbert", "electra", "modernbert")
-DECODERS = ("gpt2", "qwen2")
 BaseOf = Callable[[str], Path]
 SUBSETS = [[1], [3, 1], [1, 2, 3, 4], [4, 4, 3]]
 

@@ -117,15 +117,14 @@ class _AdaLora(_Lora):
     def after_step(self, step: int) -> None:
         """Weigh the ranks by this step's gradients and take away what is over budget.
 
-        After a resume the averages of the weighing start anew; what was taken away stays away.
+        The averages of their weights are in no checkpoint. After a resume they start anew: another
+        rank may be taken away, but as many are.
         """
-        config = self._config
-        if config.rank_pattern is None and step > self._last_cut:
-            config.rank_pattern = {
-                name: (p != 0).view(-1).tolist()
-                for name, p in self._peft.model.named_parameters()
-                if "lora_E" in name
-            }
+        if step > self._last_cut and self._config.rank_pattern is None:
+            allocator = self._peft.rankallocator
+            allocator.update_ipt(self._peft.model)
+            found = allocator.mask_to_budget(self._peft.model, allocator.target_bgt)
+            self._config.rank_pattern = found
         self._peft.update_and_allocate(step)
 
 
