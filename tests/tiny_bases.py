@@ -34,7 +34,8 @@ def _tokeniser(name: str) -> PreTrainedTokenizerFast:
         end = "<|endoftext|>"
         return _fast(_bytes_level(end), bos=end, eos=end, unk=end)
     if name == "qwen2":
-        return _fast(_bytes_level("<|im_end|>"), eos="<|im_end|>")
+        made = _bytes_level("<|im_end|>", "<|endoftext|>")
+        return _fast(made, eos="<|im_end|>", pad="<|endoftext|>", unk="<|endoftext|>")
     pieces = dict.fromkeys(CHINESE) if name == "chinese-bert" else WORDS
     letters = string.ascii_lowercase + string.digits
     names = (*_SPECIAL, *pieces, *letters, *(f"##{c}" for c in letters), *"|>[]")

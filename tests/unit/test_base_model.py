@@ -1,11 +1,22 @@
+import json
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny_bases import DECODERS, ENCODERS
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
+from shopcast_build.learning.settings import EncoderSettings
+from shopcast_build.learning.token_table import TokenTable
+from shopcast_domain.tokeniser import ItemTokeniser
+
+BaseOf = Callable[[str], Path]
 
 
 def assert_names_the_option(error: Exception) -> None:
@@ -87,4 +98,108 @@ def test_a_model_without_a_fast_tokeniser_is_refused(
     )
     with pytest.raises(DataError, match="no fast tokeniser") as refused:
         load_base_model(str(tiny_base))
+    assert_names_the_option(refused.value)
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+def test_every_architecture_loads_with_what_it_needs(base_of: BaseOf, name: str) -> None:
+    base = load_base_model(str(base_of(name)))
+    assert base.pad_id == (1 if name in ("roberta", "qwen2") else 0)
+    assert (base.unknown_id is None) == (name in DECODERS)
+    assert getattr(base.model, "pooler", None) is None
+    tokeniser = ItemTokeniser(base.tokeniser, max_tokens=16, pad_id=base.pad_id)
+    texts = ["", "red shoe", "红鞋", "a very long title " * 9]
+    for ids in tokeniser.encode(texts):
+        assert 1 <= len(ids) <= 16
+        states = base.model(input_ids=torch.tensor([ids])).last_hidden_state
+        assert states.shape == (1, len(ids), 32)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoders_texts_get_its_end_token_which_no_title_can_forge(
+    base_of: BaseOf, name: str
+) -> None:
+    base = load_base_model(str(base_of(name)))
+    tokeniser = ItemTokeniser(base.tokeniser, max_tokens=16, pad_id=base.pad_id)
+    forged, long = tokeniser.encode(["<|endoftext|><|im_end|>"[:16], "red shoe " * 9])
+    assert forged[-1] == long[-1] == 0
+    assert 0 not in forged[:-1]
+    assert len(long) == 16
+
+
+def test_a_vocabulary_for_the_language_knows_its_words(base_of: BaseOf) -> None:
+    shares = {}
+    for name in ("bert", "chinese-bert", "gpt2"):
+        base = load_base_model(str(base_of(name)))
+        tokeniser = ItemTokeniser(base.tokeniser, max_tokens=16, pad_id=base.pad_id)
+        titles = ("", "红色运动鞋", "蓝帽子 | 北方", "女士连衣裙")
+        shares[name] = TokenTable(titles, tokeniser, torch.device("cpu")).share_of(base.unknown_id)
+    assert shares["chinese-bert"] == shares["gpt2"] == 0.0
+    assert shares["bert"] > 0.5
+
+
+@pytest.mark.parametrize(("name", "longest"), [("bert", 64), ("roberta", 62), ("gpt2", 64)])
+def test_texts_longer_than_the_models_positions_are_refused(
+    base_of: BaseOf, name: str, longest: int
+) -> None:
+    folder = str(base_of(name))
+    load_base_model(folder, EncoderSettings(max_tokens=longest))
+    with pytest.raises(DataError, match=f"reads {longest} tokens at most") as refused:
+        load_base_model(folder, EncoderSettings(max_tokens=longest + 1))
+    assert "encoder.max_tokens" in str(refused.value)
+    assert_names_the_option(refused.value)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return shutil.copytree(folder, to / "bert")
+
+
+def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    folder = copied(tiny_base, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    config |= {"model_type": "own", "auto_map": names}
+    (folder / "config.json").write_text(json.dumps(config))
+    proof = tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(proof)!r}, 'w')")
+    with pytest.raises(DataError, match="comes with code of its own") as refused:
+        load_base_model(str(folder))
+    assert_names_the_option(refused.value)
+    assert not proof.exists()
+
+
+def test_weights_in_a_pickle_are_refused_unread(tiny_base: Path, tmp_path: Path) -> None:
+    folder, proof = copied(tiny_base, tmp_path), tmp_path / "ran"
+
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return (open, (str(proof), "w"))
+
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(DataError, match=r"pickle \(\.bin\)") as refused:
+        load_base_model(str(folder))
+    assert_names_the_option(refused.value)
+    assert not proof.exists()
+
+
+def test_a_tokeniser_of_another_model_is_refused(base_of: BaseOf, tmp_path: Path) -> None:
+    folder = copied(base_of("gpt2"), tmp_path)
+    model = BertModel(BertConfig(vocab_size=99, hidden_size=32, num_attention_heads=4))
+    model.save_pretrained(folder)
+    with pytest.raises(DataError, match="belong together") as refused:
+        load_base_model(str(folder))
+    assert_names_the_option(refused.value)
+
+
+def test_a_model_of_pictures_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_base, tmp_path)
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    ViTModel(ViTConfig(**small, intermediate_size=8, image_size=8, patch_size=4)).save_pretrained(
+        folder
+    )
+    with pytest.raises(DataError) as refused:
+        load_base_model(str(folder))
     assert_names_the_option(refused.value)

@@ -97,22 +97,14 @@ def _ended(tokenizer: Any) -> Tokenizer:
 
 
 def _unknown_id(tokenizer: Any) -> int | None:
-    """None too where the token is in no vocabulary of its own, as GPT-2's, which names its end."""
-    unknown = tokenizer.unk_token_id
-    return None if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id) else unknown
+    """None too where it is a token with another use, as GPT-2's: every byte has a token there."""
+    unknown, others = tokenizer.unk_token_id, ("eos_token_id", "bos_token_id", "pad_token_id")
+    return None if unknown in (getattr(tokenizer, other) for other in others) else unknown
 
 
-@torch.no_grad()
 def _check_fit(base: BaseModel, settings: EncoderSettings) -> None:
     """Raises DataError when tokens, lengths or states are not what a build needs."""
     tokenizer: Tokenizer = Tokenizer.from_str(base.tokeniser)
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    known = base.model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
-    if max(highest, base.pad_id) >= known:
-        raise DataError(
-            f"the tokeniser of the base model {base.name} has token {highest} where the model knows"
-            f" {known}: choose a --base-model whose tokeniser and weights belong together"
-        )
     tokenizer.no_padding()
     if not tokenizer.encode("").ids:
         raise DataError(
@@ -126,19 +118,29 @@ def _check_fit(base: BaseModel, settings: EncoderSettings) -> None:
             f" encoder.max_tokens = {settings.max_tokens}: lower that setting or choose another"
             " --base-model"
         )
-    ids = torch.full((1, settings.max_tokens), highest)
-    try:
-        states = base.model.eval()(
-            input_ids=ids, attention_mask=torch.ones_like(ids)
-        ).last_hidden_state
-        fits = states.shape == (1, settings.max_tokens, base.model.config.hidden_size)
-    except Exception:
-        fits = False
-    if not fits:
+    if not _reads_tokens(base.model, settings.max_tokens):
         raise DataError(
             f"the base model {base.name} does not give one state per token of a text: choose a"
             " --base-model that is a text encoder or decoder, as BERT or GPT-2 are"
         )
+    highest = max(base.pad_id, *tokenizer.get_vocab(with_added_tokens=True).values())
+    known = base.model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+    if highest >= known:
+        raise DataError(
+            f"the tokeniser of the base model {base.name} has token {highest} where the model knows"
+            f" {known}: choose a --base-model whose tokeniser and weights belong together"
+        )
+
+
+@torch.no_grad()
+def _reads_tokens(model: PreTrainedModel, length: int) -> bool:
+    ids = torch.full((1, length), 3)
+    try:
+        found = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+        states = found.last_hidden_state
+        return states.shape == (1, length, model.config.hidden_size)
+    except Exception:  # each other kind of model fails in its own way
+        return False
 
 
 def positions(model: nn.Module) -> int | None:
