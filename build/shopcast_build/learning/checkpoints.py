@@ -129,6 +129,11 @@ class Run:
         processes.wait()
         return StageFolder(folder)
 
+    @property
+    def states(self) -> Path:
+        """Where encoded texts are kept until the build is published."""
+        return self.folder / _STAGES / "states"
+
     def finish(self) -> None:
         """The build is published: nobody has to go on with it."""
         if processes.is_first():

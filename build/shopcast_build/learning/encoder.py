@@ -67,14 +67,12 @@ class ItemEncoder(nn.Module):
             self.projection.bias[:dim] = torch.from_numpy(-components @ centre)
 
     def start_vectors(self, pooled: Tensor) -> Tensor:
-        """What a fresh projection makes of pooled states: (n, hidden) -> (n, vector_dim)."""
+        """What a fresh projection makes of pooled states, wherever they are: (n, hidden) ->
+        (n, vector_dim)."""
+        device = self.projection.weight.device
         with torch.no_grad():
-            return torch.cat(
-                [
-                    nn.functional.normalize(self.projection(piece), dim=-1)
-                    for piece in pooled.split(_PIECE)
-                ]
-            )
+            pieces = [self.projection(piece.to(device)) for piece in pooled.split(_PIECE)]
+            return nn.functional.normalize(torch.cat(pieces), dim=-1)
 
     def _shares(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         return shares(attention_mask, hidden.dtype, causal=self.causal)

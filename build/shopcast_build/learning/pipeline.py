@@ -42,6 +42,7 @@ from shopcast_build.learning.exposures import (
     part,
     split_by_time,
 )
+from shopcast_build.learning.kept_states import KeptStates, state_key
 from shopcast_build.learning.loss import keep_views
 from shopcast_build.learning.prediction import predict_logits
 from shopcast_build.learning.publishing import publish
@@ -335,7 +336,10 @@ class _Learner:
         self.model = ShopperModel(encoder, self._fresh_head(), table, trained).to(device)
         with reporter.stage(f"encode {len(table) - 1:,} item texts") as progress:
             pooled = encode_all(
-                lambda text: encoder.pooled(*table.rows(text)), table, progress=progress
+                lambda text: encoder.pooled(*table.rows(text)),
+                table,
+                progress=progress,
+                kept=_kept_states(run, base, settings) if run else None,
             )
         encoder.start_projection(pooled[1:].cpu().numpy())
         vectors = encoder.start_vectors(pooled)
@@ -434,6 +438,16 @@ class _Learner:
         )
         calibration = fit_calibration(validation, self._parts.validation.outcome)
         return calibration, Judged(name, calibration.apply(validation), calibration.apply(test))
+
+
+def _kept_states(run: Run, base: BaseModel, settings: BuildSettings) -> KeptStates:
+    key = state_key(
+        base.model,
+        base.model.config.to_json_string(),
+        base.tokeniser,
+        str(settings.encoder.max_tokens),
+    )
+    return KeptStates(run.states, key, base.model.config.hidden_size)
 
 
 def without_history(examples: Examples) -> Examples:
