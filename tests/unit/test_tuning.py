@@ -1,8 +1,10 @@
 """Every way of tuning: what moves, how much there is of it, and what is left in the end."""
 
+import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from learning_problem import JOINT, SETTINGS, Problem
 from torch import Tensor
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.learning.base_model import load_base_model
+from shopcast_build.learning.base_model import BUNDLED, load_base_model
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.settings import EncoderSettings
 from shopcast_build.learning.tuning import Tuning, start_tuning
@@ -201,6 +203,31 @@ def test_padding_changes_nothing_in_what_was_added(base_of: BaseOf, tuning: str)
         for row, length in enumerate(MASK.sum(1).tolist()):
             alone = encoder(IDS[row : row + 1, :length], MASK[row : row + 1, :length])
             torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=0)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Any:
+    return load_base_model(BUNDLED).model
+
+
+@pytest.mark.parametrize("tuning", get_args(EncoderSettings.model_fields["tuning"].annotation))
+def test_the_page_tells_how_many_weights_learn(minilm: Any, tuning: Any) -> None:
+    encoder = ItemEncoder(copy.deepcopy(minilm), 64)
+    start_tuning(encoder, EncoderSettings(tuning=tuning), 160)
+    learning = sum(p.numel() for p in encoder.bert.parameters() if p.requires_grad)
+    assert re.search(rf"^\| {tuning} \|[^|]*\| {learning:,} \|", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "adaptation", get_args(EncoderSettings.model_fields["adaptation"].annotation)
+)
+def test_the_page_tells_the_size_of_an_adaptation(minilm: Any, adaptation: Any) -> None:
+    encoder = ItemEncoder(minilm, 64, adaptation)
+    size = sum(p.numel() for n, p in encoder.named_parameters() if not n.startswith("bert."))
+    assert re.search(rf"^\| {adaptation} \|[^|]*\| {size:,} \|", PAGE, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
