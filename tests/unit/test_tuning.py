@@ -69,6 +69,14 @@ def weights(encoder: ItemEncoder) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.parametrize("tuning", ["lora", "adalora", "prefix", "adapter"])
+def test_what_is_added_is_in_the_mode_of_the_encoder(base_of: BaseOf, tuning: str) -> None:
+    for training in (True, False):
+        encoder = fresh(base_of, "bert").train(training)
+        start_tuning(encoder, settings(tuning, dropout=0.5), STEPS)
+        assert {module.training for module in encoder.modules()} == {training}
+
+
 def is_intended(tuning: str, name: str) -> bool:
     if tuning in ADDED:
         return ADDED[tuning] in name

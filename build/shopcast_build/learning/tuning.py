@@ -136,6 +136,12 @@ def start_tuning(encoder: ItemEncoder, settings: EncoderSettings, steps: int) ->
     """
     encoder.requires_grad_(True)
     encoder.bert.requires_grad_(False)
+    tuning = _start(encoder, settings, steps)
+    encoder.train(encoder.training)  # what was added is in training, whatever the encoder is in
+    return tuning
+
+
+def _start(encoder: ItemEncoder, settings: EncoderSettings, steps: int) -> Tuning:
     match settings.tuning:
         case "top":
             _train_top(encoder.bert, settings.layers)
