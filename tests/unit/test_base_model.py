@@ -14,6 +14,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
 from shopcast_build.learning.settings import EncoderSettings
 from shopcast_build.learning.token_table import TokenTable
+from shopcast_cli.commands.model import warn_of_unknown_tokens
 from shopcast_domain.tokeniser import ItemTokeniser
 
 BaseOf = Callable[[str], Path]
@@ -127,7 +128,9 @@ def test_a_decoders_texts_get_its_end_token_which_no_title_can_forge(
     assert len(long) == 16
 
 
-def test_a_vocabulary_for_the_language_knows_its_words(base_of: BaseOf) -> None:
+def test_a_vocabulary_for_the_language_knows_its_words_and_the_build_warns_of_others(
+    base_of: BaseOf, capsys: pytest.CaptureFixture[str]
+) -> None:
     shares = {}
     for name in ("bert", "chinese-bert", "gpt2"):
         base = load_base_model(str(base_of(name)))
@@ -136,6 +139,12 @@ def test_a_vocabulary_for_the_language_knows_its_words(base_of: BaseOf) -> None:
         shares[name] = TokenTable(titles, tokeniser, torch.device("cpu")).share_of(base.unknown_id)
     assert shares["chinese-bert"] == shares["gpt2"] == 0.0
     assert shares["bert"] > 0.5
+    warn_of_unknown_tokens(shares["chinese-bert"])
+    assert not capsys.readouterr().err
+    warn_of_unknown_tokens(shares["bert"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{shares['bert']:.0%} of the item text is unknown" in said
+    assert "choose one for its language with --base-model" in said
 
 
 @pytest.mark.parametrize(("name", "longest"), [("bert", 64), ("roberta", 62), ("gpt2", 64)])

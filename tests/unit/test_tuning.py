@@ -13,8 +13,10 @@ from torch import Tensor
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
+from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.settings import EncoderSettings
+from shopcast_build.learning.training import train
 from shopcast_build.learning.tuning import Tuning, start_tuning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -258,3 +260,38 @@ def test_training_learns_the_texts_and_leaves_their_vectors_in_place(
     with torch.no_grad():
         expected = model.encoder(*model.table.rows(torch.arange(1, len(model.table))))
     torch.testing.assert_close(model.vectors[1:], expected, atol=1e-5, rtol=0)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("tuning", ["lora", "prefix", "adapter"])
+def test_a_killed_stage_goes_on_to_the_same_vectors(
+    problem: Problem, tmp_path: Path, tuning: Any
+) -> None:
+    encoder = SETTINGS.encoder.model_copy(update={"tuning": tuning, "rank": 2, "prefix_tokens": 3})
+    chosen = SETTINGS.model_copy(update={"encoder": encoder})
+    training, validation = (
+        problem.batches(part) for part in (problem.training, problem.validation)
+    )
+
+    def run_stage(run: Run, progress: Any = lambda done, total: None) -> Tensor:
+        model = problem.fresh()
+        train(model, training, validation, JOINT, chosen, progress, run=run)
+        assert not any("lora" in name for name, _ in model.named_parameters())
+        return model.vectors
+
+    def kill(done: int, total: int) -> None:
+        if done == 8:
+            raise Killed
+
+    whole = run_stage(Run(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        run_stage(Run(tmp_path / "killed"), kill)
+    resumed = run_stage(Run(tmp_path / "killed", resume=True))
+    torch.testing.assert_close(resumed, whole, atol=1e-6, rtol=0)
+    steps: list[int] = []
+    again = run_stage(Run(tmp_path / "killed", resume=True), lambda done, _: steps.append(done))
+    assert not steps  # a stage that is done is taken over
+    torch.testing.assert_close(again, whole, atol=1e-6, rtol=0)

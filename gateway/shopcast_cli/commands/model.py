@@ -187,11 +187,7 @@ def show(result: "BuildResult", repository: Path) -> None:
             out.print(f"  dropped {rows:,} rows: {reason}")
     for reason, rows in cleaning.repaired.items():
         out.print(f"  repaired {rows:,} rows: {reason}")
-    if result.unknown_token_share > _UNKNOWN_TOKENS_WORTH_A_WORD:
-        err.print(
-            f"[yellow]warning:[/yellow] {result.unknown_token_share:.0%} of the item text is"
-            " unknown to the base model's vocabulary: choose one for its language with --base-model"
-        )
+    warn_of_unknown_tokens(result.unknown_token_share)
     outcomes = manifest.trained_outcomes
     if len(outcomes) < len(manifest.outcomes):
         missing = ", ".join(sorted(set(manifest.outcomes) - set(outcomes)))
@@ -226,3 +222,12 @@ def show(result: "BuildResult", repository: Path) -> None:
         f"[bold green]published version {manifest.behavior_version}[/bold green] in {repository}"
         f" after {result.seconds:.0f} s; next: `platform serve --repository {repository}`"
     )
+
+
+def warn_of_unknown_tokens(share: float) -> None:
+    """Say so when more than a few of the texts' tokens are unknown."""
+    if share > _UNKNOWN_TOKENS_WORTH_A_WORD:
+        err.print(
+            f"[yellow]warning:[/yellow] {share:.0%} of the item text is"
+            " unknown to the base model's vocabulary: choose one for its language with --base-model"
+        )
