@@ -64,10 +64,10 @@ def shares(attention_mask: Tensor, dtype: torch.dtype, *, causal: bool) -> Tenso
     stands before it (Muennighoff, 2022, arXiv:2202.08904). The last token alone is no choice for a
     model that was not trained for it: its state predicts the next word.
     """
-    share = attention_mask.to(dtype)
+    share = attention_mask.float()  # half precision does not count that far
     if causal:
         share = share * torch.cumsum(share, dim=1)
-    return share / share.sum(1, keepdim=True).clamp(min=1.0)
+    return (share / share.sum(1, keepdim=True).clamp(min=1.0)).to(dtype)
 
 
 def pool(hidden: Tensor, share: Tensor) -> Tensor:

@@ -65,8 +65,9 @@ class HistorySettings(_Section):
 class EncoderSettings(_Section):
     """The text encoder: what lies on top of the pretrained model, and how it is fine-tuned.
 
-    adaptation: what turns token states into a vector. tuning: which weights learn: none ("frozen"),
-    the top `layers` ("top"), all ("full"), or a small addition (the others, through peft).
+    adaptation: what turns token states into a vector. tuning: which weights learn beside it: none
+    ("frozen"), the top `layers` ("top"), all ("full"), or a small addition (the others).
+    docs/encoders.md compares them.
     """
 
     max_tokens: int = Field(48, ge=8, le=512, description="tokens of an item text")
