@@ -7,9 +7,14 @@ the window leaves it out of the answer. Of the market it may know *tallies*: eve
 
 Identities (platform, item, category, brand) enter as integer codes. Any coding will do as long as
 one call uses one coding throughout; MISSING matches nothing, not even itself.
+
+Serving asks for one window, training for many at once. So arrays may have leading axes, written
+`...` below, which are alike in all arguments of a call; windows of unlike length are padded with
+events of kind MISSING. What comes of one window never depends on its neighbours or on padding.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,46 +27,49 @@ KINDS = len(EventKind)
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Codes = NDArray[np.signedinteger[Any]]
+"""Integers of any width: identities, kinds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """The person's newest W events before the exposure, newest first; W may be 0.
 
-    time_s: float64 (W,), seconds since the epoch, not increasing. kind: int64 (W,), EventKind.
-    platform, item, category, brand: int64 (W,) codes. price: float64 (W,), NaN where unknown.
-    quantity: float64 (W,), pieces.
+    time_s: float64 (..., W), seconds since the epoch, not increasing. kind: (..., W), EventKind;
+    MISSING where there is no event, and then item, category, brand are MISSING, too.
+    platform, item, category, brand: (..., W) codes. price: float64 (..., W), NaN where unknown.
+    quantity: float64 (..., W), pieces.
     """
 
     time_s: Floats
-    kind: Ints
-    platform: Ints
-    item: Ints
-    category: Ints
-    brand: Ints
+    kind: Codes
+    platform: Codes
+    item: Codes
+    category: Codes
+    brand: Codes
     price: Floats
     quantity: Floats
 
     def __len__(self) -> int:
-        return len(self.time_s)
+        return self.time_s.shape[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """N candidate items met on one platform, with the market's tallies before the exposure.
 
-    item, category, brand: int64 (N,) codes. price: float64 (N,), NaN where unknown.
-    quantity: float64 (N,), pieces where the candidates are the lines of an order that is being
+    item, category, brand: (..., N) codes. price: float64 (..., N), NaN where unknown.
+    quantity: float64 (..., N), pieces where the candidates are the lines of an order that is being
     placed, all NaN where the person only meets them.
-    item_tally, category_tally: float64 (N, 4), everybody's events by EventKind; zeros if unknown.
-    item_habit: int64 (N, 3), sums over everybody's events of the item, as HABIT has them.
-    platform: code. platform_tally: float64 (4,).
+    item_tally, category_tally: float64 (..., N, 4), everybody's events by EventKind; zeros if
+    unknown. item_habit: int64 (..., N, 3), sums over everybody's events of the item, as HABIT has
+    them. platform: (...) code. platform_tally: float64 (..., 4).
     """
 
-    platform: int
-    item: Ints
-    category: Ints
-    brand: Ints
+    platform: int | Codes
+    item: Codes
+    category: Codes
+    brand: Codes
     price: Floats
     quantity: Floats
     item_tally: Floats
@@ -70,7 +78,7 @@ class Candidates:
     platform_tally: Floats
 
     def __len__(self) -> int:
-        return len(self.item)
+        return self.item.shape[-1]
 
 
 _BY_KIND = ("views", "carts", "buys", "returns")
@@ -160,138 +168,178 @@ def _return_rate(tally: Floats, prior: Floats | float) -> Floats:
 
 
 def _age_feature(age_h: Floats, among: Bools) -> Floats:
-    """log(1 + hours) since the newest event `among` (N, W); age_h: (W,). NEVER_H hours if none."""
-    newest = np.where(among, age_h, NEVER_H).min(axis=-1, initial=NEVER_H)
+    """log(1 + hours) since the newest event `among` (..., W); NEVER_H hours if there is none."""
+    newest: Floats = np.where(among, age_h, NEVER_H).min(axis=-1, initial=NEVER_H)
     return np.log1p(newest)
 
 
-def _against(log_price: Floats, priced: Floats, among: Bools) -> Floats:
-    """log_price (N,) less the mean of `priced` (W,) where `among` (W,); 0 if either is unknown."""
-    known = priced[among & ~np.isnan(priced)]
-    if not known.size:
-        return np.zeros_like(log_price)
-    return np.nan_to_num(log_price - known.mean(), nan=0.0)
+def _on_grid(value: Floats, bits: int) -> Floats:
+    """Rounded to multiples of 2**-bits: sums of such numbers are exact up to 2**(53 - bits), so a
+    mean is the same whatever the order of events within a moment and however it is padded."""
+    return np.ldexp(np.rint(np.ldexp(value, bits)), -bits)
 
 
-def _less(log_value: Floats, other: Floats | float) -> Floats:
+def _log(value: Floats) -> Floats:
+    """log(1 + value), to be averaged; NaN stays NaN."""
+    return _on_grid(np.log1p(value), 32)
+
+
+def _mean(value: Floats, among: Bools) -> Floats:
+    """Over what is known of `value` `among`, both (..., W): (...), NaN without any."""
+    known = among & ~np.isnan(value)
+    count = known.sum(axis=-1)
+    total = np.where(known, value, 0.0).sum(axis=-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _less(log_value: Floats, other: Floats) -> Floats:
     """A difference of logs; 0 if either is unknown."""
     return np.nan_to_num(log_value - other, nan=0.0)
 
 
-def _habit(total: Ints, count: Floats) -> Floats:
+def _habit(total: Ints, count: Floats | Ints) -> Floats:
     """The mean of micro_logs as a log; NaN without any."""
     return np.where(count > 0, total / np.maximum(count, 1.0) / 1e6, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class _Basket:
-    """What is about to be bought together. price, quantity: float64 (B,), price NaN if unknown."""
+    """What is about to be bought together: the lines `among` price and quantity, (..., B) each;
+    price NaN if unknown."""
 
     price: Floats
     quantity: Floats
+    among: Bools
 
-    def features(self, log_price: Floats, log_quantity: Floats, log_value: Floats) -> list[Floats]:
-        """The basket_* and *_in_basket columns of N candidates, (N,) each."""
-        lines = np.full(len(log_price), np.log1p(len(self.quantity)))
-        if not len(self.quantity):
-            return [np.zeros(len(log_price))] * 6
-        value = np.log1p(np.nansum(self.price * self.quantity))
-        known = ~np.isnan(self.price)
-        usual_price = np.log1p(self.price[known]).mean() if known.any() else np.nan
-        return [
-            lines,
-            np.full_like(lines, np.log1p(self.quantity.sum())),
-            np.full_like(lines, value),
+    def features(self, log_price: Floats, log_quantity: Floats, log_value: Floats) -> Floats:
+        """The basket_* and *_in_basket columns of N candidates: (..., N) each -> (..., N, 6)."""
+        lines = self.among.sum(axis=-1)[..., None]
+        worth = np.nan_to_num(_on_grid(self.price * self.quantity, 20), nan=0.0)
+        value = np.log1p(np.where(self.among, worth, 0.0).sum(axis=-1))[..., None]
+        pieces = np.where(self.among, self.quantity, 0.0).sum(axis=-1)[..., None]
+        columns = (
+            np.log1p(lines),
+            np.log1p(pieces),
+            value,
             _less(log_value, value),
-            _less(log_price, usual_price),
-            _less(log_quantity, np.log1p(self.quantity).mean()),
-        ]
+            _less(log_price, _mean(_log(self.price), self.among)[..., None]),
+            _less(log_quantity, _mean(_log(self.quantity), self.among)[..., None]),
+        )
+        stacked = np.stack(np.broadcast_arrays(*columns, log_price)[:6], axis=-1)
+        return np.where(lines[..., None] > 0, stacked, 0.0)
 
 
 def _basket(window: Window, candidates: Candidates, age_h: Floats, here: Bools) -> _Basket:
-    if not np.isnan(candidates.quantity).any():
-        return _Basket(candidates.price, candidates.quantity)
-    since_h = np.where(here & (window.kind == EventKind.BUY), age_h, _CART_H).min(initial=_CART_H)
-    cart = here & (window.kind == EventKind.CART) & (age_h < since_h)
-    return _Basket(window.price[cart], window.quantity[cart])
+    """The order that is being placed, else the open cart."""
+    is_order = ~np.isnan(candidates.quantity).any(axis=-1, keepdims=True)
+    bought = here & (window.kind == EventKind.BUY)
+    since_h = np.where(bought, age_h, _CART_H).min(axis=-1, keepdims=True, initial=_CART_H)
+    in_cart = here & (window.kind == EventKind.CART) & (age_h < since_h)
+    lines = np.broadcast_to(is_order, candidates.quantity.shape)
+    return _Basket(
+        np.concatenate((candidates.price, window.price), axis=-1),
+        np.concatenate((candidates.quantity, window.quantity), axis=-1),
+        np.concatenate((lines, in_cart & ~is_order), axis=-1),
+    )
 
 
-def compute_features(at_s: float, window: Window, candidates: Candidates) -> NDArray[np.float32]:
-    """The numeric features of N candidates met at `at_s` (seconds since the epoch, UTC).
+def _distinct(code: Codes, among: Bools) -> Ints:
+    """How many different codes there are `among`; both (..., W). Returns (...)."""
+    ordered = np.sort(np.where(among, code, np.iinfo(code.dtype).max), axis=-1)
+    count = among.sum(axis=-1)
+    first = np.ones_like(among)
+    first[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    return (first & (np.arange(among.shape[-1]) < count[..., None])).sum(axis=-1)
+
+
+def compute_features(
+    at_s: float | Floats, window: Window, candidates: Candidates
+) -> NDArray[np.float32]:
+    """The numeric features of N candidates met at `at_s` (...) (seconds since the epoch, UTC).
 
     Every event of the window must be from before `at_s`.
-    Returns float32 (N, len(FEATURES)), finite.
+    Returns float32 (..., N, len(FEATURES)), finite.
     """
-    n, w = len(candidates), len(window)
-    age_h = np.maximum(at_s - window.time_s, 0.0) / 3600.0  # (W,)
-    is_kind = np.eye(KINDS)[window.kind].reshape(w, KINDS)  # (W, 4)
-    here = window.platform == candidates.platform  # (W,)
+    at = np.asarray(at_s, dtype=np.float64)
+    n = len(candidates)
+    age_h = np.maximum(at[..., None] - window.time_s, 0.0) / 3600.0  # (..., W)
+    known = window.kind != MISSING  # (..., W)
+    is_kind = window.kind[..., None] == np.arange(KINDS)  # (..., W, 4)
+    by_kind = is_kind.astype(np.float32)  # counts below 2**24 are exact
+    here = known & (window.platform == np.asarray(candidates.platform)[..., None])
 
-    def same(code: Ints, codes: Ints) -> Bools:
-        return (code[:, None] == codes[None, :]) & (code[:, None] != MISSING)  # (N, W)
+    def same(code: Codes, codes: Codes) -> Bools:
+        met = code[..., :, None]
+        return (met == codes[..., None, :]) & (met != MISSING)  # (..., N, W)
+
+    def counts(among: Bools) -> Floats:
+        return np.log1p((among @ by_kind).astype(np.float64))  # (..., N, 4)
 
     pair = same(candidates.item, window.item)
     category = same(candidates.category, window.category)
     brand = same(candidates.brand, window.brand)
 
-    platform_buy = _buy_rate(candidates.platform_tally, 0.1)
-    platform_return = _return_rate(candidates.platform_tally, 0.05)
-    category_buy = _buy_rate(candidates.category_tally, platform_buy)  # (N,)
+    platform_buy = _buy_rate(candidates.platform_tally, 0.1)[..., None]  # (..., 1)
+    platform_return = _return_rate(candidates.platform_tally, 0.05)[..., None]
+    category_buy = _buy_rate(candidates.category_tally, platform_buy)  # (..., N)
     category_return = _return_rate(candidates.category_tally, platform_return)
-    person = is_kind.sum(axis=0)  # (4,)
-    bought = window.kind == EventKind.BUY
-    viewed = window.kind == EventKind.VIEW
-    log_price = np.log1p(candidates.price)  # (N,), NaN where unknown
-    log_prices = np.log1p(window.price)  # (W,)
-    log_quantity = np.log1p(candidates.quantity)  # (N,), NaN unless an order is being placed
-    log_quantities = np.log1p(window.quantity)  # (W,)
+    person = is_kind.sum(axis=-2, dtype=np.float64)  # (..., 4)
+    bought = is_kind[..., EventKind.BUY]
+    viewed = is_kind[..., EventKind.VIEW]
+    log_price = np.log1p(candidates.price)  # (..., N), NaN where unknown
+    log_quantity = np.log1p(candidates.quantity)  # (..., N), NaN unless an order is being placed
     log_value = np.log1p(candidates.price * candidates.quantity)
-    priced, price_sum, quantity_sum = candidates.item_habit.T
-    pair_bought = pair & bought
-    pair_habit = np.where(pair_bought, log_quantities, 0.0).sum(1) / np.maximum(
-        pair_bought.sum(1), 1
-    )
-    day = 2 * np.pi * (at_s % _DAY_S) / _DAY_S
-    week = 2 * np.pi * ((at_s / _DAY_S + 4) % 7) / 7  # the epoch was a Thursday
+    prices, quantities = _log(window.price), _log(window.quantity)  # (..., W)
+    compared_price, compared_quantity = _log(candidates.price), _log(candidates.quantity)
+    priced, price_sum, quantity_sum = np.moveaxis(candidates.item_habit, -1, 0)
+    pair_bought = pair & bought[..., None, :]
+    day = 2 * np.pi * (at % _DAY_S) / _DAY_S
+    week = 2 * np.pi * ((at / _DAY_S + 4) % 7) / 7  # the epoch was a Thursday
 
-    for_all = (
-        *np.log1p(person),
-        _buy_rate(person, platform_buy),
-        _return_rate(person, platform_return),
-        _age_feature(age_h, np.ones(w, dtype=bool)),
-        _age_feature(age_h, bought),
-        len(np.unique(window.platform)),
-        *np.log1p(is_kind[here].sum(axis=0)),
-        _age_feature(age_h, here),
-    )
-    brand_counts = np.log1p(brand @ is_kind)  # (N, 4)
+    def for_all(*columns: Floats) -> Floats:
+        """The same for every candidate: each (..., k) -> (..., N, sum of k)."""
+        row = np.concatenate(columns, axis=-1)[..., None, :]
+        return np.broadcast_to(row, (*row.shape[:-2], n, row.shape[-1]))
+
     columns = (
-        np.tile(np.array(for_all, dtype=np.float64), (n, 1)),
-        np.log1p(pair @ is_kind),
-        _age_feature(age_h, pair),
-        np.log1p(category @ is_kind),
-        _age_feature(age_h, category),
-        brand_counts[:, [EventKind.VIEW, EventKind.BUY, EventKind.RETURN]],
+        for_all(
+            np.log1p(person),
+            _buy_rate(person[..., None, :], platform_buy),
+            _return_rate(person[..., None, :], platform_return),
+            _age_feature(age_h, known)[..., None],
+            _age_feature(age_h, bought)[..., None],
+            _distinct(window.platform, known)[..., None].astype(np.float64),
+            np.log1p((here[..., None] & is_kind).sum(axis=-2, dtype=np.float64)),
+            _age_feature(age_h, here)[..., None],
+        ),
+        counts(pair),
+        _age_feature(age_h[..., None, :], pair)[..., None],
+        counts(category),
+        _age_feature(age_h[..., None, :], category)[..., None],
+        counts(brand)[..., [EventKind.VIEW, EventKind.BUY, EventKind.RETURN]],
         np.log1p(candidates.item_tally),
-        _buy_rate(candidates.item_tally, category_buy),
-        _return_rate(candidates.item_tally, category_return),
-        category_buy,
-        category_return,
-        np.full(n, platform_buy),
-        np.full(n, platform_return),
-        np.nan_to_num(log_price, nan=0.0),
-        _against(log_price, log_prices, bought),
-        _against(log_price, log_prices, viewed),
-        _less(log_price, _habit(price_sum, priced)),
-        np.nan_to_num(log_quantity, nan=0.0),
-        _less(log_quantity, _habit(quantity_sum, candidates.item_tally[:, EventKind.BUY])),
-        _against(log_quantity, log_quantities, bought),
-        np.where(pair_bought.any(1), _less(log_quantity, pair_habit), 0.0),
-        np.nan_to_num(log_value, nan=0.0),
-        *_basket(window, candidates, age_h, here).features(log_price, log_quantity, log_value),
-        np.tile([np.sin(day), np.cos(day), np.sin(week), np.cos(week)], (n, 1)),
+        _buy_rate(candidates.item_tally, category_buy)[..., None],
+        _return_rate(candidates.item_tally, category_return)[..., None],
+        category_buy[..., None],
+        category_return[..., None],
+        for_all(platform_buy, platform_return),
+        np.nan_to_num(log_price, nan=0.0)[..., None],
+        _less(compared_price, _mean(prices, bought)[..., None])[..., None],
+        _less(compared_price, _mean(prices, viewed)[..., None])[..., None],
+        _less(log_price, _habit(price_sum, priced))[..., None],
+        np.nan_to_num(log_quantity, nan=0.0)[..., None],
+        _less(log_quantity, _habit(quantity_sum, candidates.item_tally[..., EventKind.BUY]))[
+            ..., None
+        ],
+        _less(compared_quantity, _mean(quantities, bought)[..., None])[..., None],
+        _less(compared_quantity, _mean(quantities[..., None, :], pair_bought))[..., None],
+        np.nan_to_num(log_value, nan=0.0)[..., None],
+        _basket(window, candidates, age_h, here).features(
+            compared_price, compared_quantity, log_value
+        ),
+        for_all(np.stack((np.sin(day), np.cos(day), np.sin(week), np.cos(week)), axis=-1)),
     )
-    return np.column_stack(columns).astype(np.float32)
+    return np.concatenate(columns, axis=-1, dtype=np.float32, casting="same_kind")
 
 
 HISTORY_NUMBERS: tuple[str, ...] = ("age", "here", "price")

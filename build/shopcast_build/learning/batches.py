@@ -75,7 +75,7 @@ class ExposureBatches(Dataset[int]):
             "text": torch.from_numpy(ex.text[rows]),
             "features": torch.from_numpy(ex.features[rows]),
             "history_text": torch.from_numpy(log.catalogue.text[log.item[at]] * present),
-            "history_kind": torch.from_numpy(log.kind[at] * present),
+            "history_kind": torch.from_numpy(log.kind[at].astype(np.int64) * present),
             "history_numbers": torch.from_numpy(numbers * present[..., None].astype(np.float32)),
             "history_mask": torch.from_numpy(present.astype(np.float32)),
             "labels": torch.from_numpy(ex.outcome[rows]),

@@ -1,13 +1,16 @@
 """A log as arrays, so that what was known before any moment can be read off without a scan."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shopcast_build.learning.tally import Tally, lower_bound, sorted_ranks
 from shopcast_domain.events import EventKind
-from shopcast_domain.features import KINDS, MISSING, Candidates, Floats, Ints, Window, micro_log
+from shopcast_domain.features import MISSING, Candidates, Codes, Floats, Ints, Window, micro_log
 from shopcast_domain.item_text import item_text, match_name
 
 KIND_NAMES = [kind.name.lower() for kind in EventKind]
@@ -15,24 +18,24 @@ KIND_NAMES = [kind.name.lower() for kind in EventKind]
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The items of a log by code. category, brand: int64 (I,) codes. price: float64 (I,), NaN
+    """The items of a log by code. category, brand: int32 (I,) codes. price: float64 (I,), NaN
     where unknown. text: int64 (I,), index into `texts`, whose first entry is the empty text."""
 
-    category: Ints
-    brand: Ints
+    category: Codes
+    brand: Codes
     price: Floats
     text: Ints
     texts: tuple[str, ...]
 
 
-def _codes(names: list[str | None]) -> Ints:
+def _codes(names: list[str | None]) -> Codes:
     known: dict[str, int] = {}
     return np.array(
         [
             known.setdefault(n, len(known)) if (n := match_name(name or "")) else MISSING
             for name in names
         ],
-        dtype=np.int64,
+        dtype=np.int32,
     )
 
 
@@ -50,110 +53,99 @@ def build_catalogue(items: pl.DataFrame) -> Catalogue:
     )
 
 
-class _Tally:
-    """Counts events of a kind per code before a moment, by binary search in sorted pairs."""
-
-    def __init__(self, code: Ints, kind: Ints) -> None:
-        # Events come in the order of time, so an event's index is its rank in time.
-        self._span = len(code) + 1
-        at = code * self._span + np.arange(len(code))
-        self._sorted = [np.sort(at[(kind == k) & (code != MISSING)]) for k in range(KINDS)]
-
-    def before(self, code: Ints, rank: int) -> Floats:
-        """Events of each kind per code among the first `rank` events: float64 (N, 4)."""
-        low = np.maximum(code, 0) * self._span
-        counts = np.empty((len(code), KINDS))
-        for kind, at in enumerate(self._sorted):
-            counts[:, kind] = np.searchsorted(at, low + rank) - np.searchsorted(at, low)
-        counts[code == MISSING] = 0.0
-        return counts
-
-
-class _Sums:
-    """Sums of whole numbers per code before a moment. value: int64 (E, k), in the order of time."""
-
-    def __init__(self, code: Ints, value: Ints) -> None:
-        self._span = len(code) + 1
-        at = code * self._span + np.arange(len(code))
-        order = np.argsort(at)
-        self._sorted = at[order]
-        self._sums = np.zeros((len(code) + 1, value.shape[1]), dtype=np.int64)
-        np.cumsum(value[order], axis=0, out=self._sums[1:])
-
-    def before(self, code: Ints, rank: int) -> Ints:
-        """Sums per code over the first `rank` events: int64 (N, k)."""
-        low = code * self._span
-        first, last = np.searchsorted(self._sorted, low), np.searchsorted(self._sorted, low + rank)
-        return self._sums[last] - self._sums[first]
-
-
 class Timeline:
-    """A clean log in the order of time and, beside it, in the order of (person, time).
+    """A clean log in the order of (person, time), with tallies of everybody's events.
 
     events: columns person, platform, item (codes), time, kind, price, quantity; sorted by time.
-    Attributes in (person, time) order, each of length E: time_s (float64), kind, platform, item
-    (int64), price (float64, NaN where unknown), quantity (float64); person_start: int64 (P + 1,).
+    folder: an empty folder in which the arrays are to live, mapped into memory as needed; without
+    one they stay in memory, 75 bytes an event.
+    Attributes in (person, time) order, each of length E: time_s, price (float64, NaN where
+    unknown), quantity (float64), kind (int8), platform (int16), item (int32); person_start: int64
+    (P + 1,).
     """
 
-    def __init__(self, events: pl.DataFrame, catalogue: Catalogue) -> None:
+    def __init__(
+        self, events: pl.DataFrame, catalogue: Catalogue, folder: Path | None = None
+    ) -> None:
         self.catalogue = catalogue
+
+        def keep(name: str, array: NDArray[Any]) -> NDArray[Any]:
+            if folder is None:
+                return array
+            path = folder / f"{name}.npy"
+            np.save(path, array)
+            return np.load(path, mmap_mode="r")
+
+        def column(name: str, dtype: type[np.number[Any]]) -> NDArray[Any]:
+            return events[name].to_numpy().astype(dtype, copy=False)
+
+        kind = events["kind"].cast(pl.Enum(KIND_NAMES)).to_physical().to_numpy().astype(np.int8)
+        platform, item = column("platform", np.int16), column("item", np.int32)
+        self._platform_tally = Tally("platform", platform, kind, keep)
+        habit = _habit(events, kind)
+        self._item_tally = Tally("item", item, kind, keep, habit)
+        del habit
+        self._category_tally = Tally("category", catalogue.category[item], kind, keep)
+
+        order, self.person_start = sorted_ranks(column("person", np.int32))
+        self.kind = keep("kind", kind[order])
+        self.platform = keep("platform", platform[order])
+        del kind, platform
+        self.item = keep("item", item[order])
+        del item
+        price = _prices(events)[order]
+        unknown = np.flatnonzero(np.isnan(price))
+        price[unknown] = catalogue.price[self.item[unknown]]
+        self.price = keep("price", price)
+        del price
+        self.quantity = keep("quantity", column("quantity", np.float64)[order])
+        # Microseconds as float64 seconds stay apart and in order until the year 2255.
         time_s = events["time"].dt.epoch("us").to_numpy() / 1e6
-        kind = events["kind"].cast(pl.Enum(KIND_NAMES)).to_physical().cast(pl.Int64).to_numpy()
-        person, platform, item = (
-            events[c].cast(pl.Int64).to_numpy() for c in ("person", "platform", "item")
-        )
         self.end_s = float(time_s[-1])
-        self._sorted_time_s = time_s
-        self._item_tally = _Tally(item, kind)
-        self._category_tally = _Tally(catalogue.category[item], kind)
-        self._platform_tally = _Tally(platform, kind)
-        price = events["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        quantity = events["quantity"].cast(pl.Float64).to_numpy()
-        bought = np.where(kind == EventKind.BUY, micro_log(quantity), 0)
-        habit = np.stack([~np.isnan(price), micro_log(price), bought], axis=1).astype(np.int64)
-        self._item_habit = _Sums(item, habit)
+        self.time_s = keep("time_s", time_s[order])
+        self._sorted_time_s = keep("sorted_time_s", time_s)
 
-        order = np.argsort(person, kind="stable")
-        price, self.quantity = price[order], quantity[order]
-        self.time_s, self.kind = time_s[order], kind[order]
-        self.platform, self.item = platform[order], item[order]
-        self.price = np.where(np.isnan(price), catalogue.price[self.item], price)
-        people = int(person.max()) + 1
-        self.person_start = np.searchsorted(person[order], np.arange(people + 1))
-
-    def position(self, person: Ints, at_s: Floats) -> Ints:
+    def position(self, person: Codes, at_s: Floats) -> Ints:
         """Where each person's events from `at_s` on begin, in (person, time) order: int64 (N,)."""
         start, end = self.person_start[person], self.person_start[person + 1]
-        return np.array(
-            [
-                s + np.searchsorted(self.time_s[s:e], t)
-                for s, e, t in zip(start, end, at_s, strict=True)
-            ],
-            dtype=np.int64,
-        )
+        return lower_bound(self.time_s, start, end, at_s)
 
-    def window(self, person: int, position: int, limit: int) -> Window:
-        """The person's newest `limit` events before a position, newest first."""
-        start = max(int(self.person_start[person]), position - limit)
-        back: NDArray[np.int64] = np.arange(position - 1, start - 1, -1)
+    def window(self, person: int | Codes, position: int | Ints, limit: int) -> Window:
+        """Each person's newest `limit` events before a position, newest first, padded to the
+        longest. person, position: (...)."""
+        end = np.asarray(position, dtype=np.int64)
+        start = np.maximum(self.person_start[person], end - limit)
+        back = end[..., None] - np.arange(1, (end - start).max(initial=0) + 1)  # (..., W)
+        there = back >= start[..., None]
+        back = np.where(there, back, 0)
         item = self.item[back]
         return Window(
             time_s=self.time_s[back],
-            kind=self.kind[back],
+            kind=np.where(there, self.kind[back], MISSING),
             platform=self.platform[back],
-            item=item,
-            category=self.catalogue.category[item],
-            brand=self.catalogue.brand[item],
-            price=self.price[back],
-            quantity=self.quantity[back],
+            item=np.where(there, item, MISSING),
+            category=np.where(there, self.catalogue.category[item], MISSING),
+            brand=np.where(there, self.catalogue.brand[item], MISSING),
+            price=np.where(there, self.price[back], np.nan),
+            quantity=np.where(there, self.quantity[back], np.nan),
         )
 
     def candidates(
-        self, platform: int, item: Ints, price: Floats, quantity: Floats, at_s: float
+        self,
+        platform: int | Codes,
+        item: Codes,
+        price: Floats,
+        quantity: Floats,
+        at_s: float | Floats,
     ) -> Candidates:
-        """Items met on a platform, with everybody's tallies strictly before `at_s`."""
-        rank = int(np.searchsorted(self._sorted_time_s, at_s, side="left"))
+        """Items met on a platform, with everybody's tallies strictly before `at_s`.
+
+        platform, at_s: (...). item, price, quantity: (..., N).
+        """
+        rank = np.asarray(np.searchsorted(self._sorted_time_s, at_s, side="left"), dtype=np.int64)
+        ranks = np.broadcast_to(rank[..., None], item.shape)
         category = self.catalogue.category[item]
+        item_tally, item_habit = self._item_tally.before(item, ranks)
         return Candidates(
             platform=platform,
             item=item,
@@ -161,8 +153,23 @@ class Timeline:
             brand=self.catalogue.brand[item],
             price=np.where(np.isnan(price), self.catalogue.price[item], price),
             quantity=quantity,
-            item_tally=self._item_tally.before(item, rank),
-            item_habit=self._item_habit.before(item, rank),
-            category_tally=self._category_tally.before(category, rank),
-            platform_tally=self._platform_tally.before(np.array([platform]), rank)[0],
+            item_tally=item_tally,
+            item_habit=item_habit,
+            category_tally=self._category_tally.before(category, ranks)[0],
+            platform_tally=self._platform_tally.before(np.asarray(platform), rank)[0],
         )
+
+
+def _prices(events: pl.DataFrame) -> Floats:
+    return events["price"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _habit(events: pl.DataFrame, kind: NDArray[np.int8]) -> list[Codes]:
+    """The columns of HABIT, (E,) each."""
+    price = _prices(events)
+    pieces = micro_log(events["quantity"].to_numpy().astype(np.float64, copy=False))
+    return [
+        (~np.isnan(price)).astype(np.int8),
+        micro_log(price).astype(np.int32),
+        np.where(kind == EventKind.BUY, pieces, 0).astype(np.int32),
+    ]
