@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shopcast_build.data.errors import DataError
@@ -160,6 +160,26 @@ def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) 
     outcomes = map(Outcome, found["outcome"])
     assert dict(zip(zip(hours, found["item"], strict=True), outcomes, strict=True)) == expected
     assert found.height == len(expected)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 60),
+            st.sampled_from(["view", "cart", "buy", "return"]),
+            st.integers(0, 2),
+            st.integers(0, 5),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(1, 12),
+)
+def test_exposures_are_the_same_in_chunks_of_any_size(events: list[Any], chunk: int) -> None:
+    whole = cut_exposures(log(*events), SETTINGS)
+    in_chunks = cut_exposures(log(*events), SETTINGS, chunk_events=chunk)
+    assert in_chunks.equals(whole)
 
 
 def exposures(days: float, *, outcomes: Sequence[Outcome] = (VIEW, BUY)) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from shopcast_build.data.errors import DataError
@@ -11,6 +12,7 @@ from shopcast_build.learning.settings import ExposureSettings
 from shopcast_domain.events import Outcome
 
 _PAIR = ["person", "item"]
+_CHUNK_EVENTS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +26,14 @@ class Split:
     gap: timedelta
 
 
-def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFrame:
+def cut_exposures(
+    events: pl.DataFrame, settings: ExposureSettings, *, chunk_events: int = _CHUNK_EVENTS
+) -> pl.DataFrame:
     """One row per exposure with its outcome.
 
     events: columns person, platform, item (integer codes), time (Datetime us UTC), kind, price,
-    quantity.
+    quantity. chunk_events: people are taken together up to about so many events; what bounds the
+    memory, not what comes out.
     An exposure is a view; a cart that no view of the same person and item precedes within the
     purchase horizon; or a buy that neither precedes. Its outcome looks forward only: the first buy
     within the horizon, and a return within the return window after that buy. A return takes back
@@ -37,9 +42,27 @@ def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFr
     Lines of one person, item and moment count once. The quantity is null but on platforms without
     views and carts: there an exposure is the line of an order, elsewhere it would tell the outcome.
     """
-    moments = events.select("person", "platform", "item", "time", "kind", "price", "quantity").sort(
-        "time"
-    )
+    browsed = events.filter(pl.col("kind").is_in(["view", "cart"]))["platform"].unique()
+    columns = ("person", "platform", "item", "time", "kind", "price", "quantity")
+    parts = [
+        _cut(events.lazy().filter(chunk).select(columns).collect(), browsed, settings)
+        for chunk in _chunks(events["person"], chunk_events)
+    ]
+    return pl.concat(parts).sort("time", "person", "item")
+
+
+def _chunks(person: pl.Series, chunk_events: int) -> list[pl.Expr]:
+    """Conditions that share out the people, each on about so many events."""
+    total = np.bincount(person.to_numpy()).cumsum() if len(person) else np.zeros(1, dtype=int)
+    marks = np.arange(chunk_events, total[-1], chunk_events)
+    ends = np.unique(np.append(np.searchsorted(total, marks), len(total) - 1)).tolist()
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    return [pl.col("person").is_between(*span) for span in zip(starts, ends, strict=True)]
+
+
+def _cut(events: pl.DataFrame, browsed: pl.Series, settings: ExposureSettings) -> pl.DataFrame:
+    """The exposures of some people. browsed: the platforms whose log has views or carts."""
+    moments = events.sort("time", maintain_order=True)
     horizon = settings.purchase_horizon
     buys = _of(moments, "buy").select(*_PAIR, "time", pl.col("time").alias("bought_at"))
     met = pl.concat(
@@ -47,7 +70,7 @@ def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFr
             _of(moments, "view"),
             _unled(_of(moments, "cart"), _of(moments, "view"), horizon),
         ]
-    ).sort("time")
+    ).sort("time", maintain_order=True)
     met = _asof(met, buys, "forward", horizon)
     led = _unled(_of(moments, "buy"), _of(moments, "view", "cart"), horizon)
     returned = (
@@ -56,7 +79,6 @@ def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFr
         .drop_nulls()
         .unique()
     )
-    browsed = moments.filter(pl.col("kind").is_in(["view", "cart"]))["platform"].unique()
     is_order = ~pl.col("platform").is_in(browsed.implode())
     moment = ["person", "item", "time"]
     outcome = (
@@ -75,7 +97,6 @@ def cut_exposures(events: pl.DataFrame, settings: ExposureSettings) -> pl.DataFr
             outcome.alias("outcome"),
         )
         .unique(moment, keep="first", maintain_order=True)
-        .sort("time", "person", "item")
     )
 
 
