@@ -162,7 +162,7 @@ def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) 
     assert found.height == len(expected)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(

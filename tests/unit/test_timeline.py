@@ -1,6 +1,8 @@
 """A log as arrays, and the promise that nothing from after an exposure reaches it."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.examples import Examples, build_examples
+from shopcast_build.learning.tally import lower_bound
 from shopcast_build.learning.timeline import Timeline, build_catalogue
 from shopcast_domain.events import EventKind
-from shopcast_domain.features import FEATURES, MISSING, micro_log
+from shopcast_domain.features import FEATURES, MISSING, compute_features, micro_log
 from shopcast_domain.item_text import item_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -142,6 +145,7 @@ rows = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(rows, min_size=1, max_size=30), st.integers(0, 41))
 def test_tallies_are_plain_counts(log: list[Row], minute: int) -> None:
     unknown = np.full(len(PLATFORM_OF), np.nan)
@@ -178,7 +182,7 @@ def assert_same_window(one: Any, other: Any) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     exposure=rows,
     log=st.lists(rows, max_size=20),
@@ -210,6 +214,7 @@ def test_nothing_that_happens_at_or_after_an_exposure_changes_what_is_known_of_i
         np.testing.assert_array_equal(longer_history[name].numpy(), tensor.numpy(), err_msg=name)
 
 
+@settings(deadline=None)
 @given(exposure=rows, log=st.lists(rows, max_size=20))
 def test_an_event_before_an_exposure_does_change_what_is_known_of_it(
     exposure: Row, log: list[Row]
@@ -248,3 +253,97 @@ def test_examples_come_in_order_with_the_candidates_of_one_moment_side_by_side()
             np.testing.assert_array_equal(
                 getattr(together, name)[row], getattr(alone, name)[0], err_msg=name
             )
+
+
+@settings(deadline=None)
+@given(st.lists(rows, min_size=2, max_size=30), st.integers(1, 6), st.booleans())
+def test_an_exposure_is_described_as_if_it_were_alone(
+    log: list[Row], feature_events: int, are_orders: bool
+) -> None:
+    """Whatever batch and padding it comes into: each against its own window, not padded."""
+    timeline = Timeline(frame(log), CATALOGUE)
+    met = met_in(log).unique(["person", "item", "time"], maintain_order=True)
+    if are_orders:
+        met = met.with_columns(quantity=pl.col("item") + 1)
+    together = build_examples(
+        timeline, met, feature_events=feature_events, history_events=feature_events
+    )
+    order = ["time", "person", "platform"]
+    features = []
+    for group in met.sort(*order, "item").partition_by(order, maintain_order=True):
+        person, platform = group["person"][0], group["platform"][0]
+        at_s = group["time"][0].timestamp()
+        (position,) = timeline.position(np.array([person]), np.array([at_s]))
+        candidates = timeline.candidates(
+            platform,
+            group["item"].to_numpy(),
+            group["price"].fill_null(np.nan).to_numpy(),
+            group["quantity"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+            at_s,
+        )
+        window = timeline.window(person, int(position), feature_events)
+        assert window.kind.min(initial=EventKind.RETURN) >= EventKind.VIEW
+        features.append(compute_features(at_s, window, candidates))
+    np.testing.assert_array_equal(together.features, np.concatenate(features))
+
+
+@settings(deadline=None)
+@given(st.lists(rows, min_size=1, max_size=30), st.randoms())
+def test_the_order_of_a_log_within_a_moment_does_not_matter_while_windows_are_whole(
+    log: list[Row], random: Random
+) -> None:
+    shuffled = random.sample(log, len(log))
+    met = met_in(log).unique(["person", "item", "time"], maintain_order=True)
+    one, other = (
+        build_examples(Timeline(frame(rows), CATALOGUE), met, feature_events=99, history_events=99)
+        for rows in (log, shuffled)
+    )
+    np.testing.assert_array_equal(one.features, other.features)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    log=st.lists(rows, min_size=1, max_size=25),
+    moment=st.integers(0, 41),
+    future=st.lists(rows, min_size=1, max_size=10),
+    history=st.integers(1, 6),
+)
+def test_no_batch_of_exposures_changes_with_what_comes_at_or_after_the_last(
+    log: list[Row], moment: int, future: list[Row], history: int
+) -> None:
+    early = [row for row in log if row[2] <= moment] or [(0, 0, moment, EventKind.VIEW, None)]
+    later = [(row[0], row[1], moment + row[2], row[3], row[4]) for row in future]
+    batches = []
+    for rows in (early, [*early, *later]):
+        timeline = Timeline(frame(rows), CATALOGUE)
+        examples = build_examples(
+            timeline, met_in(early), feature_events=history, history_events=history
+        )
+        batches.append(ExposureBatches(examples, timeline, history).collate(range(len(early))))
+    for name, tensor in batches[0].items():
+        np.testing.assert_array_equal(batches[1][name].numpy(), tensor.numpy(), err_msg=name)
+
+
+def test_a_timeline_in_files_is_the_same_as_one_in_memory(tmp_path: Path) -> None:
+    in_memory, in_files = (Timeline(frame(LOG), CATALOGUE, folder) for folder in (None, tmp_path))
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) > 0
+    assert isinstance(in_files.price, np.memmap)
+    one, other = (
+        build_examples(timeline, met_in(LOG), feature_events=8, history_events=8)
+        for timeline in (in_memory, in_files)
+    )
+    for name in Examples.__slots__:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=30), st.integers(-1, 10))
+def test_a_bound_is_looked_for_within_its_own_part(pairs: list[Any], wanted: int) -> None:
+    parts = [sorted(value for part, value in pairs if part == n) for n in range(4)]
+    start = np.cumsum([0, *map(len, parts)])
+    found = lower_bound(
+        np.array([value for part in parts for value in part], dtype=np.int64),
+        start[:-1], start[1:], np.full(4, wanted),
+    )  # fmt: skip
+    below = [sum(value < wanted for value in part) for part in parts]
+    np.testing.assert_array_equal(found, start[:-1] + below)
