@@ -132,7 +132,7 @@ class Problem:
 
     def train(self, model: ShopperModel, stage: Stage, settings: BuildSettings = SETTINGS) -> float:
         training, validation = self.batches(self.training), self.batches(self.validation)
-        return train(model, training, validation, stage, settings)
+        return train(model, training, validation, stage, settings).loss
 
     def fresh(
         self,

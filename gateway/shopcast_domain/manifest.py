@@ -84,10 +84,17 @@ class Tolerance(_Part):
 
 
 class Training(_Part):
-    """Where the model comes from. published_as: which of the models judged in `metrics` it is."""
+    """Where the model comes from.
+
+    published_as: which of the models judged in `metrics` it is. encoder: whose item vectors it
+    reads. scorer: what scores inside `behavior`; trees do not go into TensorRT. exposures: by part;
+    "refit" are those the published model was fitted to in the end, where they are more.
+    """
 
     base_model: str
     published_as: str
+    encoder: Literal["pretrained", "fine-tuned"]
+    scorer: Literal["head", "trees", "blend"]
     log_start: datetime
     log_end: datetime
     train: tuple[datetime, datetime]

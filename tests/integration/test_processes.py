@@ -40,13 +40,15 @@ training = Batches(problem.training, problem.timeline, 6)
 validation = problem.batches(problem.validation)
 run = Run(folder)
 run.begin(SETTINGS)
-found["losses"] = [problem.loss(model), train(model, training, validation, HEAD, SETTINGS, run=run)]
+before = problem.loss(model)
+best = train(model, training, validation, HEAD, SETTINGS, run=run)
+found["losses"] = [before, best.loss]
 found["rows"] = seen[:]
 model.refresh()
 found["vectors apart"] = (model.vectors - alone).abs().max()
 # A weight that no step uses; the others must not wait for its gradient.
 model.behavior.unused = torch.nn.Linear(2, 2)
-found["losses"].append(train(model, training, validation, JOINT, SETTINGS, run=run))
+found["losses"].append(train(model, training, validation, JOINT, SETTINGS, run=run).loss)
 found |= {"weights": weights(model), "vectors": model.vectors}
 run.close()
 torch.save(found, folder.with_suffix(f".{processes.number()}.pt"))

@@ -90,6 +90,8 @@ def manifest() -> Manifest:
         training=Training(
             base_model="tiny-bert",
             published_as="after fine-tuning",
+            encoder="fine-tuned",
+            scorer="head",
             log_start=moment,
             log_end=moment,
             train=(moment, moment),

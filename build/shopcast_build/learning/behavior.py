@@ -1,5 +1,7 @@
 """The behaviour model: a shopper's events and candidate items to logits."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -142,3 +144,15 @@ class BehaviorModel(nn.Module):
         scores = scores + (present[:, None, None, :] - 1.0) * 1e9
         mixed = torch.matmul(torch.softmax(scores, -1), v)
         return self.attended(mixed.transpose(1, 2).reshape(b, n, w))
+
+
+class HeadEnsemble(nn.Module):
+    """Heads of different seeds as one: the mean of their logits."""
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """As BehaviorModel.forward."""
+        return torch.stack([head(*inputs) for head in self.heads]).mean(0)

@@ -38,7 +38,7 @@ class KeepBest(TrainerCallback):
     def __init__(self, model: ShopperModel, stage: Stage, settings: StoppingSettings) -> None:
         self._model, self._stage, self._settings = model, stage, settings
         self._score, self._worse = -math.inf, 0
-        self.loss = math.inf
+        self.loss, self.step = math.inf, 0
         self._weights: dict[str, Tensor] = {}
 
     @property
@@ -61,7 +61,8 @@ class KeepBest(TrainerCallback):
         self._check(loss)
         score = -loss if wanted == "loss" else metrics[f"eval_{wanted}"]
         if score > self._score:
-            self._score, self.loss, self._worse = score, loss, 0
+            self._score, self._worse = score, 0
+            self.loss, self.step = loss, state.global_step
             self._weights = {name: w.clone() for name, w in learning_weights(self._model).items()}
         else:
             self._worse += 1
@@ -76,13 +77,15 @@ class KeepBest(TrainerCallback):
         return {
             "score": self._score,
             "loss": self.loss,
+            "step": self.step,
             "worse": self._worse,
             "weights": self._weights,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._score, self.loss, self._worse = state["score"], state["loss"], state["worse"]
+        self._score, self._worse = state["score"], state["worse"]
+        self.loss, self.step = state["loss"], state["step"]
         self._weights = state["weights"]
 
     def _check(self, loss: float) -> None:

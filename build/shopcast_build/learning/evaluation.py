@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import (
     average_precision_score,
     log_loss,
@@ -17,6 +16,7 @@ from shopcast_build.learning.calibration import (
     expected_calibration_error,
     fit_calibration,
 )
+from shopcast_build.learning.trees import Rows, Trees
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats, Ints
 
@@ -91,6 +91,8 @@ def majority(train: Ints, validation: int, test: int) -> Judged:
     return Judged("majority class", np.tile(shares, (validation, 1)), np.tile(shares, (test, 1)))
 
 
+GRADIENT_BOOSTING = "gradient boosting"
+
 HISTORY_FEATURES = np.array(
     [
         name.startswith(("person_", "pair_")) or name.endswith(("_bought", "_viewed", "_pair"))
@@ -110,26 +112,18 @@ def gradient_boosting(
     test: NDArray[np.float32],
     *,
     seed: int,
+    again: tuple[NDArray[np.float32], Ints] | None = None,
 ) -> Judged:
     """Gradient boosting on the same examples and numeric features, treated as the model is: stopped
-    and calibrated on validation."""
-    trees = HistGradientBoostingClassifier(
-        max_iter=400,
-        learning_rate=0.05,
-        min_samples_leaf=50,
-        early_stopping=True,
-        n_iter_no_change=20,
-        random_state=seed,
-    ).fit(*train, X_val=validation[0], y_val=validation[1])
+    and calibrated on validation, then fitted `again` to more rows if there are any."""
 
-    def logits(features: NDArray[np.float32]) -> NDArray[np.float32]:
-        found = np.zeros((len(features), OUTCOMES), dtype=np.float32)
-        found[:, trees.classes_] = np.log(np.maximum(trees.predict_proba(features), 1e-9))
-        return found
+    def rows(features: NDArray[np.float32], outcome: Ints) -> Rows:
+        return Rows(features, np.empty((len(features), 0), dtype=np.float32), outcome)
 
-    calibration = fit_calibration(logits(validation[0]), validation[1])
-    return Judged(
-        "gradient boosting",
-        calibration.apply(logits(validation[0])),
-        calibration.apply(logits(test)),
-    )
+    trees = Trees.fit(rows(*train), rows(*validation), text=None, seed=seed)
+    found = trees.logits(rows(*validation))
+    calibration = fit_calibration(found, validation[1])
+    final = trees.refit(rows(*again), seed=seed) if again else trees
+    unknown = np.zeros(len(test), dtype=np.int64)
+    judged = calibration.apply(found), calibration.apply(final.logits(rows(test, unknown)))
+    return Judged(GRADIENT_BOOSTING, *judged)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
 
@@ -41,7 +40,7 @@ def export_encoder(encoder: ItemEncoder, path: Path, *, max_tokens: int) -> None
     _export(encoder, (ids, mask), path, ENCODER_INPUTS, "vectors", shapes)
 
 
-def export_behavior(behavior: BehaviorModel, path: Path, *, vector_dim: int) -> None:
+def export_behavior(behavior: nn.Module, path: Path, *, vector_dim: int) -> None:
     """Write the behaviour model: the arguments of BehaviorModel.forward -> logits (b, n, 3)."""
     b, h, n = 2, 5, 3
     mask = torch.ones(b, h)
@@ -106,13 +105,22 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def check_parity(
-    name: str, expected: NDArray[np.float32], found: NDArray[np.float32], limit: float
+    name: str,
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    limit: float,
+    *,
+    share: float = 1.0,
 ) -> float:
-    """The largest difference. Raises ParityError when it is above `limit` or not a number."""
-    worst = float(np.abs(expected - found).max())
-    if not worst <= limit:
+    """The largest difference in (n, k) outputs.
+
+    Raises ParityError when in fewer than `share` of the rows all differences are within `limit`.
+    """
+    difference = np.abs(expected - found).max(axis=1)
+    within = float((difference <= limit).mean())
+    if within < share:
         raise ParityError(
-            f"the ONNX {name} differs from torch by {worst:.2g}, more than the {limit:.2g} allowed:"
-            " nothing was published"
+            f"the ONNX {name} differs from torch by {difference.max():.2g}, more than the"
+            f" {limit:.2g} allowed: nothing was published"
         )
-    return worst
+    return float(difference.max())

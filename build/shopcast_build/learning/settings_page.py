@@ -20,6 +20,12 @@ settings are in the manifest of every published version. An example is
 
 This page is written by `make docs`.
 """
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a table of lists of texts",
+}
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -28,8 +34,9 @@ def render() -> str:
     parts = [_INTRODUCTION]
     parts += _section("", "", BuildSettings)
     for name, field in BuildSettings.model_fields.items():
-        if _is_section(field.annotation):
-            parts += _section(name, inspect.getdoc(field.annotation) or "", field.annotation)
+        section: Any = field.annotation
+        if _is_section(section):
+            parts += _section(name, inspect.getdoc(section) or "", section)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -63,7 +70,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    annotation = field.annotation
+    annotation: Any = field.annotation
     choices = _choices(annotation)
     if choices:
         prefix = "any of " if get_origin(annotation) is tuple else ""
@@ -76,10 +83,7 @@ def _values(field: FieldInfo) -> str:
         for sign, word in _SIGNS.items()
         if hasattr(bound, sign)
     ]
-    kind = {int: "a whole number", float: "a number", str: "text"}.get(annotation or str)
-    kind = kind or {dict: "a table of lists of texts"}.get(
-        get_origin(annotation), "a date and time"
-    )
+    kind = _KINDS.get(get_origin(annotation) or annotation, "a date and time")
     return ", ".join([kind, *bounds])
 
 

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from shopcast_build.learning import processes
 from shopcast_build.learning.augmentation import Augmentation
-from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import Progress
 from shopcast_build.learning.loss import Objective
@@ -34,7 +33,7 @@ class ShopperModel(nn.Module):
     def __init__(
         self,
         encoder: ItemEncoder,
-        behavior: BehaviorModel,
+        behavior: nn.Module,
         table: TokenTable,
         trained: Sequence[bool],
     ) -> None:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ _LOGS = 100
 """Points of a curve."""
 
 
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The weights a training leaves: their loss on validation, and after how many steps."""
+
+    loss: float
+    step: int
+
+
 def train(
     model: ShopperModel,
     training: ExposureBatches,
@@ -52,8 +61,8 @@ def train(
     *,
     run: Run | None = None,
     attack: Attack | None = None,
-) -> float:
-    """Train in place and leave the weights that score best on validation. Returns their loss there.
+) -> Best:
+    """Train in place and leave the weights that score best on validation.
 
     With a run, a stage that was finished in it is not trained again, and one that was begun goes
     on. Raises FloatingPointError when the loss stops being a number.
@@ -62,21 +71,21 @@ def train(
     done = folder.finished() if folder else None
     _choose_weights(model, stage, settings)
     if done:
-        loss = float(done["loss"])
+        best = Best(float(done["loss"]), int(done["step"]))
         model.load_state_dict(done["weights"], strict=False)
         if stage.learn_texts:
             model.vectors = done["vectors"].to(model.vectors.device)
     else:
-        loss = _train(model, training, validation, stage, settings, progress, run, folder, attack)
+        best = _train(model, training, validation, stage, settings, progress, run, folder, attack)
         if stage.learn_texts:
             model.refresh()
         if folder:
-            folder.finish({"loss": loss, **_end(model, stage)})
+            folder.finish({"loss": best.loss, "step": best.step, **_end(model, stage)})
     if model.tuning:
         model.tuning.finish()
     model.trunk = model.objective = model.tuning = model.augmentation = None
     model.eval()
-    return loss
+    return best
 
 
 def _choose_weights(model: ShopperModel, stage: Stage, settings: BuildSettings) -> None:
@@ -104,7 +113,7 @@ def _train(
     run: Run | None,
     folder: StageFolder | None,
     attack: Attack | None,
-) -> float:
+) -> Best:
     outcome = training.examples.outcome[training.rows]
     kept = keep_views(outcome, settings.loss.view_share_kept, settings.seed)
     model.objective = make_objective(settings.loss, outcome, kept, model.vectors.device)
@@ -145,7 +154,7 @@ def _train(
         )
         trainer.learn()
     keep_best.restore()
-    return keep_best.loss
+    return Best(keep_best.loss, keep_best.step)
 
 
 def _arguments(

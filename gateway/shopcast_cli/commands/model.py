@@ -172,7 +172,7 @@ def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
 
 def show(result: "BuildResult", repository: Path) -> None:
     """The result for people: what was read, how good it is, and what to do next."""
-    from shopcast_build.learning.pipeline import FROZEN, TUNED
+    from shopcast_build.learning.learner import FROZEN, TUNED
 
     manifest, cleaning = result.manifest, result.cleaning
     counts = manifest.training.exposures
