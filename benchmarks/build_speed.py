@@ -32,13 +32,15 @@ from rich.table import Table
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
-from shopcast_build.learning.encoder import ItemEncoder, TokenTable
+from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import cut_exposures
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
+from shopcast_build.learning.token_table import TokenTable
 from shopcast_build.learning.trunk import keep_trunk
+from shopcast_build.learning.tuning import start_tuning
 from shopcast_domain.tokeniser import ItemTokeniser
 
 PLAIN_TOKENS = 128
@@ -138,17 +140,15 @@ def steps(batch_size: int) -> dict[str, Callable[[], None]]:
 
     def ours(*, learn_texts: bool) -> Callable[[], None]:
         encoder = ItemEncoder(load_base_model(BUNDLED).model, SETTINGS.encoder.vector_dim)
-        head = BehaviorModel(
-            SETTINGS.encoder.vector_dim, examples.features.shape[1], SETTINGS.head.dropout
-        )
+        head = BehaviorModel(SETTINGS.encoder.vector_dim, SETTINGS.head.dropout)
+        head.numbers.fit(examples.features)
         model = ShopperModel(encoder, head, table, [True] * 3)
-        model.vectors = torch.nn.functional.normalize(torch.randn(len(table), head_dim()), dim=-1)
+        model.vectors = torch.nn.functional.normalize(torch.randn_like(model.vectors), dim=-1)
         encoder.requires_grad_(False)
         model.learn_texts = learn_texts
         if learn_texts:
-            encoder.projection.requires_grad_(True)
-            encoder.train_top(SETTINGS.encoder.layers)
-            model.trunk = keep_trunk(encoder, table, SETTINGS.encoder.layers)
+            start_tuning(encoder, SETTINGS.encoder, steps=1)
+            model.trunk = keep_trunk(encoder, table)
         model.train()
         optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 
@@ -161,7 +161,8 @@ def steps(batch_size: int) -> dict[str, Callable[[], None]]:
         return step
 
     bert = ItemEncoder(base.model, 3)
-    bert.train_top(SETTINGS.encoder.layers)
+    bert.requires_grad_(False)
+    start_tuning(bert, SETTINGS.encoder, steps=1)
     bert.train()
     plain_optimiser = torch.optim.AdamW([p for p in bert.parameters() if p.requires_grad])
 
@@ -181,11 +182,6 @@ def steps(batch_size: int) -> dict[str, Callable[[], None]]:
     }
 
 
-def head_dim() -> int:
-    """Width of an item vector."""
-    return SETTINGS.encoder.vector_dim
-
-
 def concatenated(
     table: TokenTable, texts: torch.Tensor, pad_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,7 +192,7 @@ def concatenated(
     ids = torch.full((len(texts), PLAIN_TOKENS), pad_id)
     mask = torch.zeros_like(ids)
     for row, these in enumerate(texts):
-        parts = [table.input_ids[t, (n > 0) : table.lengths[t]] for n, t in enumerate(these) if t]
+        parts = [table.rows(t[None])[0][0, (n > 0) :] for n, t in enumerate(these) if t]
         tokens = torch.cat(parts)[:PLAIN_TOKENS]
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
