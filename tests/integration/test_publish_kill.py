@@ -53,7 +53,8 @@ def write(encoder, behavior, version):
         tokeniser=m.Tokeniser(sha256="", vocabulary=1, max_tokens=16, pad_id=0),
         calibration=m.Calibration(scale=1, bias=(0, 0, 0)), decision_weights=(1, 1, 1),
         training=m.Training(
-            base_model="b", published_as="p", encoder="fine-tuned", scorer="head", log_start=now, log_end=now, train=span,
+            base_model="b", published_as="p", encoder="fine-tuned", scorer="head",
+            log_start=now, log_end=now, train=span,
             validation=span, test=span,
             gap_days=1, exposures={}, platforms=(), settings={},
         ),
