@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from shopcast_build.data.cleaning import CleanLog, clean
+from shopcast_build.data.cleaning import clean
+from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping, load_mapping
 
 LOG = os.environ.get("SHOPCAST_ONLINE_RETAIL")
@@ -23,7 +24,7 @@ def mapping() -> Mapping:
 
 @pytest.fixture(scope="module")
 def log(mapping: Mapping) -> CleanLog:
-    return clean([Path(str(LOG))], mapping)
+    return clean([Path(str(LOG))], mapping, keep_ids=True)
 
 
 def test_most_customer_lines_are_kept_and_all_are_accounted_for(log: CleanLog) -> None:
@@ -35,7 +36,7 @@ def test_most_customer_lines_are_kept_and_all_are_accounted_for(log: CleanLog) -
 
 
 def test_events_are_sane(log: CleanLog) -> None:
-    events = log.events
+    events = log.named()
     assert events["user"].str.contains(r"^\d{5}$").all()
     assert events["price"].min() > 0  # type: ignore[operator]
     assert events["quantity"].min() >= 1  # type: ignore[operator]
@@ -50,6 +51,6 @@ def test_the_same_log_as_shuffled_csv_gives_the_same_events(
     path = Path(str(LOG))
     raw = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
     raw.sample(fraction=1, shuffle=True, seed=1).write_csv(tmp_path / "shuffled.csv")
-    again = clean([tmp_path / "shuffled.csv"], mapping)
-    assert_frame_equal(again.events, log.events)
+    again = clean([tmp_path / "shuffled.csv"], mapping, keep_ids=True)
+    assert_frame_equal(again.named(), log.named())
     assert_frame_equal(again.items, log.items)

@@ -6,14 +6,15 @@ rightly differ in it: the exposure's own price (training knows what was paid, a 
 and the items' attributes (one description per item in the whole log, against the newest).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from shopcast_build.data.cleaning import CleanLog, clean
+from shopcast_build.data.cleaning import clean
+from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import People, read_links, resolve_people
 from shopcast_build.learning.batches import ExposureBatches
@@ -48,20 +49,12 @@ class Log:
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
     market = simulate(MARKET, tmp_path_factory.mktemp("market") / "logs")
-    cleaned = clean([market.events], Mapping())
-    people = resolve_people(cleaned.events, read_links(market.links))
-    items = cleaned.items.sort("platform", "item_id").with_row_index("item")
-    platforms = cleaned.events["platform"].unique().sort()
-    coded = (
-        cleaned.events.with_columns(pl.Series("person", people.person))
-        .join(items.select("platform", "item_id", "item"), on=["platform", "item_id"], how="left")
-        .with_columns(
-            platform_name="platform",
-            platform=pl.col("platform").replace_strict(platforms, range(len(platforms))),
-        )
-        .sort("time", maintain_order=True)
-    )
-    return Log(cleaned, people, coded, Timeline(coded, build_catalogue(items)))
+    cleaned = clean([market.events], Mapping(), keep_ids=True)
+    people = resolve_people(cleaned.accounts, read_links(market.links))
+    named = cleaned.named().select("event_id", "user", "item_id", platform_name="platform")
+    person = pl.Series("person", people.person).gather(cleaned.events["account"])
+    coded = pl.concat([cleaned.events.with_columns(person), named], how="horizontal")
+    return Log(cleaned, people, coded, Timeline(coded, build_catalogue(cleaned.items)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ def exposures(log: Log) -> list[Met]:
 
 async def readings(log: Log, path: Path, limit: int) -> list[tuple[Met, Reading]]:
     """Each exposure as the directory sees it when it knows all that happened before, no more."""
-    before = log.clean.events.clear()
+    before = replace(log.clean, events=log.clean.events.clear())
     # Links and no events yet, as `platform directory import` brings them in.
     await _import(path, before, log.people.pairs, lambda done, total: None)
     directory = await open_directory(path)
@@ -106,7 +99,7 @@ async def readings(log: Log, path: Path, limit: int) -> list[tuple[Met, Reading]
     try:
         for met in exposures(log):
             known = int(np.searchsorted(times(log), met.at_s))
-            await directory.record(list(_events(log.clean.events[told:known])))
+            await directory.record(list(_events(log.clean.named(told, known - told))))
             told = known
             reading = await directory.read(met.account, (met.item,), before_s=met.at_s, limit=limit)
             found.append((met, reading))
@@ -129,9 +122,11 @@ def is_cut_within_a_moment(log: Log, met: Met, limit: int) -> bool:
 
 def test_the_log_describes_every_item_in_one_way(log: Log) -> None:
     """What the comparison below needs in order to speak of features alone."""
-    described = log.clean.events.select(
-        "platform", "item_id", "title", "brand", "category", "price"
-    ).unique()
+    described = (
+        log.clean.named()
+        .select("platform", "item_id", "title", "brand", "category", "price")
+        .unique()
+    )
     assert described.height == log.clean.items.height
 
 

@@ -26,7 +26,7 @@ def resolve(*links: tuple[str | None, ...], guard: int = 10) -> People:
 def test_without_links_every_account_is_a_person() -> None:
     people = resolve_people(EVENTS, None)
     assert people.person.tolist() == [3, 1, 0, 3, 2, 4]
-    assert people.person.dtype == "int64"
+    assert people.person.dtype == "int32"
     assert people.count == 5
     assert people.report.accounts_per_person == {1: 5}
     assert people.pairs.is_empty()

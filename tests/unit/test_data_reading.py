@@ -17,7 +17,8 @@ def test_every_format_gives_the_same_text(tmp_path: Path) -> None:
     (tmp_path / "2.CSV.gz").write_bytes(gzip.compress(b"a,b\n007,x\n,y\n"))
     (tmp_path / "3.jsonl").write_text('{"a": "007", "b": "x"}\n{"b": "y"}\n')
     pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_parquet(tmp_path / "4.parquet")
-    assert rows(tmp_path) == [["007", None]] * 4
+    pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_excel(tmp_path / "5.xlsx")
+    assert rows(tmp_path) == [["007", None]] * 5
 
 
 def test_json_numbers_keep_their_digits(tmp_path: Path) -> None:
@@ -70,7 +71,8 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
         ("log.csv.gz", gzip.compress(b""), "is empty"),
         ("log.jsonl", b"", "is empty"),
         ("log.png", PNG, "save it as CSV or Parquet"),
-        ("log.xlsx", b"PK\x03\x04", "save it as CSV or Parquet"),
+        ("log.xlsx", b"PK\x03\x04", "damaged or locked XLSX"),
+        ("log.xlsx", PNG, "not an XLSX file"),
         ("log.csv", PNG, "not a text file"),
         ("log.csv", b"PK\x03\x04xl", "not a text file"),
         ("log.csv", gzip.compress(b"a\n1\n"), "not a text file"),

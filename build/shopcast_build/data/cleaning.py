@@ -1,143 +1,206 @@
 """From event logs as they are to clean, canonical events."""
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from shopcast_build.data import fields
+from shopcast_build.data.coding import Ranked
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.event_ids import with_event_ids
-from shopcast_build.data.fields import DEFECT, REPAIRS, RULE, SCHEMA, canonical_rows
+from shopcast_build.data.event_ids import made_event_ids
+from shopcast_build.data.fields import PLATFORM, REPAIRS, canonical_rows
 from shopcast_build.data.items import item_table
+from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.data.reading import ROW, collect, scan
-from shopcast_build.data.report import CleaningReport, count_reasons, pick_examples
+from shopcast_build.data.notes import (
+    DEFECT,
+    DROPPED,
+    NO_PLATFORM,
+    NOTE_COLUMNS,
+    REPAIRED,
+    RULE,
+    Notes,
+)
+from shopcast_build.data.profile import platform_reports
+from shopcast_build.data.reading import ROW, Source, batches, scan
+from shopcast_build.data.report import CleaningReport
+from shopcast_build.data.returns import judge_returns
+from shopcast_build.data.staging import EVENTS, Settled, Staging
+from shopcast_build.data.suspicions import Evidence, find_suspicions
+from shopcast_build.data.thresholds import check_bad_rows
 
-CONFLICTING_ID = "event id of another event"
-_REPAIRED = "repaired"
-_TIME_ADVICE = "say how times are written with --mapping ([time] format)"
-_ADVICE = {
-    fields.UNREADABLE_TIME: _TIME_ADVICE,
-    fields.IMPOSSIBLE_TIME: _TIME_ADVICE,
-    fields.UNKNOWN_KIND: "map the kind with --mapping ([kind.synonyms] or [[kind.rules]])",
-    fields.BAD_PLATFORM: "name the platform with --mapping ([platform]) in a-z, 0-9, '_', '-', '.'",
-    fields.ID_TOO_LONG: "name the right columns with --mapping",
-    CONFLICTING_ID: "give --mapping an event_id column that tells all events apart",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class CleanLog:
-    """A log ready to learn from.
-
-    events: fields.SCHEMA, sorted by (time, platform, user, event_id), whatever the order of rows
-    and files was. items: see items.item_table.
-    """
-
-    events: pl.DataFrame = field(repr=False)
-    items: pl.DataFrame = field(repr=False)
-    report: CleaningReport
+_CURRENCIES = {"platform": pl.String, "currency": pl.String, "rows": pl.Int64}
 
 
-def clean(paths: Sequence[Path], mapping: Mapping, *, max_bad_share: float = 0.01) -> CleanLog:
-    """Read, map, check and repair event logs.
+def clean(
+    paths: Sequence[Path],
+    mapping: Mapping,
+    *,
+    max_bad_share: float | None = None,
+    keep_ids: bool = False,
+) -> CleanLog:
+    """Read, map, check and repair event logs, in memory that the number of rows hardly moves.
 
     max_bad_share: rows with defects (a time, kind, platform or id that cannot be used) are dropped
-    up to this share of the rows that the mapping's own drop rules leave.
+    up to this share of the rows that the mapping's own drop rules leave; by default the mapping's
+    limit. keep_ids: keep or make event ids, which takes memory for each event.
     Raises DataError when there are more, when a file cannot be read, or when nothing is left.
     """
-    sources = scan(paths)
-    good, noted, read = [], [], 0
-    for source in sources:
-        rows = collect(source, canonical_rows(source, mapping)).with_columns(
-            pl.lit(source.path.name).alias("file")
-        )
-        read += len(rows)
-        good.append(rows.filter(pl.col("reason").is_null()).drop("reason", "cause", "value"))
-        noted.append(_notes(rows, good[-1]))
-    first, repeats, conflicts = _tell_apart(pl.concat(good).drop(REPAIRS))
-    notes = pl.concat([*noted, conflicts])
-    _check_defects(notes, read, max_bad_share)
-    if first.is_empty():
-        raise DataError(_nothing_left(read, notes))
-    events = first.select(*SCHEMA).sort("time", "platform", "user", "event_id")
-    items = item_table(events)
-    dropped = notes.filter(pl.col("cause") != _REPAIRED)
-    report = CleaningReport(
-        files=tuple(source.path.name for source in sources),
-        read=read,
-        kept=len(events),
-        dropped=count_reasons(dropped),
-        repaired=count_reasons(notes.filter(pl.col("cause") == _REPAIRED)),
-        duplicates=len(repeats) - len(conflicts),
-        platforms=dict(events.group_by("platform").len().sort("platform").iter_rows()),
-        kinds=dict(events.group_by("kind").len().sort("kind").iter_rows()),
-        items=len(items),
-        accounts=events.select("platform", "user").n_unique(),
-        first_time=events.item(0, "time"),
-        last_time=events.item(-1, "time"),
-        examples=pick_examples(notes),
+    sources = scan(paths, lambda path: mapping.of(path).layout)
+    notes = Notes()
+    with tempfile.TemporaryDirectory(prefix="shopcast-log-") as folder:
+        staging = Staging(Path(folder), keep_ids=keep_ids)
+        read, currencies = _take(sources, mapping, staging, notes)
+        settled = staging.settle([source.name for source in sources])
+        notes.add(settled.conflicts)
+        ruled = sum(notes.rows(RULE).values())
+        allowed = mapping.limits.max_bad_share if max_bad_share is None else max_bad_share
+        check_bad_rows(notes.rows(DEFECT), notes.examples, read - ruled, allowed)
+        if not settled.rows:
+            raise DataError(_nothing_left(read, notes))
+        words, rows = staging.words(), staging.events()
+    ranked = staging.ranked
+    accounts, account_place = _used(ranked["account"].scoped("user"), rows["account"])
+    items, item_place = _used(ranked["item"].scoped("item_id"), rows["item"])
+    platforms = tuple(accounts["platform"].unique().sort())
+    platform_of = accounts["platform"].replace_strict(
+        platforms, range(len(platforms)), return_dtype=pl.Int16
     )
-    return CleanLog(events, items, report)
+    account = account_place.gather(rows["account"])
+    events = rows.with_columns(
+        account.alias("account"),
+        item_place.gather(rows["item"]).alias("item"),
+        platform_of.gather(account).alias("platform"),
+    ).select(*EVENTS)
+    words = words.moved(item_place)
+    texts = {name: ranked[name].texts for name in ("title", "brand", "category")}
+    table = item_table(items, events, words, texts)
+    titles = words.title.drop_nulls("text")
+    report = _report(
+        sources,
+        read,
+        notes,
+        settled,
+        Evidence(
+            events=events,
+            platforms=platforms,
+            accounts=len(accounts),
+            items=table,
+            titles=titles.select("item", texts["title"].gather(titles["text"]).alias("text")),
+            currencies=currencies if mapping.currencies is None else currencies.clear(),
+            item_column=mapping.item_id.column or "item_id",
+            returns=judge_returns(events, platforms),
+        ),
+        currencies,
+    )
+    log = CleanLog(events, platforms, accounts, table, report)
+    if not keep_ids:
+        return log
+    return replace(log, event_ids=_event_ids(log, ranked["event_id"], rows["event_id"]))
 
 
-def _notes(rows: pl.DataFrame, good: pl.DataFrame) -> pl.DataFrame:
-    """What happened to rows: columns file, ROW, reason, cause, value."""
-    columns = ("file", ROW, "reason", "cause", "value")
+def _take(
+    sources: Sequence[Source], mapping: Mapping, staging: Staging, notes: Notes
+) -> tuple[int, pl.DataFrame]:
+    """Read everything. Returns the number of rows, and rows by platform and currency."""
+    read = 0
+    currencies = [pl.DataFrame(schema=_CURRENCIES)]
+    for number, source in enumerate(sources):
+        rows = canonical_rows(source, mapping.of(source.path), mapping.currencies)
+        for batch in batches(source, rows):
+            read += len(batch)
+            good = batch.filter(pl.col("reason").is_null())
+            staging.take(number, good)
+            notes.add(_batch_notes(source, batch, good))
+            priced = good.filter(pl.col("price").is_not_null())
+            currencies.append(
+                priced.group_by("platform", "currency").len("rows").cast({"rows": pl.Int64})
+            )
+    counts = pl.concat(currencies).group_by("platform", "currency").agg(pl.col("rows").sum())
+    return read, counts.sort(pl.all())
+
+
+def _batch_notes(source: Source, batch: pl.DataFrame, good: pl.DataFrame) -> pl.DataFrame:
+    """What happened to rows: NOTE_COLUMNS."""
+    file = pl.lit(source.name).alias("file")
+    named = (pl.col("platform").str.contains(PLATFORM)).fill_null(False)
+    platform = pl.when(named).then(pl.col("platform")).otherwise(pl.lit(NO_PLATFORM))
+    dropped = batch.filter(pl.col("reason").is_not_null()).with_columns(
+        file, platform.alias("platform")
+    )
     repairs = [
         good.filter(pl.col(reason).is_not_null()).select(
-            "file",
+            file,
             ROW,
+            "platform",
+            pl.lit(REPAIRED).alias("cause"),
             pl.lit(reason).alias("reason"),
-            pl.lit(_REPAIRED).alias("cause"),
             pl.col(reason).alias("value"),
         )
         for reason in REPAIRS
     ]
-    return pl.concat([rows.filter(pl.col("reason").is_not_null()).select(columns), *repairs])
+    return pl.concat([dropped.select(NOTE_COLUMNS), *repairs])
 
 
-def _tell_apart(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Events that are the first with their id, the others, and notes on those that are no copies.
+def _used(table: pl.DataFrame, codes: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+    """The rows of a table that codes name, and where each row went: Int32, null if nowhere."""
+    used = codes.unique().sort()
+    place = pl.DataFrame({"code": used}).with_row_index("place")
+    every = pl.DataFrame({"code": pl.arange(len(table), dtype=pl.Int32, eager=True)})
+    found = every.join(place, on="code", how="left", maintain_order="left")["place"]
+    return table[used], found.cast(pl.Int32)
 
-    First means earliest, then by every other field, so that the order of the rows plays no part.
-    """
-    order = ("time", *(name for name in SCHEMA if name != "time"))
-    events = with_event_ids(rows.sort(order))
-    is_first = events.select(pl.struct("platform", "event_id").is_first_distinct()).to_series()
-    first, repeats = events.filter(is_first), events.filter(~is_first)
-    copied = repeats.join(first, on=["platform", "event_id"], suffix="_of_first")
-    same = ("user", "kind", "item_id")
-    conflicts = copied.filter(
-        pl.any_horizontal(pl.col(name) != pl.col(f"{name}_of_first") for name in same)
-    ).select(
-        "file",
-        ROW,
-        pl.lit(CONFLICTING_ID).alias("reason"),
-        pl.lit(DEFECT).alias("cause"),
-        pl.lit(None, pl.String).alias("value"),
+
+def _event_ids(log: CleanLog, ranked: Ranked, codes: pl.Series) -> pl.Series:
+    """The id that each event came with, or one made for it."""
+    given = ranked.texts.gather(codes)
+    missing = given.is_null()
+    if not missing.any():
+        return given.alias("event_id")
+    made = made_event_ids(log.named().filter(missing))
+    return given.scatter(missing.arg_true(), made).alias("event_id")
+
+
+def _report(
+    sources: Sequence[Source],
+    read: int,
+    notes: Notes,
+    settled: Settled,
+    evidence: Evidence,
+    currencies: pl.DataFrame,
+) -> CleaningReport:
+    events, platforms = evidence.events, evidence.platforms
+    conflicts = dict(settled.conflicts.group_by("platform").len().iter_rows())
+    duplicates = {name: n - conflicts.get(name, 0) for name, n in settled.duplicates.items()}
+    by_platform = platform_reports(events, platforms, notes, duplicates, currencies)
+    return CleaningReport(
+        files=tuple(source.name for source in sources),
+        read=read,
+        kept=len(events),
+        dropped=notes.rows(*DROPPED),
+        repaired=notes.rows(REPAIRED),
+        bad=sum(notes.rows(DEFECT).values()),
+        ruled=sum(notes.rows(RULE).values()),
+        duplicates=sum(duplicates.values()),
+        platforms={one.platform: one.kept for one in by_platform if one.kept},
+        kinds=dict(events.group_by(pl.col("kind").cast(pl.String)).len().sort("kind").iter_rows()),
+        items=len(evidence.items),
+        accounts=evidence.accounts,
+        first_time=events.item(0, "time"),
+        last_time=events.item(-1, "time"),
+        examples=notes.examples,
+        largest_account=int(events.group_by("account").len()["len"].max() or 0),  # type: ignore[arg-type]
+        early_returns=evidence.returns.early,
+        judged_returns=sum(evidence.returns.single.values()),
+        by_platform=by_platform,
+        suspicious=find_suspicions(evidence),
     )
-    return first, repeats, conflicts.sort("file", ROW)
 
 
-def _check_defects(notes: pl.DataFrame, read: int, max_bad_share: float) -> None:
-    defects = notes.filter(pl.col("cause") == DEFECT)
-    examined = read - len(notes.filter(pl.col("cause") == RULE))
-    if len(defects) <= max_bad_share * examined:
-        return
-    reason, count = next(iter(count_reasons(defects).items()))
-    example = pick_examples(defects)[reason][0]
-    raise DataError(
-        f"{len(defects)} of {examined} rows ({len(defects) / examined:.1%}) cannot be used, more "
-        f"than the {max_bad_share:.1%} allowed, {count} of them for {reason} (first at {example}); "
-        f"fix the log, or {_ADVICE[reason]}."
-    )
-
-
-def _nothing_left(read: int, notes: pl.DataFrame) -> str:
+def _nothing_left(read: int, notes: Notes) -> str:
     if not read:
         return "The event log has no rows; check that the export is complete."
-    why = ", ".join(f"{count} for {reason}" for reason, count in count_reasons(notes).items())
+    why = ", ".join(f"{count} for {reason}" for reason, count in notes.rows(*DROPPED).items())
     return f"None of the {read} rows of the event log is left ({why}); check the log and --mapping."

@@ -1,5 +1,7 @@
 """Columns of a file as text, whatever their type, and what a mapping makes of them."""
 
+from collections.abc import Callable
+
 import polars as pl
 
 from shopcast_build.data.mapping import Condition, FieldSource
@@ -35,8 +37,9 @@ def field_id(source: Source, field: FieldSource | None) -> pl.Expr:
 
 def field_label(source: Source, field: FieldSource | None) -> pl.Expr:
     """A field as text for reading: blanks and control characters folded into single spaces."""
-    folded = field_text(source, field).str.replace_all(r"[\s\p{C}]+", " ").str.strip_chars()
-    return pl.when(folded != "").then(folded)
+    return field_text(source, field).map_batches(
+        lambda texts: by_distinct(texts, _folded), return_dtype=pl.String(), is_elementwise=True
+    )
 
 
 def field_number(source: Source, field: FieldSource | None) -> pl.Expr:
@@ -58,6 +61,19 @@ def condition_holds(source: Source, rule: Condition) -> pl.Expr:
     if rule.at_most is not None:
         return found.cast(pl.Float64, strict=False) <= rule.at_most
     return found == rule.equals
+
+
+def by_distinct(texts: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """What a change makes of texts that repeat, worked out once for each distinct one."""
+    distinct = texts.unique()
+    if 2 * len(distinct) > len(texts):
+        return change(texts)
+    return texts.replace_strict(distinct, change(distinct))
+
+
+def _folded(texts: pl.Series) -> pl.Series:
+    folded = texts.str.replace_all(r"[\s\p{C}]+", " ").str.strip_chars()
+    return folded.set(folded == "", None)
 
 
 def _field(field: FieldSource | None) -> pl.Expr:

@@ -13,21 +13,14 @@ _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 Lanes = NDArray[np.uint64]
 
 
-def with_event_ids(events: pl.DataFrame) -> pl.DataFrame:
-    """Fill in missing event ids: 32 hexadecimal digits, the same whenever the log is read again.
+def made_event_ids(events: pl.DataFrame) -> pl.Series:
+    """An id for every event: 32 hexadecimal digits, the same whenever the log is read again.
 
-    An id stands for platform, user, time, kind, item, quantity, and for the n-th event that is
-    alike in all of these, in the order of the rows. It is made from the user id: whoever holds it
-    and the rest of the event can test a guess of the user id.
+    events: columns platform, user, time (us, UTC), kind, item_id, quantity.
+    An id stands for these, and for the n-th event that is alike in all of them, in the order of the
+    rows. It is made from the user id: whoever holds it and the rest of the event can test a guess
+    of the user id.
     """
-    missing = events.filter(pl.col("event_id").is_null())
-    if missing.is_empty():
-        return events
-    made = missing.with_columns(_digests(missing).alias("event_id"))
-    return pl.concat([events.filter(pl.col("event_id").is_not_null()), made])
-
-
-def _digests(events: pl.DataFrame) -> pl.Series:
     repetition = events.select(pl.int_range(pl.len()).over(_KEY)).to_series()
     lanes = np.tile(np.array([0x243F6A8885A308D3, 0x13198A2E03707344], np.uint64), (len(events), 1))
     for name in _TEXTS:
@@ -37,7 +30,7 @@ def _digests(events: pl.DataFrame) -> pl.Series:
     octets = lanes.astype(">u8").view(np.uint8)  # (n, 16)
     digits = np.empty((len(events), 32), np.uint8)
     digits[:, 0::2], digits[:, 1::2] = _HEX[octets >> 4], _HEX[octets & 15]
-    return pl.Series(digits.view("S32").ravel()).cast(pl.String)
+    return pl.Series("event_id", digits.view("S32").ravel()).cast(pl.String)
 
 
 def _text_digests(texts: pl.Series) -> Lanes:

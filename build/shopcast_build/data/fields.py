@@ -15,9 +15,9 @@ from shopcast_build.data.columns import (
     field_text,
     text,
 )
-from shopcast_build.data.mapping import FieldSource, KindSource, Mapping
+from shopcast_build.data.mapping import Currencies, FieldSource, KindSource, SourceMapping
+from shopcast_build.data.notes import DEFECT, GAP, HIDDEN, RULE
 from shopcast_build.data.reading import ROW, Source, check_columns
-from shopcast_build.data.report import HIDDEN
 from shopcast_build.data.times import time_expressions
 from shopcast_domain.events import EventKind
 
@@ -39,7 +39,8 @@ SCHEMA: dict[str, pl.DataType] = {
 """The canonical event: columns and types, in order."""
 
 UNREADABLE_TIME = "unreadable time"
-IMPOSSIBLE_TIME = "impossible time"
+EARLY_TIME = "time before the year 2000"
+FUTURE_TIME = "time in the future"
 UNKNOWN_KIND = "unknown kind"
 BAD_PLATFORM = "bad platform name"
 ID_TOO_LONG = "id too long"
@@ -47,13 +48,11 @@ MISSING_USER = "missing user"
 MISSING_ITEM = "missing item"
 SKIPPED_TIME = "local time skipped by a clock change (read with the offset from before it)"
 BAD_PRICE = "impossible price (removed)"
+UNKNOWN_CURRENCY = "price in a currency without a rate (removed)"
 BAD_QUANTITY = "quantity not a whole number from 1 to 1,000,000 (set to 1)"
-REPAIRS = (SKIPPED_TIME, BAD_PRICE, BAD_QUANTITY)
+REPAIRS = (SKIPPED_TIME, BAD_PRICE, UNKNOWN_CURRENCY, BAD_QUANTITY)
 
-RULE, DEFECT, GAP = "rule", "defect", "gap"
-"""Why a row is dropped: by the mapping, because the log is wrong, or because nobody is named."""
-
-_PLATFORM = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+PLATFORM = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_PRICE = 1e9
 _MAX_QUANTITY = 1_000_000
@@ -71,8 +70,12 @@ class _Flaw:
     value: pl.Expr
 
 
-def canonical_rows(source: Source, mapping: Mapping) -> pl.LazyFrame:
+def canonical_rows(
+    source: Source, mapping: SourceMapping, currencies: Currencies | None = None
+) -> pl.LazyFrame:
     """The rows of one file as SCHEMA, with these columns beside them.
+
+    With currencies, prices are in the base currency, and a price in no known one is removed.
 
     ROW; reason: why the row is to be dropped, or null; cause: RULE, DEFECT or GAP, or null; value:
     what was found there, never a user id; each of REPAIRS: the text that was repaired, or null.
@@ -112,12 +115,14 @@ def canonical_rows(source: Source, mapping: Mapping) -> pl.LazyFrame:
         ),
         *_first(drop, "rule_"),
     )
-    return _judged(rows, mapping.absolute_quantity).select(
+    return _judged(rows, mapping.absolute_quantity, currencies).select(
         ROW, *SCHEMA, "reason", "cause", "value", *REPAIRS
     )
 
 
-def _judged(rows: pl.LazyFrame, absolute_quantity: bool) -> pl.LazyFrame:
+def _judged(
+    rows: pl.LazyFrame, absolute_quantity: bool, currencies: Currencies | None
+) -> pl.LazyFrame:
     price = pl.col("price_text").cast(pl.Float64, strict=False)
     price_holds = price.is_finite() & price.is_between(0, _MAX_PRICE)
     pieces = pl.col("quantity_text").cast(pl.Float64, strict=False)
@@ -125,12 +130,16 @@ def _judged(rows: pl.LazyFrame, absolute_quantity: bool) -> pl.LazyFrame:
     pieces_hold = (pieces == pieces.floor()) & pieces.is_between(1, _MAX_QUANTITY)
     time, platform = pl.col("time"), pl.col("platform")
     too_long = [pl.col(name).str.len_chars() > n for name, n in _MAX_ID_CHARS.items()]
-    possible_time = time.is_between(_EARLIEST, datetime.now(UTC))
+    currency = pl.col("currency").str.to_uppercase()
+    rate: pl.Expr = pl.lit(1.0)
+    if currencies is not None:
+        rate = currency.replace_strict(currencies.factors, default=None, return_dtype=pl.Float64())
     flaws = [
         _Flaw(DEFECT, UNREADABLE_TIME, time.is_null(), pl.col("time_text")),
-        _Flaw(DEFECT, IMPOSSIBLE_TIME, ~possible_time, pl.col("time_text")),
+        _Flaw(DEFECT, EARLY_TIME, time < _EARLIEST, pl.col("time_text")),
+        _Flaw(DEFECT, FUTURE_TIME, time > datetime.now(UTC), pl.col("time_text")),
         _Flaw(DEFECT, UNKNOWN_KIND, pl.col("kind").is_null(), pl.col("kind_text")),
-        _Flaw(DEFECT, BAD_PLATFORM, ~platform.fill_null("").str.contains(_PLATFORM), platform),
+        _Flaw(DEFECT, BAD_PLATFORM, ~platform.fill_null("").str.contains(PLATFORM), platform),
         _Flaw(DEFECT, ID_TOO_LONG, pl.any_horizontal(too_long), NOTHING),
         _Flaw(GAP, MISSING_USER, pl.col("user").is_null(), NOTHING),
         _Flaw(GAP, MISSING_ITEM, pl.col("item_id").is_null(), NOTHING),
@@ -144,12 +153,15 @@ def _judged(rows: pl.LazyFrame, absolute_quantity: bool) -> pl.LazyFrame:
         return pl.when(~holds.fill_null(False)).then(f"{name}_text")
 
     return rows.with_columns(_first(flaws, "flaw_")).with_columns(
-        pl.when(price_holds).then(price).alias("price"),
+        pl.when(price_holds).then(price * rate).alias("price"),
         pl.when(pieces_hold).then(pieces).otherwise(1).cast(pl.Int64).alias("quantity"),
-        pl.col("currency").str.to_uppercase(),
+        currency,
         *(verdict(part) for part in ("reason", "cause", "value")),
         repaired("time", ~pl.col("skipped")).alias(SKIPPED_TIME),
         repaired("price", price_holds).alias(BAD_PRICE),
+        pl.when(price_holds & rate.is_null())
+        .then(pl.col("currency").fill_null("no currency"))
+        .alias(UNKNOWN_CURRENCY),
         repaired("quantity", pieces_hold).alias(BAD_QUANTITY),
     )
 
@@ -170,7 +182,7 @@ def _first(flaws: Sequence[_Flaw], prefix: str) -> list[pl.Expr]:
     ]
 
 
-def _check(source: Source, mapping: Mapping) -> None:
+def _check(source: Source, mapping: SourceMapping) -> None:
     fields = (getattr(mapping, name) for name in type(mapping).model_fields)
     named = [field.column for field in fields if isinstance(field, FieldSource) and field.column]
     rules = [rule.column for rule in (*mapping.kind.rules, *mapping.drop)]
@@ -180,7 +192,7 @@ def _check(source: Source, mapping: Mapping) -> None:
     )
 
 
-def _optional(source: Source, mapping: Mapping, name: str) -> FieldSource | None:
+def _optional(source: Source, mapping: SourceMapping, name: str) -> FieldSource | None:
     own = FieldSource(column=name) if name in source.schema else None
     return getattr(mapping, name) or own
 
@@ -204,7 +216,7 @@ def _kind(source: Source, kind: KindSource) -> pl.Expr:
     return decided.cast(KIND)
 
 
-def _shown(source: Source, mapping: Mapping, column: str | None) -> pl.Expr:
+def _shown(source: Source, mapping: SourceMapping, column: str | None) -> pl.Expr:
     """What an example may show of a column: nothing of user ids."""
     if column is None:
         return NOTHING

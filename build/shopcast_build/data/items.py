@@ -2,23 +2,71 @@
 
 import polars as pl
 
-_ITEM = ("platform", "item_id")
+from shopcast_build.data.staging import PART_ROWS, Words
+
+ITEMS: dict[str, pl.DataType] = {
+    "platform": pl.String(),
+    "item_id": pl.String(),
+    "title": pl.String(),
+    "brand": pl.String(),
+    "category": pl.String(),
+    "price": pl.Float64(),
+    "titles": pl.Int32(),
+    "events": pl.Int64(),
+    "low_price": pl.Float64(),
+    "high_price": pl.Float64(),
+}
+"""The columns of the table of items. titles: how many different titles the item had; low_price,
+high_price: a twentieth of its events were cheaper, and dearer."""
 
 
-def item_table(events: pl.DataFrame) -> pl.DataFrame:
-    """One row per (platform, item_id), sorted: title, brand, category and price of the item.
+def item_table(
+    items: pl.DataFrame, events: pl.DataFrame, words: Words, texts: dict[str, pl.Series]
+) -> pl.DataFrame:
+    """One row per item, in order: ITEMS.
 
-    Texts are the most frequent ones, of equally frequent ones the first by alphabet; the price is
-    the median. Null where no event has any.
+    items: columns platform, item_id; row n is item n. events: columns item, price. texts: what the
+    codes of the words of each name stand for. Texts are the most frequent ones, of equally frequent
+    ones the first by alphabet; the price is the median. Null where no event has any.
     """
-    items = events.group_by(_ITEM).agg(pl.col("price").median()).sort(_ITEM)
-    for name in ("title", "brand", "category"):
+    table = items.with_row_index("item").with_columns(pl.col("item").cast(pl.Int32))
+    table = table.join(_prices(events), on="item", how="left")
+    for name, text in texts.items():
         usual = (
-            events.drop_nulls(name)
-            .group_by(*_ITEM, name)
-            .len()
-            .sort(*_ITEM, pl.col("len"), name, descending=[False, False, True, False])
-            .unique(_ITEM, keep="first", maintain_order=True)
+            getattr(words, name)
+            .drop_nulls("text")
+            .sort("item", "len", "text", descending=[False, True, False])
+            .unique("item", keep="first", maintain_order=True)
         )
-        items = items.join(usual.drop("len"), on=_ITEM, how="left", maintain_order="left")
-    return items.select(*_ITEM, "title", "brand", "category", "price")
+        table = table.join(
+            usual.select("item", text.gather(usual["text"]).alias(name)), on="item", how="left"
+        )
+    counts = words.title.drop_nulls("text").group_by("item").len("titles")
+    return (
+        table.join(counts, on="item", how="left")
+        .with_columns(pl.col("titles").fill_null(0).cast(pl.Int32))
+        .sort("item")
+        .select(*ITEMS)
+    )
+
+
+def _prices(events: pl.DataFrame) -> pl.DataFrame:
+    """Columns item, price, events, low_price, high_price.
+
+    Some items at a time: a median needs all of an item's prices at once.
+    """
+    parts = max(1, -(-len(events) // PART_ROWS))
+    found = [
+        events.lazy()
+        .filter(pl.col("item") % parts == part)
+        .group_by("item")
+        .agg(
+            pl.col("price").median(),
+            pl.len().cast(pl.Int64).alias("events"),
+            pl.col("price").quantile(0.05, "nearest").alias("low_price"),
+            pl.col("price").quantile(0.95, "nearest").alias("high_price"),
+        )
+        .collect()
+        for part in range(parts)
+    ]
+    return pl.concat(found)

@@ -1,8 +1,8 @@
-"""How the columns of a source become the fields of an event: a TOML file, checked before use."""
+"""How the columns of sources become the fields of an event: a TOML file, checked before use."""
 
 import tomllib
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal, Self
 
 import polars as pl
@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.data.limits import Limits
+from shopcast_build.data.reading import Layout
 
 Kind = Literal["view", "cart", "buy", "return"]
 
@@ -117,12 +119,35 @@ class KindSource(_Table):
         return {word.strip().lower(): kind for word, kind in synonyms.items()}
 
 
-class Mapping(_Table):
-    """From a source's columns to an event's fields.
+class Currencies(_Table):
+    """Prices in one currency. rates: what one unit of a currency is worth in units of `base`."""
+
+    base: Annotated[str, Field(min_length=1, max_length=16)]
+    rates: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+
+    @field_validator("base")
+    @classmethod
+    def _upper_base(cls, base: str) -> str:
+        return base.strip().upper()
+
+    @field_validator("rates")
+    @classmethod
+    def _upper_rates(cls, rates: dict[str, float]) -> dict[str, float]:
+        return {name.strip().upper(): rate for name, rate in rates.items()}
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """What to multiply a price of each known currency with."""
+        return self.rates | {self.base: 1.0}
+
+
+class SourceMapping(_Table):
+    """From the columns of one kind of file to an event's fields.
 
     A field that is not named here is read from the column of its own name: always for platform,
     platform_user_id, time, kind and item_id, where there is such a column for the others.
     drop: tried in order before anything else. absolute_quantity: quantities lose their sign.
+    separator, encoding: of CSV files. sheet: the one sheet of a workbook to read; all otherwise.
     """
 
     event_id: FieldSource | None = None
@@ -139,6 +164,63 @@ class Mapping(_Table):
     quantity: FieldSource | None = None
     drop: tuple[DropRule, ...] = ()
     absolute_quantity: bool = False
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252"] = "utf-8"
+    sheet: str | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """How the files lie on disk."""
+        return Layout(self.separator, self.encoding, self.sheet)
+
+
+class FileMapping(SourceMapping):
+    """The mapping of the files that match one of the patterns.
+
+    files: such as "shop_a/*.csv"; compared with the end of a file's path, part by part.
+    """
+
+    files: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+    def covers(self, path: PurePath) -> bool:
+        """Whether a file is one of these."""
+        return any(path.match(pattern) for pattern in self.files)
+
+
+class Mapping(SourceMapping):
+    """A mapping file: one mapping for every file, or a [[source]] table for each kind of file.
+
+    currencies, limits: of the whole log.
+    """
+
+    source: tuple[FileMapping, ...] = ()
+    currencies: Currencies | None = None
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _one_place_for_fields(self) -> Self:
+        outside = sorted(self.model_fields_set & set(SourceMapping.model_fields))
+        if self.source and outside:
+            raise ValueError(f"move {', '.join(outside)} into the [[source]] tables")
+        return self
+
+    def of(self, path: Path) -> SourceMapping:
+        """The mapping of one file. Raises DataError when no [[source]] or several cover it."""
+        if not self.source:
+            return self
+        found = [source for source in self.source if source.covers(path.resolve())]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise DataError(
+                f"No [[source]] of the mapping covers {path}; add a pattern that matches it to the"
+                " `files` of one, or leave the file out of --events."
+            )
+        patterns = " and ".join(", ".join(source.files) for source in found)
+        raise DataError(
+            f"{len(found)} [[source]] tables of the mapping cover {path} ({patterns}); make their"
+            " `files` exclude each other."
+        )
 
 
 IDENTITY = Mapping()
@@ -148,21 +230,27 @@ IDENTITY = Mapping()
 def load_mapping(path: Path) -> Mapping:
     """Read and check a mapping. Raises DataError naming the key that is wrong."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(
             f"The mapping {path} cannot be read ({error.strerror}); check the path."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"The mapping {path} is not valid TOML: {error}; correct it.") from None
+    return parse_mapping(text, f"mapping {path}")
+
+
+def parse_mapping(text: str, name: str) -> Mapping:
+    """Check the text of a mapping file; `name` is what an error calls it."""
     try:
-        return Mapping.model_validate(table)
+        return Mapping.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"The {name} is not valid TOML: {error}; correct it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             message = "no such key"
-        raise DataError(
-            f"The mapping {path} is wrong at {key}: {message[0].lower()}{message[1:]}; correct it."
-        ) from None
+        said = f"{message[0].lower()}{message[1:]}"
+        raise DataError(f"The {name} is wrong at {key or 'the top'}: {said}; correct it.") from None

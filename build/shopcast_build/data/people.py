@@ -52,13 +52,13 @@ class PeopleReport:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The people behind the events.
+    """The people behind the accounts.
 
-    person: int64 (rows of events,), 0 .. count - 1, in the order of each person's first account.
+    person: int32 (accounts,), 0 .. count - 1, in the order of each person's first account.
     pairs: columns platform, user, other_platform, other_user, kind: links to import, sorted.
     """
 
-    person: NDArray[np.int64] = field(repr=False)
+    person: NDArray[np.int32] = field(repr=False)
     count: int
     pairs: pl.DataFrame = field(repr=False)
     report: PeopleReport
@@ -97,21 +97,20 @@ def read_links(path: Path) -> pl.DataFrame:
 
 
 def resolve_people(
-    events: pl.DataFrame, links: pl.DataFrame | None, *, max_accounts_per_identifier: int = 10
+    accounts: pl.DataFrame, links: pl.DataFrame | None, *, max_accounts_per_identifier: int = 10
 ) -> People:
     """Join accounts that share an identifier, directly or through other accounts, into people.
 
-    events: columns platform, user. links: as read_links gives them; None makes every account a
-    person. An identifier of more than max_accounts_per_identifier accounts (a shop's own address, a
-    family computer) is ignored.
+    accounts: columns platform, user; those with events, in any order. links: as read_links gives
+    them; None makes every account a person. An identifier of more than max_accounts_per_identifier
+    accounts (a shop's own address, a family computer) is ignored.
     """
-    seen = events.select(_ACCOUNT).unique()
+    seen = accounts.select(_ACCOUNT).unique()
     raw = _NO_LINKS if links is None else links.select(_COLUMNS)
     told = raw.rename({"platform_user_id": "user"}).drop_nulls().unique()
-    accounts = (
-        pl.concat([seen, told.select(_ACCOUNT)]).unique().sort(_ACCOUNT).with_row_index("account")
-    )
-    told = told.join(accounts, on=_ACCOUNT)
+    every = pl.concat([seen, told.select(_ACCOUNT)]).unique().sort(_ACCOUNT)
+    every = every.with_row_index("account")
+    told = told.join(every, on=_ACCOUNT)
     holders = pl.len().over(_IDENTIFIER)
     shared = told.filter(holders > 1, holders <= max_accounts_per_identifier)
     edges = shared.select(
@@ -120,12 +119,12 @@ def resolve_people(
         pl.col("identifier_kind").alias("kind"),
     )
     edges = edges.filter(pl.col("account") != pl.col("other")).unique().sort(pl.all())
-    accounts = accounts.with_columns(pl.Series("group", _components(edges, len(accounts))))
-    known = accounts.join(seen, on=_ACCOUNT, how="semi", maintain_order="left")
+    every = every.with_columns(pl.Series("group", _components(edges, len(every))))
+    known = every.join(seen, on=_ACCOUNT, how="semi", maintain_order="left")
     # Ordinal of the group among those with events, in the order of their first account.
     groups = known.select(pl.col("group").unique(maintain_order=True)).with_row_index("person")
     known = known.join(groups, on="group", maintain_order="left")
-    person = events.select(_ACCOUNT).join(known, on=_ACCOUNT, how="left", maintain_order="left")
+    person = accounts.select(_ACCOUNT).join(known, on=_ACCOUNT, how="left", maintain_order="left")
     sizes = known.group_by("person").len().group_by("len").len("people").sort("len")
     ignored = told.filter(holders > max_accounts_per_identifier)
     report = PeopleReport(
@@ -138,8 +137,8 @@ def resolve_people(
         links_without_events=len(told.join(seen, on=_ACCOUNT, how="anti")),
         identifiers_ignored=ignored.select(_IDENTIFIER).n_unique(),
     )
-    codes = person["person"].to_numpy().astype(np.int64)
-    return People(codes, len(groups), _named(edges, accounts), report)
+    codes = person["person"].to_numpy().astype(np.int32)
+    return People(codes, len(groups), _named(edges, every), report)
 
 
 def _components(edges: pl.DataFrame, n: int) -> NDArray[np.int64]:

@@ -1,12 +1,13 @@
-"""Event logs as lazy frames: CSV, CSV.gz, Parquet and JSON lines; files, folders and globs."""
+"""Event logs as lazy frames: CSV, CSV.gz, Parquet, JSON lines and XLSX; files, folders, globs."""
 
 import glob
 import gzip
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import fastexcel
 import polars as pl
 
 from shopcast_build.data.errors import DataError
@@ -14,28 +15,44 @@ from shopcast_build.data.errors import DataError
 ROW = "__row__"
 """Name of the column that numbers a file's rows of data from 1."""
 
-_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson")
-_READABLE = "CSV, CSV.gz, Parquet and JSONL files can be read"
+_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".xlsx")
+_READABLE = "CSV, CSV.gz, Parquet, JSONL and XLSX files can be read"
 _HEAD_BYTES = 4096
+_BATCH_ROWS = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file lies on disk: separator and encoding of CSV, the sheet of a workbook to read."""
+
+    separator: str = ","
+    encoding: str = "utf-8"
+    sheet: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file of a log. rows: its columns beside ROW; those of CSV and JSONL are all text."""
+    """One file of a log, or one sheet of it, by the name that reports give it.
+
+    rows: its columns beside ROW; those of CSV, JSONL and XLSX are all text.
+    """
 
     path: Path
+    name: str
     rows: pl.LazyFrame
     schema: dict[str, pl.DataType]
 
 
-def scan(paths: Sequence[Path]) -> list[Source]:
-    """Open every file of the paths, in order of their names, each once.
+def scan(
+    paths: Sequence[Path], layout_of: Callable[[Path], Layout] = lambda _: Layout()
+) -> list[Source]:
+    """Open every file of the paths, in order of their names, each once; sheets as they come.
 
     A path is a file, a folder (its readable files, recursively; hidden ones are skipped) or a glob.
     Raises DataError for what is missing, empty, or not what its name says.
     """
     files = {file.resolve(): file for path in paths for file in _files(path)}
-    return [_open(file) for file in sorted(files.values())]
+    return [source for file in sorted(files.values()) for source in _open(file, layout_of(file))]
 
 
 def collect(source: Source, rows: pl.LazyFrame) -> pl.DataFrame:
@@ -47,20 +64,32 @@ def collect(source: Source, rows: pl.LazyFrame) -> pl.DataFrame:
         raise DataError(_broken(source.path, error)) from None
 
 
+def batches(source: Source, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The same, as frames of bounded size in the order of the rows."""
+    try:
+        yield from rows.collect_batches(chunk_size=_BATCH_ROWS, engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(_broken(source.path, error)) from None
+
+
 def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
     """Raise DataError when the file lacks one of the columns, naming those it has."""
     missing = sorted({column for column in wanted if column not in source.schema})
     if not missing:
         return
     found = ", ".join(source.schema)
-    if len(source.schema) == 1 and any(mark in found for mark in ";\t|"):
-        advice = "save it with commas between the columns"
-    raise DataError(f"{source.path} has no column {', '.join(missing)}; it has {found}; {advice}.")
+    if len(source.schema) == 1 and (mark := next((m for m in ";\t|" if m in found), None)):
+        shown = "\\t" if mark == "\t" else mark
+        advice = (
+            f'save it with commas between the columns, or give the mapping separator = "{shown}"'
+        )
+    where = source.path if source.name == source.path.name else f"{source.path}: {source.name}"
+    raise DataError(f"{where} has no column {', '.join(missing)}; it has {found}; {advice}.")
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = (file for file in path.rglob("*") if not file.name.startswith((".", "_")))
+        inside = (file for file in path.rglob("*") if not file.name.startswith((".", "_", "~$")))
         files = [file for file in inside if file.is_file() and _suffix(file)]
         if not files:
             raise DataError(f"The folder {path} holds no event log; {_READABLE}.")
@@ -77,37 +106,73 @@ def _suffix(path: Path) -> str | None:
     return next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), None)
 
 
-def _open(path: Path) -> Source:
+def _open(path: Path, layout: Layout) -> list[Source]:
     suffix = _suffix(path)
     if suffix is None:
         raise DataError(
             f"{path} is of a type that cannot be read; save it as CSV or Parquet ({_READABLE})."
         )
-    _check_head(path, suffix)
+    _check_head(path, suffix, layout)
+    if suffix == ".xlsx":
+        return _sheets(path, layout.sheet)
     try:
-        rows = _scan(path, suffix)
+        rows = _scan(path, suffix, layout)
         schema = dict(rows.collect_schema())
+    except UnicodeError:
+        raise DataError(f"{path} is not {layout.encoding} text; correct the encoding.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(_broken(path, error)) from None
     numbered = rows.with_row_index(ROW, offset=1)
     if suffix.startswith(".csv"):
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
-    return Source(path, numbered, schema)
+    return [Source(path, path.name, numbered, schema)]
 
 
-def _scan(path: Path, suffix: str) -> pl.LazyFrame:
+def _scan(path: Path, suffix: str, layout: Layout) -> pl.LazyFrame:
     if suffix == ".parquet":
         return pl.scan_parquet(path, glob=False, hive_partitioning=False)
     if suffix in (".csv", ".csv.gz"):
         # Text first: guessed types turn 00123 into 123 and depend on which rows come first.
-        return pl.scan_csv(path, infer_schema=False, glob=False)
+        if layout.encoding == "utf-8":
+            return pl.scan_csv(path, infer_schema=False, glob=False, separator=layout.separator)
+        with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
+            text = file.read().decode(layout.encoding)
+        return pl.read_csv(text.encode(), infer_schema=False, separator=layout.separator).lazy()
     literal = glob.escape(str(path))
     names = pl.scan_ndjson(literal, infer_schema_length=None).collect_schema().names()
     return pl.scan_ndjson(literal, schema=dict.fromkeys(names, pl.String()))
 
 
-def _check_head(path: Path, suffix: str) -> None:
+def _sheets(path: Path, wanted: str | None) -> list[Source]:
+    try:
+        book = fastexcel.read_excel(path)
+        if wanted is not None and wanted not in book.sheet_names:
+            raise DataError(
+                f"{path} has no sheet {wanted}; it has {', '.join(book.sheet_names)}; correct"
+                " `sheet` in the mapping."
+            )
+        sheets = {
+            name: book.load_sheet(name, dtypes="string").to_polars()
+            for name in (book.sheet_names if wanted is None else [wanted])
+        }
+    except fastexcel.FastExcelError:
+        raise DataError(
+            f"{path} is a damaged or locked XLSX file; save it again or save it as CSV."
+        ) from None
+    filled = {name: rows for name, rows in sheets.items() if rows.height}
+    if not filled:
+        raise DataError(f"{path} is empty; export it again.")
+    return [_sheet(path, f"{path.name} [{name}]", rows) for name, rows in filled.items()]
+
+
+def _sheet(path: Path, name: str, rows: pl.DataFrame) -> Source:
+    numbered = rows.lazy().with_row_index(ROW, offset=1)
+    filled = numbered.filter(pl.any_horizontal(pl.col(*rows.columns).is_not_null()))
+    return Source(path, name, filled, dict(rows.schema))
+
+
+def _check_head(path: Path, suffix: str, layout: Layout) -> None:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; export it again.")
@@ -120,15 +185,26 @@ def _check_head(path: Path, suffix: str) -> None:
     if suffix == ".parquet":
         if not head.startswith(b"PAR1"):
             raise DataError(f"{path} is not a Parquet file; save it as CSV or Parquet.")
-    elif b"\0" in head or head.startswith((b"PK\x03\x04", b"PAR1", b"\x1f\x8b")):
-        raise DataError(f"{path} is not a text file; save it as CSV (UTF-8) or Parquet.")
+    elif suffix == ".xlsx":
+        if not head.startswith(b"PK\x03\x04"):
+            raise DataError(f"{path} is not an XLSX file; save it as XLSX or CSV.")
+    elif (b"\0" in head and layout.encoding != "utf-16") or head.startswith(
+        (b"PK\x03\x04", b"PAR1", b"\x1f\x8b")
+    ):
+        raise DataError(
+            f"{path} is not a text file; save it as CSV (UTF-8) or Parquet, or name its `encoding`"
+            " in the mapping."
+        )
 
 
 def _broken(path: Path, error: Exception) -> str:
     if isinstance(error, pl.exceptions.NoDataError):
         return f"{path} is empty; export it again."
     if "utf-8" in str(error).lower():
-        return f"{path} is not UTF-8 text; save it as UTF-8."
+        return (
+            f"{path} is not UTF-8 text; save it as UTF-8, or name its `encoding` in the mapping"
+            ' (such as "cp1252").'
+        )
     if _suffix(path) in (".jsonl", ".ndjson"):
         return f"{path} is not one JSON object per line; export it again or save it as CSV."
     if _suffix(path) == ".parquet":

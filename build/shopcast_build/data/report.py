@@ -5,22 +5,60 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import polars as pl
 
-from shopcast_build.data.reading import ROW
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Something that is kept as it is and looks wrong.
 
-HIDDEN = "(not shown)"
-_EXAMPLES = 3
-_SHOWN_CHARS = 60
+    name: of the check. platform: where, or None for the whole log. rows: how many of `of` events,
+    accounts or items it concerns. sentence: what was found. advice: what to do. examples: without
+    user ids.
+    """
+
+    name: str
+    platform: str | None
+    rows: int
+    of: int
+    sentence: str
+    advice: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformReport:
+    """One platform's rows. read = kept + duplicates + the sum of dropped.
+
+    dropped, repaired: by reason. kinds, months ("2010-01"): events by each; hours: events by hour
+    of the day in UTC, 24 of them; currencies: rows with a price by currency as they came.
+    first_time, last_time: of the events kept, None where none was.
+    """
+
+    platform: str
+    read: int
+    kept: int
+    duplicates: int
+    dropped: Mapping[str, int]
+    repaired: Mapping[str, int]
+    kinds: Mapping[str, int]
+    accounts: int
+    items: int
+    currencies: Mapping[str, int]
+    months: Mapping[str, int]
+    hours: tuple[int, ...]
+    first_time: datetime | None
+    last_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class CleaningReport:
     """Counts of rows. read = kept + duplicates + the sum of dropped.
 
-    files: names of the files read, in order. dropped, repaired: by reason; a repaired row is kept.
+    files: names of the files and sheets read, in order. dropped, repaired: by reason; a repaired
+    row is kept. bad: dropped rows that are defects; ruled: those that a rule of the mapping drops.
     duplicates: rows whose event id was there before. examples: up to three per reason, as
     'row N of FILE: VALUE', never with a user id. first_time, last_time: of the events kept.
+    largest_account: events of the account that has most. early_returns, judged_returns: returns
+    within hours before their only purchase, and returns with one purchase.
     """
 
     files: tuple[str, ...]
@@ -28,6 +66,8 @@ class CleaningReport:
     kept: int
     dropped: Mapping[str, int]
     repaired: Mapping[str, int]
+    bad: int
+    ruled: int
     duplicates: int
     platforms: Mapping[str, int]
     kinds: Mapping[str, int]
@@ -36,36 +76,21 @@ class CleaningReport:
     first_time: datetime
     last_time: datetime
     examples: Mapping[str, tuple[str, ...]]
+    largest_account: int
+    early_returns: int
+    judged_returns: int
+    by_platform: tuple[PlatformReport, ...]
+    suspicious: tuple[Suspicion, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The report as a dict of JSON types; times in ISO 8601."""
-        return asdict(self) | {
-            "files": list(self.files),
-            "first_time": self.first_time.isoformat(),
-            "last_time": self.last_time.isoformat(),
-            "examples": {reason: list(shown) for reason, shown in self.examples.items()},
-        }
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
 
 
-def count_reasons(notes: pl.DataFrame) -> dict[str, int]:
-    """Rows per reason, most frequent first. notes: columns reason, file, ROW, value."""
-    counts = notes.group_by("reason").len().sort("len", "reason", descending=[True, False])
-    return dict(counts.iter_rows())
-
-
-def pick_examples(notes: pl.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The first few notes of every reason, as 'row N of FILE: VALUE'.
-
-    Of a value that looks like an e-mail address, slipped in from another column, nothing is shown.
-    """
-    value = pl.col("value")
-    shown = (
-        pl.when(value.str.contains("@", literal=True))
-        .then(pl.lit(f": {HIDDEN}"))
-        .otherwise(": " + value.str.slice(0, _SHOWN_CHARS))
-        .fill_null("")
-    )
-    first = notes.group_by("reason", maintain_order=True).head(_EXAMPLES)
-    texts = first.select("reason", pl.format("row {} of {}{}", ROW, "file", shown).alias("text"))
-    by_reason = texts.group_by("reason", maintain_order=True).agg("text")
-    return {reason: tuple(shown) for reason, shown in by_reason.sort("reason").iter_rows()}
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -9,6 +9,9 @@ from shopcast_build.data.mapping import TimeSource
 
 _DAY = timedelta(days=1)
 _EPOCH_UNITS_US = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
+_USUAL_ISO = "%Y-%m-%dT%H:%M:%S%.f%#z"
+_TIME, _SKIPPED = "time", "skipped"
+_READ = pl.Struct({_TIME: pl.Datetime("us", "UTC"), _SKIPPED: pl.Boolean()})
 _ISO = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?$"
 
 
@@ -36,7 +39,10 @@ def time_expressions(source: TimeSource, dtype: pl.DataType) -> TimeExpressions:
         micros = text.cast(pl.Float64, strict=False) * _EPOCH_UNITS_US[source.format]
         return _in_utc(micros.round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC")))
     if source.format == "iso":
-        return _iso(text, source.zone)
+        read = text.map_batches(
+            lambda column: _read_iso(column, source.zone), return_dtype=_READ, is_elementwise=True
+        )
+        return TimeExpressions(read.struct.field(_TIME), read.struct.field(_SKIPPED))
     parsed = text.str.to_datetime(source.format, time_unit="us", strict=False)
     if "%z" in source.format or "%#z" in source.format or "%+" in source.format:
         return _in_utc(parsed)
@@ -45,6 +51,23 @@ def time_expressions(source: TimeSource, dtype: pl.DataType) -> TimeExpressions:
 
 def _in_utc(time: pl.Expr) -> TimeExpressions:
     return TimeExpressions(time, pl.lit(False))
+
+
+def _read_iso(column: pl.Series, zone: str) -> pl.Series:
+    """Times with an offset by the library's own parser, and only the others piece by piece: the
+    pieces cost six times as much."""
+    time = column.str.to_datetime(_USUAL_ISO, time_unit="us", time_zone="UTC", strict=False)
+    rows = pl.DataFrame({"text": column, _TIME: time})
+    other = rows["text"].is_not_null() & rows[_TIME].is_null()
+    if not other.any():
+        return rows.select(pl.struct(_TIME, pl.lit(False).alias(_SKIPPED))).to_series()
+    pieces = _iso(pl.col("text"), zone)
+    read = rows.filter(other).select(pieces.time.alias(_TIME), pieces.skipped.alias(_SKIPPED))
+    at = other.arg_true()
+    skipped = pl.repeat(False, len(rows), eager=True).scatter(at, read[_SKIPPED])
+    return pl.struct(
+        rows[_TIME].scatter(at, read[_TIME]).alias(_TIME), skipped.alias(_SKIPPED), eager=True
+    )
 
 
 def _iso(text: pl.Expr, zone: str) -> TimeExpressions:

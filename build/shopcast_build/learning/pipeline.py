@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from shopcast_build.data.cleaning import CleanLog, clean
+from shopcast_build.data.cleaning import clean
+from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import People, read_links, resolve_people
 from shopcast_build.data.report import CleaningReport
@@ -62,7 +63,7 @@ def build_model(
     base_model: str,
     repository: Path,
     settings: BuildSettings,
-    max_bad_share: float,
+    max_bad_share: float | None,
     reporter: Reporter,
     run: Run | None = None,
 ) -> BuildResult | None:
@@ -84,7 +85,7 @@ def build_model(
     base = load_base_model(base_model, settings.encoder)
     with reporter.stage("clean the log") as progress:
         log = clean(events, mapping, max_bad_share=max_bad_share)
-        people = resolve_people(log.events, read_links(links) if links else None)
+        people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
     timeline, exposures, platforms = _timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
@@ -160,22 +161,11 @@ def _digests(base: BaseModel, timeline: Timeline, parts: Parts) -> dict[str, str
 def _timeline(
     log: CleanLog, people: People, settings: BuildSettings
 ) -> tuple[Timeline, pl.DataFrame, tuple[str, ...]]:
-    """Codes in place of names, then the timeline and the exposures."""
-    platforms = log.events["platform"].unique().sort()
-    items = log.items.sort("platform", "item_id").with_row_index("item")
-    events = (
-        log.events.with_columns(pl.Series("person", people.person))
-        .join(
-            items.select("platform", "item_id", "item"),
-            on=["platform", "item_id"],
-            how="left",
-            maintain_order="left",
-        )
-        .with_columns(pl.col("platform").replace_strict(platforms, range(len(platforms))))
-        .sort("time", maintain_order=True)
-    )
-    timeline = Timeline(events, build_catalogue(items))
-    return timeline, cut_exposures(events, settings.exposures), tuple(platforms)
+    """The timeline, the exposures, and the names of the platforms."""
+    person = pl.Series("person", people.person).gather(log.events["account"])
+    events = log.events.with_columns(person)
+    timeline = Timeline(events, build_catalogue(log.items))
+    return timeline, cut_exposures(events, settings.exposures), log.platforms
 
 
 def _examples(

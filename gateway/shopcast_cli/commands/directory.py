@@ -12,6 +12,7 @@ from shopcast_cli.console import Advance, ProgressReporter, failures, out, print
 if TYPE_CHECKING:
     import polars as pl
 
+    from shopcast_build.data.log import CleanLog
     from shopcast_domain.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Accounts, events and items of the gateway.")
@@ -28,7 +29,9 @@ def directory() -> None:
 def import_logs(
     events: Annotated[
         list[Path],
-        typer.Option(help="Event log: CSV, Parquet or JSONL; a file, folder or glob; repeatable."),
+        typer.Option(
+            help="Event log: CSV, Parquet, JSONL or XLSX; a file, folder or glob; repeatable."
+        ),
     ],
     links: Annotated[Path | None, typer.Option(help="Identity links between accounts.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="TOML file that maps the columns.")] = None,
@@ -36,11 +39,14 @@ def import_logs(
         "shopcast.db"
     ),
     max_bad_share: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Share of unusable rows that is dropped without failing.", min=0.0, max=1.0
+            help="Share of unusable rows that is dropped without failing; default 0.01, or what"
+            " the mapping's [limits] say.",
+            min=0.0,
+            max=1.0,
         ),
-    ] = 0.01,
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring event logs and identity links into the directory the gateway reads.
@@ -60,12 +66,15 @@ def import_logs(
     with failures(DataError, StartupError, GatewayError):
         with reporter.stage("clean the log") as progress:
             log = clean(
-                events, load_mapping(mapping) if mapping else Mapping(), max_bad_share=max_bad_share
+                events,
+                load_mapping(mapping) if mapping else Mapping(),
+                max_bad_share=max_bad_share,
+                keep_ids=True,
             )
-            people = resolve_people(log.events, read_links(links) if links else None)
+            people = resolve_people(log.accounts, read_links(links) if links else None)
             progress(1, 1)
         with reporter.stage(f"import {log.events.height:,} events") as progress:
-            recorded, duplicates = asyncio.run(_import(file, log.events, people.pairs, progress))
+            recorded, duplicates = asyncio.run(_import(file, log, people.pairs, progress))
     result = {
         "directory": str(file),
         "recorded": recorded,
@@ -84,7 +93,7 @@ def import_logs(
 
 
 async def _import(
-    file: Path, events: "pl.DataFrame", pairs: "pl.DataFrame", progress: Advance
+    file: Path, log: "CleanLog", pairs: "pl.DataFrame", progress: Advance
 ) -> tuple[int, int]:
     from shopcast_domain.events import Account
     from shopcast_gateway.directory.open import open_directory
@@ -101,12 +110,12 @@ async def _import(
                 kind=LinkKind(row["kind"]),
                 confidence=1.0,
             )
-        for start in range(0, events.height, _BATCH):
-            batch = list(_events(events.slice(start, _BATCH)))
+        for start in range(0, log.events.height, _BATCH):
+            batch = list(_events(log.named(start, _BATCH)))
             result = await directory.record(batch)
             recorded += result.recorded
             duplicates += result.duplicates
-            progress(start + len(batch), events.height)
+            progress(start + len(batch), log.events.height)
         return recorded, duplicates
     finally:
         await directory.close()

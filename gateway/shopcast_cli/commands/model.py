@@ -19,7 +19,9 @@ _UNKNOWN_TOKENS_WORTH_A_WORD = 0.02
 def build_model(
     events: Annotated[
         list[Path],
-        typer.Option(help="Event log: CSV, Parquet or JSONL; a file, folder or glob; repeatable."),
+        typer.Option(
+            help="Event log: CSV, Parquet, JSONL or XLSX; a file, folder or glob; repeatable."
+        ),
     ],
     links: Annotated[
         Path | None, typer.Option(help="Identity links between accounts (hashed identifiers).")
@@ -75,11 +77,14 @@ def build_model(
     ] = None,
     head_epochs: Annotated[int | None, typer.Option(help="Passes of the behaviour head.")] = None,
     max_bad_share: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Share of unusable rows that is dropped without failing.", min=0.0, max=1.0
+            help="Share of unusable rows that is dropped without failing; default 0.01, or what"
+            " the mapping's [limits] say.",
+            min=0.0,
+            max=1.0,
         ),
-    ] = 0.01,
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -1,0 +1,66 @@
+"""Codes that stand for postage, fees or tests rather than for something to sell."""
+
+import json
+import re
+
+import polars as pl
+
+from shopcast_build.data.report import Suspicion
+
+_ID = (
+    r"(?i)^(post(age)?|dot(com)?|carriage|ship(ping)?|deliver(y)?|freight|fees?|bank[ _-]?charges?"
+    r"|amazon[ _-]?fee|commission|adjust(ment)?\d*|correction|manual|discount|voucher|coupon|refund"
+    r"|deposit|donation|cruk|pads|samples?|test\d*|dummy|gift[ _-]?(card|voucher).*|gift_\d+.*"
+    r"|[a-z]\d?)$"
+)
+_TITLE = (
+    r"(?i)\b(postage|carriage|shipping|freight|delivery (charge|cost|fee)s?|(bank|service) charges?"
+    r"|fees?|commission|discount|adjust(ment)?|voucher|gift ?card|manual|bad debt|donation"
+    r"|test (product|item|article)|this is a test)\b"
+)
+_SPREAD = 20.0
+_ENOUGH_PRICES = 10
+_FLAGGED = 2
+_EXAMPLES = 5
+
+
+def non_items(items: pl.DataFrame, item_column: str) -> list[Suspicion]:
+    """Items that look like none, by platform, with a drop rule for them. items: items.ITEMS.
+
+    A telling id is enough; else the title and prices that are all over the place, together.
+    """
+    spread = (pl.col("events") >= _ENOUGH_PRICES) & (
+        pl.col("high_price") >= _SPREAD * pl.col("low_price").clip(lower_bound=0.01)
+    )
+    signs = (
+        _FLAGGED * pl.col("item_id").str.contains(_ID).cast(pl.Int8)
+        + pl.col("title").str.contains(_TITLE).fill_null(False).cast(pl.Int8)
+        + spread.fill_null(False).cast(pl.Int8)
+    )
+    flagged = items.filter(signs >= _FLAGGED).sort("events", "item_id", descending=[True, False])
+    found = []
+    for (platform,), own in sorted(flagged.group_by("platform", maintain_order=True)):
+        every = items.filter(pl.col("platform") == platform)
+        if 2 * len(own) > len(every):
+            continue  # a shop that numbers its items so
+        shown = own.head(_EXAMPLES).select("item_id", "title", "events").iter_rows()
+        found.append(
+            Suspicion(
+                "codes that look like no items",
+                str(platform),
+                int(own["events"].sum()),
+                int(every["events"].sum()),
+                f"{len(own):,} item ids of {platform} look like postage, fees or tests.",
+                f"If they are, leave them out: {drop_rule(own['item_id'].to_list(), item_column)}",
+                tuple(f"{item_id} ({title or 'no title'}): {n:,}" for item_id, title, n in shown),
+            )
+        )
+    return found
+
+
+def drop_rule(item_ids: list[str], column: str) -> str:
+    """A [[drop]] rule for exactly these item ids, as one line of TOML."""
+    pattern = "|".join(re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", one) for one in sorted(item_ids))
+    written = json.dumps(f"^({pattern})$", ensure_ascii=False)
+    name = json.dumps(column, ensure_ascii=False)
+    return f'[[drop]] column = {name}, matches = {written}, reason = "not an item"'

@@ -1,0 +1,239 @@
+"""What looks wrong in events that passed: kept as they are, and named."""
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from shopcast_build.data.non_items import non_items
+from shopcast_build.data.report import Suspicion
+from shopcast_build.data.returns import JudgedReturns, early_returns, unknown_purchases
+from shopcast_build.data.staging import PART_ROWS
+
+LOPSIDED_SHARE = 0.99
+MIDNIGHT_SHARE = 0.99
+BUSY_SHARE = 0.05
+BUSY_OVER_MEAN = 20
+MANY_TITLES = 20
+FEW_OF_A_KIND = 30
+NEAR_S = 1
+_ENOUGH_EVENTS = 100
+_ENOUGH_FOR_A_BOT = 1_000
+_NEAR_SHARE = 0.01
+_EXAMPLES = 3
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the checks look at.
+
+    events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item, text
+    (each different title of an item). currencies: columns platform, currency, rows, of prices that
+    were not converted. item_column: what the mapping reads item ids from.
+    """
+
+    events: pl.DataFrame = field(repr=False)
+    platforms: tuple[str, ...]
+    accounts: int
+    items: pl.DataFrame = field(repr=False)
+    titles: pl.DataFrame = field(repr=False)
+    currencies: pl.DataFrame = field(repr=False)
+    item_column: str
+    returns: JudgedReturns
+
+
+def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
+    """Everything suspicious, the whole log first, then by platform."""
+    found = [
+        *_one_account(evidence),
+        *_lopsided(evidence),
+        *_few(evidence),
+        *_currencies(evidence),
+        *_midnight(evidence),
+        *early_returns(evidence.returns),
+        *unknown_purchases(evidence.returns),
+        *_busy_accounts(evidence),
+        *_near_duplicates(evidence),
+        *_many_titles(evidence),
+        *non_items(evidence.items, evidence.item_column),
+    ]
+    return tuple(sorted(found, key=lambda one: (one.platform is not None, one.platform or "")))
+
+
+def _one_account(evidence: Evidence) -> list[Suspicion]:
+    n = len(evidence.events)
+    if evidence.accounts > 1:
+        return []
+    return [
+        Suspicion(
+            "one account",
+            None,
+            n,
+            n,
+            f"All {n:,} events are of one account.",
+            "Check which column the mapping reads as platform_user_id.",
+        )
+    ]
+
+
+def _lopsided(evidence: Evidence) -> list[Suspicion]:
+    n = len(evidence.events)
+    counts = evidence.events.group_by("platform").len().sort("platform")
+    if len(counts) < 2:
+        return []
+    return [
+        Suspicion(
+            "one platform has nearly everything",
+            evidence.platforms[code],
+            rows,
+            n,
+            f"{evidence.platforms[code]} has {rows / n:.1%} of all events, so the others can add"
+            " little.",
+            "Check that the exports of the other platforms are complete.",
+        )
+        for code, rows in counts.iter_rows()
+        if rows >= LOPSIDED_SHARE * n
+    ]
+
+
+def _few(evidence: Evidence) -> list[Suspicion]:
+    counts = dict(evidence.events.group_by("kind").len().iter_rows())
+    n = len(evidence.events)
+    return [
+        Suspicion(
+            "few examples of a kind",
+            None,
+            counts[kind],
+            n,
+            f"The log has only {counts[kind]:,} {kind} events; a model can hardly learn from them.",
+            f"Check how the mapping tells a {kind}, or bring a longer log.",
+        )
+        for kind in ("buy", "return")
+        if 0 < counts.get(kind, 0) < FEW_OF_A_KIND
+    ]
+
+
+def _currencies(evidence: Evidence) -> list[Suspicion]:
+    known = evidence.currencies.drop_nulls("currency").sort("platform", "currency")
+    names = known["currency"].unique().sort().to_list()
+    if len(names) < 2:
+        return []
+    rows = int(known["rows"].sum())
+    usual = known.group_by("currency").agg(pl.col("rows").sum()).sort("rows")["rows"][-1]
+    by_platform = known.group_by("platform", maintain_order=True).agg("currency").rows()
+    return [
+        Suspicion(
+            "several currencies",
+            None,
+            rows - int(usual),
+            rows,
+            f"Prices are in {', '.join(names)}, and are compared as if they were in one currency.",
+            "Convert them with a [currencies] table in the mapping: base and rates.",
+            tuple(f"{platform}: {', '.join(used)}" for platform, used in by_platform[:_EXAMPLES]),
+        )
+    ]
+
+
+def _midnight(evidence: Evidence) -> list[Suspicion]:
+    """Dates without a time of day: one time of the day in UTC, or two where clocks change."""
+    at = pl.col("time").dt.epoch("us") % _DAY_US
+    counts = evidence.events.group_by("platform", at.alias("at")).len()
+    tops = counts.group_by("platform").agg(
+        pl.col("len").top_k(2).sum().alias("top"), pl.col("len").sum().alias("rows")
+    )
+    return [
+        Suspicion(
+            "times without a time of day",
+            evidence.platforms[code],
+            top,
+            rows,
+            f"{top / rows:.0%} of the events of {evidence.platforms[code]} happened at the same"
+            " time of the day, so their order within a day is unknown.",
+            "Export the time of day too, if the platform keeps it.",
+        )
+        for code, top, rows in tops.sort("platform").iter_rows()
+        if rows >= _ENOUGH_EVENTS and top >= MIDNIGHT_SHARE * rows
+    ]
+
+
+def _busy_accounts(evidence: Evidence) -> list[Suspicion]:
+    counts = evidence.events.group_by("platform", "account").len()
+    tops = counts.group_by("platform").agg(
+        pl.col("len").max().alias("top"),
+        pl.col("len").sum().alias("rows"),
+        pl.len().alias("accounts"),
+    )
+    return [
+        Suspicion(
+            "one account does very much",
+            evidence.platforms[code],
+            top,
+            rows,
+            f"One of the {accounts:,} accounts of {evidence.platforms[code]} has {top / rows:.0%}"
+            " of its events: a robot, a test, or the account of everybody without one.",
+            "Find it in the source by counting rows by user, and leave it out with a [[drop]] rule"
+            " if it is no shopper.",
+        )
+        for code, top, rows, accounts in tops.sort("platform").iter_rows()
+        if rows >= _ENOUGH_FOR_A_BOT
+        and accounts > 1
+        and top >= BUSY_SHARE * rows
+        and top >= BUSY_OVER_MEAN * rows / accounts
+    ]
+
+
+def _near_duplicates(evidence: Evidence) -> list[Suspicion]:
+    key = ("account", "kind", "item")
+    parts = max(1, -(-len(evidence.events) // PART_ROWS))
+    found: dict[int, int] = {}
+    for part in range(parts):
+        rows = evidence.events.lazy().select("platform", "time", *key)
+        ordered = rows.filter(pl.col("account") % parts == part).sort(*key, "time")
+        same = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in key)
+        near = (pl.col("time") - pl.col("time").shift()).dt.total_microseconds() <= NEAR_S * 1e6
+        counts = ordered.filter(same & near).group_by("platform").len().collect()
+        for code, n in counts.iter_rows():
+            found[code] = found.get(code, 0) + n
+    rows_of = dict(evidence.events.group_by("platform").len().iter_rows())
+    return [
+        Suspicion(
+            "nearly the same event twice",
+            evidence.platforms[code],
+            n,
+            rows_of[code],
+            f"{n:,} events of {evidence.platforms[code]} repeat one of the same account, kind and"
+            f" item within {NEAR_S} s under another id.",
+            "Check whether the export writes events twice, or map an event_id that both share.",
+        )
+        for code, n in sorted(found.items())
+        if n >= _NEAR_SHARE * rows_of[code]
+    ]
+
+
+def _many_titles(evidence: Evidence) -> list[Suspicion]:
+    many = (
+        evidence.items.with_row_index("item")
+        .filter(pl.col("titles") >= MANY_TITLES)
+        .sort("titles", "item", descending=[True, False])
+    )
+    found = []
+    for (platform,), items in sorted(many.group_by("platform", maintain_order=True)):
+        examples = []
+        for item, item_id, titles in (
+            items.head(_EXAMPLES).select("item", "item_id", "titles").iter_rows()
+        ):
+            texts = evidence.titles.filter(pl.col("item") == item)["text"].sort().head(3)
+            examples.append(f"{item_id} ({titles} titles): {'; '.join(texts)}")
+        found.append(
+            Suspicion(
+                "items with very many titles",
+                str(platform),
+                len(items),
+                evidence.items.filter(pl.col("platform") == platform).height,
+                f"{len(items):,} items of {platform} have {MANY_TITLES} titles or more, up to"
+                f" {items['titles'][0]:,}: a code that was used again, or one for many things.",
+                "Read the item id from a column that tells them apart, or drop the code.",
+                tuple(examples),
+            )
+        )
+    return found

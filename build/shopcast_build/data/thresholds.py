@@ -1,0 +1,112 @@
+"""Stops a build whose log is worse than the mapping's limits allow."""
+
+from collections.abc import Mapping
+
+from shopcast_build.data import fields
+from shopcast_build.data.errors import DataError
+from shopcast_build.data.limits import Limits
+from shopcast_build.data.report import CleaningReport
+from shopcast_build.data.staging import CONFLICTING_ID
+
+_TIME_ADVICE = "say how times are written with --mapping ([time] format)"
+_ADVICE = {
+    fields.UNREADABLE_TIME: _TIME_ADVICE,
+    fields.EARLY_TIME: _TIME_ADVICE,
+    fields.FUTURE_TIME: _TIME_ADVICE,
+    fields.UNKNOWN_KIND: "map the kind with --mapping ([kind.synonyms] or [[kind.rules]])",
+    fields.BAD_PLATFORM: "name the platform with --mapping ([platform]) in a-z, 0-9, '_', '-', '.'",
+    fields.ID_TOO_LONG: "name the right columns with --mapping",
+    CONFLICTING_ID: "give --mapping an event_id column that tells all events apart",
+}
+_ENOUGH_RETURNS = 10
+
+
+def check_bad_rows(
+    bad: Mapping[str, int],
+    examples: Mapping[str, tuple[str, ...]],
+    examined: int,
+    max_bad_share: float,
+) -> None:
+    """Raise DataError when too many of the examined rows cannot be used. bad: rows by reason."""
+    rows = sum(bad.values())
+    if rows <= max_bad_share * examined:
+        return
+    reason, count = next(iter(bad.items()))
+    raise DataError(
+        f"{rows} of {examined} rows ({rows / examined:.1%}) cannot be used, more "
+        f"than the {max_bad_share:.1%} allowed, {count} of them for {reason} (first at "
+        f"{examples[reason][0]}); fix the log, or {_ADVICE[reason]}."
+    )
+
+
+def check_limits(report: CleaningReport, limits: Limits) -> None:
+    """Raise DataError for the first limit that a clean log breaks."""
+    sentence = next((one for one in _broken(report, limits) if one), None)
+    if sentence is not None:
+        raise DataError(sentence)
+
+
+def _broken(report: CleaningReport, limits: Limits) -> tuple[str | None, ...]:
+    dropped = sum(report.dropped.values())
+    platform, most = max(report.platforms.items(), key=lambda pair: pair[1])
+    early, judged = report.early_returns, report.judged_returns
+    enough_returns = early >= _ENOUGH_RETURNS
+    shift = next(
+        (s.sentence for s in report.suspicious if s.name == "returns before their purchases"), ""
+    )
+    return (
+        _few("accounts", report.accounts, limits.min_accounts, "platform_user_id"),
+        _few("buy events", report.kinds.get("buy", 0), limits.min_buys, "kind"),
+        _few("return events", report.kinds.get("return", 0), limits.min_returns, "kind"),
+        _share(
+            "rows were dropped",
+            dropped,
+            report.read,
+            limits.max_dropped_share,
+            "max_dropped_share",
+            "see what was dropped with `platform data check`",
+        ),
+        _share(
+            "returns precede their only purchase by hours",
+            early if enough_returns else 0,
+            judged,
+            limits.max_early_return_share,
+            "max_early_return_share",
+            f"correct the time zones in the mapping; {shift[:1].lower()}{shift[1:-1]}",
+        ),
+        _share(
+            f"events are of the platform {platform}",
+            most,
+            report.kept,
+            limits.max_platform_share,
+            "max_platform_share",
+            "bring the logs of the other platforms",
+        ),
+        _share(
+            "events are of one account",
+            report.largest_account,
+            report.kept,
+            limits.max_account_share,
+            "max_account_share",
+            "leave it out with a [[drop]] rule of the mapping",
+        ),
+    )
+
+
+def _few(what: str, n: int, least: int, field: str) -> str | None:
+    if n >= least:
+        return None
+    return (
+        f"The log has {n:,} {what}, fewer than the {least:,} needed (limits.min_"
+        f"{what.split()[0].removesuffix('s')}s); check what the mapping reads as {field}, or bring"
+        " more of the log."
+    )
+
+
+def _share(what: str, n: int, of: int, most: float, limit: str, advice: str) -> str | None:
+    if n <= most * of:
+        return None
+    return (
+        f"{n:,} of {of:,} {what} ({n / of:.1%}), more than the {most:.1%} allowed"
+        f" (limits.{limit}); {advice}."
+    )
