@@ -1,0 +1,1 @@
+"""Reports people read: the page frame and its figures."""
