@@ -2,13 +2,14 @@
 
 import typer
 
-from shopcast_cli.commands import demo, directory, model, requests, serve, simulate, triton
+from shopcast_cli.commands import data, demo, directory, model, requests, serve, simulate, triton
 
 app = typer.Typer(
     name="platform",
     help=(
         "Shopcast: what will a shopper do next with an item?\n\n"
-        "Start with `platform demo`. Then: `simulate` or bring event logs, `build-model`,"
+        "Start with `platform demo`. Then: `simulate` or bring event logs and look"
+        " at them (`data inspect`, `data check`), `build-model`,"
         " `directory import`, `serve`, `predict`."
     ),
     no_args_is_help=True,
@@ -18,6 +19,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("build-model")(model.build_model)
+app.add_typer(data.app, name="data")
 app.add_typer(directory.app, name="directory")
 app.add_typer(triton.app, name="triton")
 app.command("serve")(serve.serve)

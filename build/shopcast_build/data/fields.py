@@ -188,7 +188,10 @@ def _check(source: Source, mapping: SourceMapping) -> None:
     rules = [rule.column for rule in (*mapping.kind.rules, *mapping.drop)]
     wanted = [mapping.time.column, *filter(None, [_kind_column(mapping.kind)]), *named, *rules]
     check_columns(
-        source, wanted, "name the columns of your log in a mapping file and pass it with --mapping"
+        source,
+        wanted,
+        "name the columns of your log in a mapping file (`platform data inspect` proposes one) and"
+        " pass it with --mapping",
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -58,9 +59,22 @@ def non_items(items: pl.DataFrame, item_column: str) -> list[Suspicion]:
     return found
 
 
-def drop_rule(item_ids: list[str], column: str) -> str:
-    """A [[drop]] rule for exactly these item ids, as one line of TOML."""
-    pattern = "|".join(re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", one) for one in sorted(item_ids))
-    written = json.dumps(f"^({pattern})$", ensure_ascii=False)
+def ids_like_none(item_ids: pl.Series) -> list[str]:
+    """Those of the distinct item ids that look like postage, fees or tests; none of them where most
+    look so."""
+    found: list[str] = item_ids.filter(item_ids.str.contains(_ID)).sort().to_list()
+    return found if 2 * len(found) <= len(item_ids) else []
+
+
+def ids_pattern(item_ids: Sequence[str]) -> str:
+    """A regular expression for exactly these item ids, as a TOML string."""
+    escaped = (re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", one) for one in sorted(item_ids))
+    return json.dumps(f"^({'|'.join(escaped)})$", ensure_ascii=False)
+
+
+def drop_rule(item_ids: Sequence[str], column: str) -> str:
+    """A [[drop]] rule for exactly these item ids, as TOML on one line."""
     name = json.dumps(column, ensure_ascii=False)
-    return f'[[drop]] column = {name}, matches = {written}, reason = "not an item"'
+    return (
+        f'drop = [{{column = {name}, matches = {ids_pattern(item_ids)}, reason = "not an item"}}]'
+    )

@@ -1,5 +1,6 @@
 """Event logs as lazy frames: CSV, CSV.gz, Parquet, JSON lines and XLSX; files, folders, globs."""
 
+import codecs
 import glob
 import gzip
 import zlib
@@ -18,6 +19,7 @@ ROW = "__row__"
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".xlsx")
 _READABLE = "CSV, CSV.gz, Parquet, JSONL and XLSX files can be read"
 _HEAD_BYTES = 4096
+_SNIFFED_BYTES = 1_000_000
 _BATCH_ROWS = 500_000
 
 
@@ -51,8 +53,30 @@ def scan(
     A path is a file, a folder (its readable files, recursively; hidden ones are skipped) or a glob.
     Raises DataError for what is missing, empty, or not what its name says.
     """
-    files = {file.resolve(): file for path in paths for file in _files(path)}
-    return [source for file in sorted(files.values()) for source in _open(file, layout_of(file))]
+    return [source for file in files_of(paths) for source in _open(file, layout_of(file))]
+
+
+def sniff_layout(path: Path) -> Layout:
+    """The likeliest separator and encoding of a CSV file; the usual ones of any other."""
+    if not (suffix := _suffix(path)) or not suffix.startswith(".csv"):
+        return Layout()
+    try:
+        with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
+            head = file.read(_SNIFFED_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return Layout()  # opening it says what is wrong
+    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeError:
+        encoding = "cp1252"
+    line = head.decode(encoding, "ignore").partition("\n")[0]
+    return Layout(max(",;\t|", key=line.count), encoding)
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files behind paths, in order of their names, each once; see scan."""
+    return sorted({file.resolve(): file for path in paths for file in _files(path)}.values())
 
 
 def collect(source: Source, rows: pl.LazyFrame) -> pl.DataFrame:

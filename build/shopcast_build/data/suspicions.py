@@ -185,15 +185,23 @@ def _busy_accounts(evidence: Evidence) -> list[Suspicion]:
 def _near_duplicates(evidence: Evidence) -> list[Suspicion]:
     key = ("account", "kind", "item")
     parts = max(1, -(-len(evidence.events) // PART_ROWS))
-    found: dict[int, int] = {}
+    found = []
     for part in range(parts):
         rows = evidence.events.lazy().select("platform", "time", *key)
         ordered = rows.filter(pl.col("account") % parts == part).sort(*key, "time")
         same = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in key)
         near = (pl.col("time") - pl.col("time").shift()).dt.total_microseconds() <= NEAR_S * 1e6
-        counts = ordered.filter(same & near).group_by("platform").len().collect()
-        for code, n in counts.iter_rows():
-            found[code] = found.get(code, 0) + n
+        first = pl.struct("time", "item", pl.col("kind").cast(pl.String)).sort().head(_EXAMPLES)
+        found.append(
+            ordered.filter(same & near).group_by("platform").agg(pl.len(), first).collect()
+        )
+    counts = (
+        pl.concat(found)
+        .group_by("platform")
+        .agg(
+            pl.col("len").sum(), pl.col("time").list.explode(keep_nulls=False, empty_as_null=False)
+        )
+    )
     rows_of = dict(evidence.events.group_by("platform").len().iter_rows())
     return [
         Suspicion(
@@ -204,8 +212,12 @@ def _near_duplicates(evidence: Evidence) -> list[Suspicion]:
             f"{n:,} events of {evidence.platforms[code]} repeat one of the same account, kind and"
             f" item within {NEAR_S} s under another id.",
             "Check whether the export writes events twice, or map an event_id that both share.",
+            tuple(
+                f"{one['kind']} of {evidence.items['item_id'][one['item']]} at {one['time']:%F %T}"
+                for one in sorted(firsts, key=lambda one: tuple(one.values()))[:_EXAMPLES]
+            ),
         )
-        for code, n in sorted(found.items())
+        for code, n, firsts in counts.sort("platform").iter_rows()
         if n >= _NEAR_SHARE * rows_of[code]
     ]
 

@@ -15,7 +15,9 @@ from shopcast_build.data.cleaning import clean
 from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import People, read_links, resolve_people
+from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
+from shopcast_build.data.thresholds import check_limits
 from shopcast_build.learning import processes, triton_config
 from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
@@ -64,13 +66,15 @@ def build_model(
     repository: Path,
     settings: BuildSettings,
     max_bad_share: float | None,
+    data_report: Path | None = None,
     reporter: Reporter,
     run: Run | None = None,
 ) -> BuildResult | None:
     """Clean, resolve people, cut exposures, fine-tune, judge, export, verify, publish.
 
-    run: where checkpoints and curves go. Of several processes only the first one judges and
-    publishes; the others return None.
+    data_report: folder that gets the report on the quality of the log, before the mapping's limits
+    can stop the build. run: where checkpoints and curves go. Of several processes only the first
+    one judges and publishes; the others return None.
 
     Raises DataError (input), ParityError (export), PublishError (repository), FloatingPointError
     (training); the repository is then as it was.
@@ -85,6 +89,9 @@ def build_model(
     base = load_base_model(base_model, settings.encoder)
     with reporter.stage("clean the log") as progress:
         log = clean(events, mapping, max_bad_share=max_bad_share)
+        if data_report is not None:
+            write_quality(log.report, data_report)
+        check_limits(log.report, mapping.limits)
         people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
     timeline, exposures, platforms = _timeline(log, people, settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
 
@@ -85,6 +86,10 @@ def build_model(
             max=1.0,
         ),
     ] = None,
+    data_report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a report on the quality of the log: JSON and HTML."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -131,6 +136,7 @@ def build_model(
             repository=repository,
             settings=load_settings(settings, parse_changes(changes or ()) | named),
             max_bad_share=max_bad_share,
+            data_report=data_report,
             reporter=ProgressReporter(),
             run=opened,
         )
@@ -192,6 +198,8 @@ def show(result: "BuildResult", repository: Path) -> None:
             out.print(f"  dropped {rows:,} rows: {reason}")
     for reason, rows in cleaning.repaired.items():
         out.print(f"  repaired {rows:,} rows: {reason}")
+    for suspicion in cleaning.suspicious:
+        err.print("[yellow]suspicious:[/yellow]", escape(suspicion.sentence))
     warn_of_unknown_tokens(result.unknown_token_share)
     outcomes = manifest.trained_outcomes
     if len(outcomes) < len(manifest.outcomes):

@@ -1,0 +1,166 @@
+"""What the columns of an unknown file may be: guessed from their names and a sample of their
+values."""
+
+import re
+from dataclasses import dataclass
+
+import polars as pl
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "time": (
+        "time", "timestamp", "eventtime", "transactiontimestamp", "invoicedate", "orderdate",
+        "datetime", "createdat", "occurredat", "date", "ts", "when",
+    ),
+    "platform_user_id": (
+        "platformuserid", "userid", "customerid", "accountid", "memberid", "shopperid",
+        "visitorid", "householdid", "clientid", "customer", "user", "account", "who",
+    ),
+    "item_id": (
+        "itemid", "productid", "sku", "stockcode", "articleid", "asin", "ean", "gtin",
+        "productcode", "itemcode", "item", "product", "article",
+    ),
+    "event_id": ("eventid", "lineid", "orderlineid", "transactionlineid", "uuid", "rowid"),
+    "kind": ("kind", "eventtype", "event", "action", "type", "eventname", "activity"),
+    "title": (
+        "title", "itemtitle", "producttitle", "description", "productname", "itemname", "name",
+    ),
+    "brand": ("brand", "manufacturer", "maker", "vendor"),
+    "category": ("category", "productcategory", "department", "productgroup", "categoryname"),
+    "price": ("price", "unitprice", "itemprice", "saleprice", "priceeach"),
+    "currency": ("currency", "currencycode"),
+    "quantity": ("quantity", "qty", "pieces", "units", "amount", "count"),
+    "platform": (
+        "platform", "shop", "store", "storeid", "site", "channel", "marketplace", "source",
+    ),
+    "invoice": ("invoice", "invoiceno", "orderid", "orderno", "basketid", "transactionid"),
+}  # fmt: skip
+"""Names by role, compared in small letters and digits alone; the earlier, the likelier."""
+
+SYNONYMS: dict[str, str] = {
+    **dict.fromkeys(("view", "viewed", "pageview", "page_view", "impression", "detail", "click",
+                     "product_view", "view_item", "browse"), "view"),
+    **dict.fromkeys(("cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "add",
+                     "cart_add"), "cart"),
+    **dict.fromkeys(("buy", "bought", "purchase", "purchased", "order", "ordered", "sale", "sold",
+                     "transaction", "checkout"), "buy"),
+    **dict.fromkeys(("return", "returned", "refund", "refunded", "cancel", "cancelled",
+                     "cancellation", "sent_back", "chargeback"), "return"),
+}  # fmt: skip
+
+_FORMATS = (
+    "%d/%m/%Y %H:%M:%S",
+    "%d/%m/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %H:%M",
+    "%d.%m.%Y %H:%M:%S",
+    "%d.%m.%Y %H:%M",
+    "%d-%m-%Y %H:%M",
+    "%Y/%m/%d %H:%M:%S",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d.%m.%Y",
+)
+_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|z|[+-]\d\d(:?\d\d)?)?$"
+_ISO_OFFSET = r"\d\s*(Z|z|[+-]\d\d(:?\d\d)?)$"
+_FITS = 0.95
+_CODE_PREFIX = r"^[A-Za-z]"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeGuess:
+    """format: as in a mapping. needs_zone: the times carry no offset. ambiguous: day and month may
+    be the other way round."""
+
+    format: str
+    needs_zone: bool
+    ambiguous: bool = False
+
+
+def roles_of(sample: pl.DataFrame) -> dict[str, str]:
+    """The likeliest column of each role that has one; each column plays one role.
+
+    sample: text columns. Times are recognised by their values too.
+    """
+    plain = {column: re.sub(r"[^a-z0-9]", "", column.lower()) for column in sample.columns}
+    claims = sorted(
+        (rank, list(ROLES).index(role), role, column)
+        for role, names in ROLES.items()
+        for rank, name in enumerate(names)
+        for column, bare in plain.items()
+        if bare == name
+    )
+    roles: dict[str, str] = {}
+    for _, _, role, column in claims:
+        if role in roles or column in roles.values():
+            continue
+        if role == "time" and time_guess(sample[column]) is None:
+            continue
+        roles[role] = column
+    for column in sample.columns:
+        if "time" not in roles and column not in roles.values() and time_guess(sample[column]):
+            roles["time"] = column
+    return roles
+
+
+def time_guess(values: pl.Series) -> TimeGuess | None:
+    """How a column writes times, or None when it does not."""
+    texts = values.drop_nulls().str.strip_chars()
+    if texts.is_empty():
+        return None
+    iso = texts.str.contains(_ISO)
+    if iso.mean() >= _FITS:  # type: ignore[operator]
+        return TimeGuess(
+            "iso", not bool(texts.filter(iso).str.contains(r":\d.*" + _ISO_OFFSET).all())
+        )
+    numbers = texts.cast(pl.Float64, strict=False)
+    for name, low, high in (("epoch_s", 9.4e8, 4.1e9), ("epoch_ms", 9.4e11, 4.1e12)):
+        if numbers.is_between(low, high).fill_null(False).mean() >= _FITS:  # type: ignore[operator]
+            return TimeGuess(name, False)
+    fitting = [
+        one
+        for one in _FORMATS
+        if texts.str.to_datetime(one, strict=False).is_not_null().mean() >= _FITS  # type: ignore[operator]
+    ]
+    if not fitting:
+        return None
+    swapped = fitting[0].replace("%d", "%?").replace("%m", "%d").replace("%?", "%m")
+    return TimeGuess(fitting[0], True, swapped in fitting)
+
+
+def synonyms_of(values: pl.Series) -> tuple[dict[str, str], list[str]]:
+    """Known words for kinds in a column, and the words that are unknown."""
+    words = values.drop_nulls().str.strip_chars().str.to_lowercase().unique().sort().to_list()
+    known = {word: SYNONYMS[word] for word in words if word in SYNONYMS}
+    return known, [word for word in words if word not in SYNONYMS]
+
+
+def return_prefix(invoices: pl.Series, quantities: pl.Series | None) -> str | None:
+    """The letter that begins the numbers of cancelling invoices, or None.
+
+    It begins few of the numbers, the others begin with digits, and where there are quantities, the
+    marked ones are mostly negative.
+    """
+    rows = pl.DataFrame({"invoice": invoices}).with_columns(
+        pl.lit(None, pl.Float64).alias("quantity")
+        if quantities is None
+        else quantities.cast(pl.Float64, strict=False).alias("quantity")
+    )
+    rows = rows.drop_nulls("invoice")
+    first = pl.col("invoice").str.slice(0, 1)
+    marked = rows.filter(pl.col("invoice").str.contains(_CODE_PREFIX))
+    if marked.is_empty() or 2 * len(marked) > len(rows):
+        return None
+    counts = marked.group_by(first.alias("letter")).agg(
+        pl.len(), (pl.col("quantity") < 0).mean().alias("negative")
+    )
+    for letter, _, negative in counts.sort("len", "letter", descending=[True, False]).iter_rows():
+        if negative is None and letter.upper() in "CR":
+            return str(letter)
+        if negative is not None and negative > _FITS:
+            return str(letter)
+    return None
+
+
+def share_missing(values: pl.Series) -> float:
+    """Share of rows without a value."""
+    return values.null_count() / max(1, len(values))

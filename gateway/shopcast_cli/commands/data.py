@@ -1,0 +1,154 @@
+"""`platform data ...`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
+
+if TYPE_CHECKING:
+    from shopcast_build.data.proposal import Preview, Proposal
+    from shopcast_build.data.report import CleaningReport
+
+app = typer.Typer(no_args_is_help=True, help="Look at event logs before building on them.")
+
+
+@app.callback()
+def data() -> None:
+    """Look at event logs before building on them."""
+
+
+@app.command("check")
+def check(
+    events: Annotated[
+        list[Path],
+        typer.Option(
+            help="Event log: CSV, Parquet, JSONL or XLSX; a file, folder or glob; repeatable."
+        ),
+    ],
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="TOML file that maps the log's columns; see examples/."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the report: JSON and HTML.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Say what a build would drop, repair and find suspicious in a log, platform by platform.
+
+    Ends with an error where the mapping's [limits] would stop a build, after writing the report.
+
+    Example: platform data check --events logs/ --mapping mapping.toml --report quality
+    """
+    from shopcast_build.data.cleaning import clean
+    from shopcast_build.data.errors import DataError
+    from shopcast_build.data.mapping import Mapping, load_mapping
+    from shopcast_build.data.quality import write_quality
+    from shopcast_build.data.thresholds import check_limits
+
+    with failures(DataError, OSError):
+        mapped = load_mapping(mapping) if mapping else Mapping()
+        with ProgressReporter().stage("read and clean the log"):
+            found = clean(events, mapped, max_bad_share=1.0).report
+        page = write_quality(found, report) if report else None
+        if as_json:
+            print_json(found.to_json())
+        else:
+            show(found, page)
+        check_limits(found, mapped.limits)
+
+
+@app.command("inspect")
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A log, or a folder of them.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Write the proposed mapping here; never over another file.")
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(help="Rows of each file to try the mapping on.", min=1)
+    ] = 100_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Propose a mapping for a log nobody has described yet, and show what it would do.
+
+    Columns are recognised by their names and values. What only the log's owner can know is asked.
+
+    Example: platform data inspect export.xlsx --output mapping.toml
+    """
+    from shopcast_build.data.errors import DataError
+    from shopcast_build.data.proposal import preview, propose
+    from shopcast_build.data.reading import files_of, scan, sniff_layout
+
+    with failures(DataError, OSError):
+        if output is not None and output.exists():
+            raise DataError(f"{output} exists; name another file, or remove it first.")
+        layouts = {file: sniff_layout(file) for file in files_of([path])}
+        sources = scan([path], layouts.__getitem__)
+        proposal = propose(sources, layouts)
+        found = preview(sources, proposal.mapping, rows=rows)
+        if output is not None:
+            output.write_text(proposal.toml, encoding="utf-8")
+    if as_json:
+        print_json(
+            {
+                "mapping": proposal.toml,
+                "questions": list(proposal.questions),
+                "rows": found.rows,
+                "kinds": found.kinds,
+                "dropped": found.dropped,
+                "first": found.first.to_dicts(),
+            }
+        )
+    else:
+        show_proposal(proposal, found, output)
+
+
+def show(report: "CleaningReport", page: Path | None) -> None:
+    """The report for people: numbers by platform, what was dropped, repaired and is suspicious."""
+    numbers = table(
+        f"{report.kept:,} of {report.read:,} rows are events to learn from",
+        *("platform", "read", "kept", "duplicate", "dropped", "repaired", "accounts", "items"),
+    )
+    for one in report.by_platform:
+        counts = (
+            *(one.read, one.kept, one.duplicates),
+            *(sum(reasons.values()) for reasons in (one.dropped, one.repaired)),
+            *(one.accounts, one.items),
+        )
+        numbers.add_row(escape(one.platform), *(f"{n:,}" for n in counts))
+    out.print(numbers)
+    for verb, reasons in (("dropped", report.dropped), ("repaired", report.repaired)):
+        for reason, rows in reasons.items():
+            shown = "; ".join(report.examples.get(reason, ())[:1])
+            out.print(f"  {verb} {rows:,} rows: {escape(reason)} [dim]({escape(shown)})[/dim]")
+    for suspicion in report.suspicious:
+        out.print(f"[yellow]suspicious:[/yellow] {escape(suspicion.sentence)}")
+        out.print(f"  {escape(suspicion.advice)}", soft_wrap=True)
+        for example in suspicion.examples:
+            out.print(f"  [dim]{escape(example)}[/dim]")
+    if not report.suspicious:
+        out.print("nothing looks suspicious")
+    if page is not None:
+        err.print(f"  report in {escape(str(page))}", soft_wrap=True)
+
+
+def show_proposal(proposal: "Proposal", preview: "Preview", output: Path | None) -> None:
+    """The mapping, what it would do, and what it leaves open."""
+    out.print(escape(proposal.toml), soft_wrap=True)
+    first = table("The first events it would make", *preview.first.columns)
+    for row in preview.first.iter_rows():
+        first.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    out.print(first)
+    made = ", ".join(f"{n:,} {kind}" for kind, n in preview.kinds.items()) or "no event"
+    out.print(f"of {preview.rows:,} rows: {made}")
+    for reason, n in preview.dropped.items():
+        out.print(f"  {n:,} rows would be dropped: {escape(reason)}")
+    for question in proposal.questions:
+        out.print(f"[yellow]open:[/yellow] {escape(question)}", soft_wrap=True)
+    if output is None:
+        out.print("write it to a file with --output; then `platform data check`")
+    else:
+        out.print(f"written to {escape(str(output))}; next: `platform data check`", soft_wrap=True)
