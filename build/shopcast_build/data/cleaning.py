@@ -181,7 +181,7 @@ def _report(
         kept=len(events),
         dropped=notes.rows(*DROPPED),
         repaired=notes.rows(REPAIRED),
-        bad=sum(notes.rows(DEFECT).values()),
+        bad=notes.rows(DEFECT),
         ruled=sum(notes.rows(RULE).values()),
         duplicates=sum(duplicates.values()),
         platforms={one.platform: one.kept for one in by_platform if one.kept},

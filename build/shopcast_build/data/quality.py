@@ -52,8 +52,8 @@ def _lead(report: CleaningReport) -> list[Sentence]:
             "good",
         ),
         Sentence(
-            f"{dropped:,} rows were dropped, {report.bad:,} of them because they cannot be used;"
-            f" {_number(report.duplicates, 'duplicate')} left out; {repaired:,} values repaired.",
+            f"{dropped:,} rows were dropped, {sum(report.bad.values()):,} of them because they"
+            f" cannot be used; {_number(report.duplicates, 'duplicate')} left out; {repaired:,} values repaired.",
             "bad" if report.bad else "plain",
         ),
     ]

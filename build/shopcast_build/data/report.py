@@ -54,7 +54,8 @@ class CleaningReport:
     """Counts of rows. read = kept + duplicates + the sum of dropped.
 
     files: names of the files and sheets read, in order. dropped, repaired: by reason; a repaired
-    row is kept. bad: dropped rows that are defects; ruled: those that a rule of the mapping drops.
+    row is kept. bad: those dropped because they cannot be used, by reason; ruled: rows that a rule
+    of the mapping drops.
     duplicates: rows whose event id was there before. examples: up to three per reason, as
     'row N of FILE: VALUE', never with a user id. first_time, last_time: of the events kept.
     largest_account: events of the account that has most. early_returns, judged_returns: returns
@@ -66,7 +67,7 @@ class CleaningReport:
     kept: int
     dropped: Mapping[str, int]
     repaired: Mapping[str, int]
-    bad: int
+    bad: Mapping[str, int]
     ruled: int
     duplicates: int
     platforms: Mapping[str, int]

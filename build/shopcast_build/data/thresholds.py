@@ -55,9 +55,11 @@ def _broken(report: CleaningReport, limits: Limits) -> tuple[str | None, ...]:
         (s.sentence for s in report.suspicious if s.name == "returns before their purchases"), ""
     )
     return (
-        _few("accounts", report.accounts, limits.min_accounts, "platform_user_id"),
-        _few("buy events", report.kinds.get("buy", 0), limits.min_buys, "kind"),
-        _few("return events", report.kinds.get("return", 0), limits.min_returns, "kind"),
+        _few("account", report.accounts, limits.min_accounts, "min_accounts", "platform_user_id"),
+        _few("buy event", report.kinds.get("buy", 0), limits.min_buys, "min_buys", "kind"),
+        _few(
+            "return event", report.kinds.get("return", 0), limits.min_returns, "min_returns", "kind"
+        ),
         _share(
             "rows were dropped",
             dropped,
@@ -93,13 +95,13 @@ def _broken(report: CleaningReport, limits: Limits) -> tuple[str | None, ...]:
     )
 
 
-def _few(what: str, n: int, least: int, field: str) -> str | None:
+def _few(what: str, n: int, least: int, limit: str, field: str) -> str | None:
     if n >= least:
         return None
+    have = f"only {n:,} {what}{'' if n == 1 else 's'}" if n else f"no {what}s"
     return (
-        f"The log has {n:,} {what}, fewer than the {least:,} needed (limits.min_"
-        f"{what.split()[0].removesuffix('s')}s); check what the mapping reads as {field}, or bring"
-        " more of the log."
+        f"The log has {have}, fewer than the {least:,} needed (limits.{limit}); check what the"
+        f" mapping reads as {field}, or bring more of the log."
     )
 
 

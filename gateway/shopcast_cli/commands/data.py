@@ -47,7 +47,7 @@ def check(
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
     from shopcast_build.data.quality import write_quality
-    from shopcast_build.data.thresholds import check_limits
+    from shopcast_build.data.thresholds import check_bad_rows, check_limits
 
     with failures(DataError, OSError):
         mapped = load_mapping(mapping) if mapping else Mapping()
@@ -58,6 +58,9 @@ def check(
             print_json(found.to_json())
         else:
             show(found, page)
+        check_bad_rows(
+            found.bad, found.examples, found.read - found.ruled, mapped.limits.max_bad_share
+        )
         check_limits(found, mapped.limits)
 
 

@@ -1,0 +1,95 @@
+"""`platform data ...` as its user meets it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from shopcast_cli.app import app
+
+LINES = "platform,platform_user_id,time,kind,item_id\n" + "".join(
+    f"web,anna-{n},2024-01-{1 + n % 28:02}T10:{n % 60:02}:00Z,view,i-{n % 7}\n" for n in range(50)
+)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log.csv"
+    path.write_text(LINES)
+    return path
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["data", *(str(one) for one in arguments)])
+
+
+def test_check_counts_and_writes_its_report(log: Path, tmp_path: Path) -> None:
+    done = run("check", "--events", log, "--report", tmp_path / "quality", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["kept"] == 50
+    assert (tmp_path / "quality" / "data-quality.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "quality" / "data-quality.json").is_file()
+    shown = run("check", "--events", log)
+    assert "50 of 50 rows" in shown.stdout
+    assert "anna" not in shown.output
+
+
+def test_check_reports_before_a_limit_stops_it(log: Path, tmp_path: Path) -> None:
+    log.write_text(LINES.replace("view", "gaze"))
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text('[kind]\ndefault = "view"\n[limits]\nmin_returns = 3\n')
+    done = run("check", "--events", log, "--mapping", mapping, "--report", tmp_path / "quality")
+    assert done.exit_code == 1
+    assert "error: The log has no return events, fewer than the 3 needed" in done.stderr
+    assert (tmp_path / "quality" / "data-quality.html").is_file()
+
+
+def test_check_holds_the_limit_on_bad_rows(log: Path) -> None:
+    log.write_text(LINES.replace("view", "gaze", 10))
+    done = run("check", "--events", log)
+    assert done.exit_code == 1
+    assert "10 of 50 rows (20.0%) cannot be used" in done.stderr
+    assert "unknown kind" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        ('[item_id]\ncolumn = "SKU"', ["has no column SKU", "--mapping", "platform data inspect"]),
+        ('[time]\nzone = "Europe/Berlyn"', ["time.zone", "IANA time zone"]),
+        ("[limits]\nmax_bad_shares = 0.5", ["limits.max_bad_shares", "no such key"]),
+        ("[limits]\nmax_bad_share = 2", ["limits.max_bad_share"]),
+        ("[currencies]\nrates = { USD = 1.0 }", ["currencies.base"]),
+        ('[currencies]\nbase = "EUR"\nrates = { USD = 0 }', ["currencies.rates.USD"]),
+        ('[[source]]\nfiles = ["a.csv"]', ["No [[source]]", "log.csv"]),
+        ('separator = ";"\n[[source]]\nfiles = ["*"]', ["move separator into the [[source]]"]),
+    ],
+)
+def test_a_wrong_mapping_is_one_sentence(
+    log: Path, tmp_path: Path, mapping: str, words: list[str]
+) -> None:
+    path = tmp_path / "mapping.toml"
+    path.write_text(mapping)
+    done = run("check", "--events", log, "--mapping", path)
+    assert done.exit_code == 1
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert not [word for word in words if word not in sentence], sentence
+    assert "Traceback" not in done.output
+
+
+def test_inspect_writes_a_mapping_that_check_accepts(log: Path, tmp_path: Path) -> None:
+    log.write_text(LINES.replace("platform_user_id", "member_id").replace("item_id", "sku"))
+    output = tmp_path / "mapping.toml"
+    done = run("inspect", log, "--output", output)
+    assert done.exit_code == 0, done.output
+    assert "anna" not in done.output
+    assert "of 50 rows: 50 view" in done.stdout
+    assert run("check", "--events", log, "--mapping", output).exit_code == 0
+    again = run("inspect", log, "--output", output)
+    assert again.exit_code == 1
+    assert "exists; name another file" in again.stderr
+    machine = json.loads(run("inspect", log, "--json").stdout)
+    assert machine["mapping"] == output.read_text()
+    assert machine["kinds"] == {"view": 50}

@@ -1,0 +1,140 @@
+"""A mapping proposed for a file nobody described."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from shopcast_build.data.cleaning import clean
+from shopcast_build.data.errors import DataError
+from shopcast_build.data.guesses import return_prefix, time_guess
+from shopcast_build.data.mapping import load_mapping
+from shopcast_build.data.proposal import Proposal, preview, propose
+from shopcast_build.data.reading import files_of, scan, sniff_layout
+
+
+def proposed(path: Path) -> Proposal:
+    layouts = {file: sniff_layout(file) for file in files_of([path])}
+    return propose(scan([path], layouts.__getitem__), layouts)
+
+
+def retail_rows() -> list[dict[str, Any]]:
+    rows = [
+        {
+            "Invoice": f"{489434 + n}",
+            "StockCode": f"850{n % 30:02}A",
+            "Description": "LAMP",
+            "Quantity": 3,
+            "InvoiceDate": datetime(2010, 1, 1 + n % 28, 9),
+            "Price": 2.5,
+            "Customer ID": 13000.0 + n,
+            "Country": "France",
+        }
+        for n in range(60)
+    ]
+    rows.append(rows[0] | {"Invoice": "C500001", "Quantity": -1})
+    rows.append(rows[0] | {"StockCode": "POST", "Price": 18.0})
+    rows.append(rows[0] | {"Customer ID": None})
+    rows.append(rows[0] | {"Price": 0.0})
+    return rows
+
+
+def test_a_retail_export_is_usable_as_proposed(tmp_path: Path) -> None:
+    path = tmp_path / "retail_2010.xlsx"
+    pl.DataFrame(retail_rows()).write_excel(path)
+    proposal = proposed(path)
+    (tmp_path / "mapping.toml").write_text(proposal.toml)
+    report = clean([path], load_mapping(tmp_path / "mapping.toml"), max_bad_share=0).report
+    assert report.kinds == {"buy": 60, "return": 1}
+    assert report.dropped == {"no customer": 1, "no price": 1, "not an item": 1}
+    assert report.repaired == {}
+    asked = " ".join(proposal.questions)
+    for word in ("platform", "which clock", "currency", "POST"):
+        assert word in asked
+
+
+def test_a_canonical_log_leaves_nothing_open(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "event_id,platform,platform_user_id,time,kind,item_id,title,price,currency\n"
+        "e1,a,u1,2020-01-01T10:00:00Z,view,i1,Mug,5,EUR\n"
+        "e2,b,u2,2020-01-01T11:00:00+01:00,buy,i1,Mug,5,EUR\n"
+    )
+    proposal = proposed(path)
+    assert proposal.questions == ()
+    assert clean([path], proposal.mapping).report.platforms == {"a": 1, "b": 1}
+
+
+def test_an_export_with_its_own_words_separator_and_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "boutique.csv"
+    path.write_text(
+        "User ID;Event Type;SKU;Product Name;When\n"
+        "7;page_view;a;Café;31/01/2020 10:00\n"
+        "7;purchase;a;Café;31/01/2020 11:00\n"
+        "7;refund;a;Café;31/01/2020 12:00\n"
+        "7;wishlist;a;Café;31/01/2020 12:30\n",
+        encoding="cp1252",
+    )
+    proposal = proposed(path)
+    log = clean([path], proposal.mapping, max_bad_share=1)
+    assert log.named()["kind"].to_list() == ["view", "buy", "return"]
+    assert log.items["title"].to_list() == ["Café"]
+    assert any("wishlist" in question for question in proposal.questions)
+    assert log.platforms == ("boutique",)
+
+
+def test_a_folder_of_unlike_files_becomes_sources(tmp_path: Path) -> None:
+    pl.DataFrame(retail_rows()).write_parquet(tmp_path / "retail.parquet")
+    (tmp_path / "app.csv").write_text("user,ts,sku,event\nu1,1600000000,i1,click\n")
+    proposal = proposed(tmp_path)
+    assert len(proposal.mapping.source) == 2
+    report = clean([tmp_path], proposal.mapping).report
+    assert report.platforms == {"app": 1, "retail": 61}
+    assert report.kinds == {"buy": 60, "return": 1, "view": 1}
+
+
+def test_the_preview_hides_who_it_was_and_counts_what_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "retail.parquet"
+    pl.DataFrame(retail_rows()).write_parquet(path)
+    sources = scan([path])
+    found = preview(sources, proposed(path).mapping, rows=1_000)
+    assert (found.rows, found.kinds) == (64, {"buy": 60, "return": 1})
+    assert found.dropped == {"no customer": 1, "no price": 1, "not an item": 1}
+    assert found.first["user"].unique().to_list() == ["(not shown)"]
+    assert "13000" not in str(found.first.to_dicts())
+
+
+def test_a_file_without_anything_like_a_time_or_an_item_says_so(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("colour,size\nred,7\n")
+    with pytest.raises(DataError, match=r"looks like time, item_id, platform_user_id .*colour"):
+        proposed(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["2020-01-01T10:00:00Z", "2020-01-01 10:00+02:00"], ("iso", False, False)),
+        (["2020-01-01 10:00", "2020-01-02"], ("iso", True, False)),
+        (["2020-01-01", "2020-01-02"], ("iso", True, False)),
+        (["1600000000", "1600000001.5"], ("epoch_s", False, False)),
+        (["1600000000000"], ("epoch_ms", False, False)),
+        (["31/01/2020 10:00"], ("%d/%m/%Y %H:%M", True, False)),
+        (["01/31/2020 10:00"], ("%m/%d/%Y %H:%M", True, False)),
+        (["01/02/2020 10:00"], ("%d/%m/%Y %H:%M", True, True)),
+        (["31.01.2020 10:00:05"], ("%d.%m.%Y %H:%M:%S", True, False)),
+        (["red", "green"], None),
+        (["12", "13"], None),
+    ],
+)
+def test_times_are_recognised(written: list[str], expected: tuple[str, bool, bool] | None) -> None:
+    guess = time_guess(pl.Series(written))
+    assert expected == (guess and (guess.format, guess.needs_zone, guess.ambiguous))
+
+
+def test_a_prefix_means_returns_only_where_quantities_agree() -> None:
+    invoices = pl.Series(["1", "2", "C3", "A4", "5"])
+    assert return_prefix(invoices, pl.Series(["1", "1", "-1", "1", "1"])) == "C"
+    assert return_prefix(invoices, pl.Series(["1", "1", "1", "1", "1"])) is None
+    assert return_prefix(invoices, None) == "C"
