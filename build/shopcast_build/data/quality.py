@@ -53,7 +53,8 @@ def _lead(report: CleaningReport) -> list[Sentence]:
         ),
         Sentence(
             f"{dropped:,} rows were dropped, {sum(report.bad.values()):,} of them because they"
-            f" cannot be used; {_number(report.duplicates, 'duplicate')} left out; {repaired:,} values repaired.",
+            f" cannot be used; {_number(report.duplicates, 'duplicate')} left out;"
+            f" {repaired:,} values repaired.",
             "bad" if report.bad else "plain",
         ),
     ]
