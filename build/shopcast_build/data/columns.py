@@ -1,6 +1,6 @@
 """Columns of a file as text, whatever their type, and what a mapping makes of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import polars as pl
 
@@ -61,6 +61,18 @@ def condition_holds(source: Source, rule: Condition) -> pl.Expr:
     if rule.at_most is not None:
         return found.cast(pl.Float64, strict=False) <= rule.at_most
     return found == rule.equals
+
+
+def looked_up(words: pl.Expr, table: Mapping[str, object], dtype: pl.DataType) -> pl.Expr:
+    """What a table says of words; null where it says nothing.
+
+    The library's own look-up takes whole columns, and would hold a file in memory for it.
+    """
+    return words.map_batches(
+        lambda batch: batch.replace_strict(table, default=None, return_dtype=dtype),
+        return_dtype=dtype,
+        is_elementwise=True,
+    )
 
 
 def by_distinct(texts: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:

@@ -13,6 +13,7 @@ from shopcast_build.data.columns import (
     field_label,
     field_number,
     field_text,
+    looked_up,
     text,
 )
 from shopcast_build.data.mapping import Currencies, FieldSource, KindSource, SourceMapping
@@ -133,7 +134,7 @@ def _judged(
     currency = pl.col("currency").str.to_uppercase()
     rate: pl.Expr = pl.lit(1.0)
     if currencies is not None:
-        rate = currency.replace_strict(currencies.factors, default=None, return_dtype=pl.Float64())
+        rate = looked_up(currency, currencies.factors, pl.Float64())
     flaws = [
         _Flaw(DEFECT, UNREADABLE_TIME, time.is_null(), pl.col("time_text")),
         _Flaw(DEFECT, EARLY_TIME, time < _EARLIEST, pl.col("time_text")),
@@ -211,9 +212,7 @@ def _kind(source: Source, kind: KindSource) -> pl.Expr:
     if column is not None:
         word = text(source, column).str.to_lowercase()
         known = {name: name for name in KIND.categories} | kind.synonyms
-        decided = pl.coalesce(
-            word.replace_strict(known, default=None, return_dtype=pl.String), decided
-        )
+        decided = pl.coalesce(looked_up(word, known, pl.String()), decided)
     for rule in reversed(kind.rules):
         decided = pl.when(condition_holds(source, rule)).then(pl.lit(rule.kind)).otherwise(decided)
     return decided.cast(KIND)
