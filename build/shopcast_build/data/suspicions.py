@@ -8,6 +8,7 @@ from shopcast_build.data.non_items import non_items
 from shopcast_build.data.report import Suspicion
 from shopcast_build.data.returns import JudgedReturns, early_returns, unknown_purchases
 from shopcast_build.data.staging import PART_ROWS
+from shopcast_domain.events import EventKind
 
 LOPSIDED_SHARE = 0.99
 MIDNIGHT_SHARE = 0.99
@@ -20,7 +21,7 @@ _ENOUGH_EVENTS = 100
 _ENOUGH_FOR_A_BOT = 1_000
 _NEAR_SHARE = 0.01
 _EXAMPLES = 3
-_DAY_US = 86_400_000_000
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def _currencies(evidence: Evidence) -> list[Suspicion]:
 
 def _midnight(evidence: Evidence) -> list[Suspicion]:
     """Dates without a time of day: one time of the day in UTC, or two where clocks change."""
-    at = pl.col("time").dt.epoch("us") % _DAY_US
+    at = pl.col("time").dt.epoch("s") % _DAY_S
     counts = evidence.events.group_by("platform", at.alias("at")).len()
     tops = counts.group_by("platform").agg(
         pl.col("len").top_k(2).sum().alias("top"), pl.col("len").sum().alias("rows")
@@ -183,13 +184,19 @@ def _busy_accounts(evidence: Evidence) -> list[Suspicion]:
 
 
 def _near_duplicates(evidence: Evidence) -> list[Suspicion]:
-    key = ("account", "kind", "item")
     parts = max(1, -(-len(evidence.events) // PART_ROWS))
+    # One number in place of three: sorting by it takes a fraction of the time.
+    key = (
+        pl.col("account").cast(pl.UInt64) * len(evidence.items) + pl.col("item").cast(pl.UInt64)
+    ) * len(EventKind) + pl.col("kind").to_physical()
     found = []
     for part in range(parts):
-        rows = evidence.events.lazy().select("platform", "time", *key)
-        ordered = rows.filter(pl.col("account") % parts == part).sort(*key, "time")
-        same = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in key)
+        rows = evidence.events.lazy().filter(pl.col("account") % parts == part)
+        # Events come in the order of time, which this sort keeps.
+        ordered = rows.select("platform", "time", "item", "kind", key.alias("key")).sort(
+            "key", maintain_order=True
+        )
+        same = pl.col("key") == pl.col("key").shift()
         near = (pl.col("time") - pl.col("time").shift()).dt.total_microseconds() <= NEAR_S * 1e6
         first = pl.struct("time", "item", pl.col("kind").cast(pl.String)).sort().head(_EXAMPLES)
         found.append(
