@@ -62,8 +62,9 @@ def clean(
             raise DataError(_nothing_left(read, notes))
         words, rows = staging.words(), staging.events()
     ranked = staging.ranked
-    accounts, account_place = _used(ranked["account"].scoped("user"), rows["account"])
-    items, item_place = _used(ranked["item"].scoped("item_id"), rows["item"])
+    # What is large is let go as soon as it has served.
+    accounts, account_place = _used(ranked.pop("account").scoped("user"), rows["account"])
+    items, item_place = _used(ranked.pop("item").scoped("item_id"), rows["item"])
     platforms = tuple(accounts["platform"].unique().sort())
     platform_of = accounts["platform"].replace_strict(
         platforms, range(len(platforms)), return_dtype=pl.Int16
@@ -74,6 +75,8 @@ def clean(
         item_place.gather(rows["item"]).alias("item"),
         platform_of.gather(account).alias("platform"),
     ).select(*EVENTS)
+    given_ids = rows["event_id"] if keep_ids else None
+    del rows
     words = words.moved(item_place)
     texts = {name: ranked[name].texts for name in ("title", "brand", "category")}
     table = item_table(items, events, words, texts)
@@ -96,9 +99,9 @@ def clean(
         currencies,
     )
     log = CleanLog(events, platforms, accounts, table, report)
-    if not keep_ids:
+    if given_ids is None:
         return log
-    return replace(log, event_ids=_event_ids(log, ranked["event_id"], rows["event_id"]))
+    return replace(log, event_ids=_event_ids(log, ranked["event_id"], given_ids))
 
 
 def _take(

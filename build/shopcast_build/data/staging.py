@@ -165,19 +165,19 @@ class Staging:
 def _tell_apart(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Rows that are the first with their id or have none, the others, and of these those that are
     no copies of the first."""
-    given = rows.filter(pl.col(_DIGEST).is_not_null())
-    # Telling apart costs a sort; most logs need none.
-    if given[_DIGEST].n_unique() == len(given):
-        return rows, rows.clear(), rows.clear()
-    given = given.sort(*_ORDER, *_WORDS, nulls_last=False)
-    is_first = given[_DIGEST].is_first_distinct()
-    first, repeats = given.filter(is_first), given.filter(~is_first)
+    again = pl.col(_DIGEST).is_duplicated() & pl.col(_DIGEST).is_not_null()
+    rows = rows.with_columns(again.alias("again"))
+    alone = rows.filter(~pl.col("again")).drop("again")
+    # Sorting takes memory, and few rows need it.
+    several = rows.filter("again").drop("again").sort(*_ORDER, *_WORDS)
+    is_first = several[_DIGEST].is_first_distinct()
+    first, repeats = several.filter(is_first), several.filter(~is_first)
     same = ("account", "kind", "item")
     known = repeats.join(first.select(_DIGEST, *same), on=_DIGEST, suffix="_of_first", how="left")
     unlike = known.filter(
         pl.any_horizontal(pl.col(name) != pl.col(f"{name}_of_first") for name in same)
     )
-    return pl.concat([first, rows.filter(pl.col(_DIGEST).is_null())]), repeats, unlike
+    return pl.concat([alone, first]), repeats, unlike
 
 
 def _by_platform(rows: pl.DataFrame, platform_of: pl.Series) -> dict[str, int]:
