@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -112,6 +113,21 @@ def single_class(folder: Path, built: "Built") -> tuple[object, ...]:
     return ("--events", folder / "log.csv")
 
 
+def one_person(folder: Path, _: "Built") -> tuple[object, ...]:
+    path = log(folder)
+    path.write_text(re.sub(r"anna-\d+", "anna", path.read_text()))
+    return ("--events", path)
+
+
+def returns_in_another_zone(folder: Path, _: "Built") -> tuple[object, ...]:
+    """Everything comes back at once, by a clock five hours behind."""
+    path = log(folder, kind="buy", rows=200)
+    header, *bought = path.read_text().splitlines()
+    returned = [line.replace("buy", "return").replace("Z,", "+05:00,") for line in bought]
+    path.write_text("\n".join([header, *bought, *returned]) + "\n")
+    return ("--events", path)
+
+
 def bad_links(folder: Path, built: "Built") -> tuple[object, ...]:
     (folder / "links.csv").write_text("who,knows\n1,2\n")
     return ("--events", built.events, "--links", folder / "links.csv")
@@ -132,6 +148,8 @@ def bad_links(folder: Path, built: "Built") -> tuple[object, ...]:
         (too_short, ["the log spans 2 days", "longer log"]),
         (too_few, ["exposures fall into the", "give more events"]),
         (single_class, ["ended in 'view'", "more kinds"]),
+        (one_person, ["only 1 account", "platform_user_id"]),
+        (returns_in_another_zone, ["200 of 200 returns", "5 h later", "time zones"]),
         (bad_links, ["has no column"]),
     ],
 )

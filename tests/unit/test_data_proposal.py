@@ -11,7 +11,8 @@ from shopcast_build.data.cleaning import clean
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.guesses import return_prefix, time_guess
 from shopcast_build.data.mapping import load_mapping
-from shopcast_build.data.proposal import Proposal, preview, propose
+from shopcast_build.data.preview import preview
+from shopcast_build.data.proposal import Proposal, propose
 from shopcast_build.data.reading import files_of, scan, sniff_layout
 
 

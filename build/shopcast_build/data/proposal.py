@@ -11,17 +11,14 @@ import polars as pl
 from shopcast_build.data import guesses
 from shopcast_build.data.columns import text
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.fields import SCHEMA, canonical_rows
 from shopcast_build.data.mapping import Mapping as EventMapping
 from shopcast_build.data.mapping import parse_mapping
 from shopcast_build.data.non_items import ids_like_none, ids_pattern
-from shopcast_build.data.notes import HIDDEN
 from shopcast_build.data.reading import Layout, Source, collect
 
 _OWN_NAMES = ("event_id", "title", "brand", "category", "price", "currency", "quantity")
 _FEW_WORDS = 40
 _SAMPLE_ROWS = 200_000
-_SHOWN_FIELDS = ("kind", "item_id", "title", "price", "quantity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +29,6 @@ class Proposal:
     toml: str
     questions: tuple[str, ...]
     mapping: EventMapping
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a mapping makes of the first rows of a file.
-
-    rows: how many were looked at. kinds, dropped: counts. first: canonical events, user ids hidden.
-    """
-
-    rows: int
-    kinds: dict[str, int]
-    dropped: dict[str, int]
-    first: pl.DataFrame
 
 
 def propose(sources: Sequence[Source], layouts: Mapping[Path, Layout]) -> Proposal:
@@ -66,27 +50,6 @@ def propose(sources: Sequence[Source], layouts: Mapping[Path, Layout]) -> Propos
     toml = "\n".join(parts)
     questions = dict.fromkeys(question for writer in writers for question in writer.questions)
     return Proposal(toml, tuple(questions), parse_mapping(toml, "proposed mapping"))
-
-
-def preview(
-    sources: Sequence[Source], mapping: EventMapping, *, rows: int, shown: int = 5
-) -> Preview:
-    """Apply a mapping to the first rows of every source."""
-    parts = [pl.DataFrame(schema={**SCHEMA, "reason": pl.String()})]
-    for source in sources:
-        head = Source(source.path, source.name, source.rows.head(rows), source.schema)
-        found = canonical_rows(head, mapping.of(source.path), mapping.currencies)
-        parts.append(collect(head, found.select(*SCHEMA, "reason")))
-    found_rows = pl.concat(parts)
-    good = found_rows.filter(pl.col("reason").is_null())
-    dropped = found_rows.drop_nulls("reason").group_by("reason").len()
-    kinds = good.group_by(pl.col("kind").cast(pl.String)).len().sort("kind")
-    return Preview(
-        len(found_rows),
-        dict(kinds.iter_rows()),
-        dict(dropped.sort("len", "reason", descending=[True, False]).iter_rows()),
-        good.head(shown).select("time", "platform", pl.lit(HIDDEN).alias("user"), *_SHOWN_FIELDS),
-    )
 
 
 def _as_source(toml: str, group: Sequence[Source]) -> str:

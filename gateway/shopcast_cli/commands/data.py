@@ -9,7 +9,8 @@ from rich.markup import escape
 from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
 
 if TYPE_CHECKING:
-    from shopcast_build.data.proposal import Preview, Proposal
+    from shopcast_build.data.preview import Preview
+    from shopcast_build.data.proposal import Proposal
     from shopcast_build.data.report import CleaningReport
 
 app = typer.Typer(no_args_is_help=True, help="Look at event logs before building on them.")
@@ -82,7 +83,8 @@ def inspect(
     Example: platform data inspect export.xlsx --output mapping.toml
     """
     from shopcast_build.data.errors import DataError
-    from shopcast_build.data.proposal import preview, propose
+    from shopcast_build.data.preview import preview
+    from shopcast_build.data.proposal import propose
     from shopcast_build.data.reading import files_of, scan, sniff_layout
 
     with failures(DataError, OSError):
