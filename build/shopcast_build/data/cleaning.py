@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from shopcast_build.data.coding import Ranked
+from shopcast_build.data.counting import counted
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.event_ids import made_event_ids
 from shopcast_build.data.fields import PLATFORM, REPAIRS, canonical_rows
@@ -188,13 +189,13 @@ def _report(
         ruled=sum(notes.rows(RULE).values()),
         duplicates=sum(duplicates.values()),
         platforms={one.platform: one.kept for one in by_platform if one.kept},
-        kinds=dict(events.group_by(pl.col("kind").cast(pl.String)).len().sort("kind").iter_rows()),
+        kinds=dict(counted(events, pl.col("kind").cast(pl.String)).sort("kind").iter_rows()),
         items=len(evidence.items),
         accounts=evidence.accounts,
         first_time=events.item(0, "time"),
         last_time=events.item(-1, "time"),
         examples=notes.examples,
-        largest_account=int(events.group_by("account").len()["len"].max() or 0),  # type: ignore[arg-type]
+        largest_account=int(counted(events, "account")["len"].max() or 0),  # type: ignore[arg-type]
         early_returns=evidence.returns.early,
         judged_returns=sum(evidence.returns.single.values()),
         by_platform=by_platform,

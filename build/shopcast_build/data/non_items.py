@@ -22,6 +22,7 @@ _TITLE = (
 _SPREAD = 20.0
 _ENOUGH_PRICES = 10
 _FLAGGED = 2
+_MOST = 0.2  # of the items; a shop with more of them numbers its items so
 _EXAMPLES = 5
 
 
@@ -42,8 +43,8 @@ def non_items(items: pl.DataFrame, item_column: str) -> list[Suspicion]:
     found = []
     for (platform,), own in sorted(flagged.group_by("platform", maintain_order=True)):
         every = items.filter(pl.col("platform") == platform)
-        if 2 * len(own) > len(every):
-            continue  # a shop that numbers its items so
+        if len(own) > _MOST * len(every):
+            continue
         shown = own.head(_EXAMPLES).select("item_id", "title", "events").iter_rows()
         found.append(
             Suspicion(
@@ -60,10 +61,10 @@ def non_items(items: pl.DataFrame, item_column: str) -> list[Suspicion]:
 
 
 def ids_like_none(item_ids: pl.Series) -> list[str]:
-    """Those of the distinct item ids that look like postage, fees or tests; none of them where most
+    """Those of the distinct item ids that look like postage, fees or tests; none of them where many
     look so."""
     found: list[str] = item_ids.filter(item_ids.str.contains(_ID)).sort().to_list()
-    return found if 2 * len(found) <= len(item_ids) else []
+    return found if len(found) <= _MOST * len(item_ids) else []
 
 
 def ids_pattern(item_ids: Sequence[str]) -> str:

@@ -18,9 +18,10 @@ def platform_reports(
 ) -> tuple[PlatformReport, ...]:
     """One report for each platform that a row names. events: staging.EVENTS; duplicates: by
     platform; currencies: columns platform, currency, rows."""
+    month = pl.col("time").dt.year() * 100 + pl.col("time").dt.month()
     by = {
         "kinds": _counted(events, pl.col("kind").cast(pl.String), platforms),
-        "months": _counted(events, pl.col("time").dt.strftime("%Y-%m"), platforms),
+        "months": _counted(events, month, platforms),
         "hours": _counted(events, pl.col("time").dt.hour(), platforms),
     }
     spans = {
@@ -60,7 +61,9 @@ def platform_reports(
                 accounts=unique["account"].get(name, 0),
                 items=unique["item"].get(name, 0),
                 currencies=dict(own.select("currency", "rows").sort("currency").iter_rows()),
-                months=by["months"].get(name, {}),
+                months={
+                    f"{at // 100}-{at % 100:02}": n for at, n in by["months"].get(name, {}).items()
+                },
                 hours=tuple(hours.get(hour, 0) for hour in range(24)),
                 first_time=first,
                 last_time=last,

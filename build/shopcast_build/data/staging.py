@@ -6,6 +6,7 @@ Only codes, numbers and keyed digests are written; the texts behind the codes st
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +20,12 @@ CONFLICTING_ID = "event id of another event"
 PART_ROWS = 8_000_000
 """Rows that are worked on at once."""
 
+_GROUP_ROWS = 16_384
+"""Rows of a group in a file: of sorted rows, most groups are skipped unread."""
+
 _DIGEST = "digest"
+_SHARE = "share"
+_ALL_SHARES = 2**64
 _WORDS = ("title", "brand", "category")
 _CODED = ("account", "item", *_WORDS, "event_id")
 _NOTES = dict.fromkeys(NOTE_COLUMNS, pl.String) | {ROW: pl.get_index_type()}
@@ -97,13 +103,14 @@ class Staging:
             pl.lit(file, pl.Int32).alias("file"),
             ROW,
             digest,
+            pl.coalesce(digest, pl.col(ROW).hash(self._key)).alias(_SHARE),
             "time",
             "kind",
             "price",
             pl.col("quantity").cast(pl.Int32),
             *(interner.codes(rows[name]) for name, interner in self._interners.items()),
         )
-        coded.write_parquet(self._taken / f"{self._batches:06}.parquet", compression="lz4")
+        _write(coded.sort(_SHARE), self._taken / f"{self._batches:06}.parquet")
         self._batches += 1
         self._rows += len(rows)
 
@@ -121,13 +128,13 @@ class Staging:
         conflicts: list[pl.DataFrame] = []
         left = 0
         for part in range(parts if taken is not None else 0):
-            share = pl.coalesce(_DIGEST, pl.col(ROW).cast(pl.UInt64)) % parts == part
+            low, high = (_ALL_SHARES * at // parts for at in (part, part + 1))
+            share = pl.col(_SHARE).is_between(low, high - 1)
             rows = taken.filter(share).collect(engine="streaming")  # type: ignore[union-attr]
             rows = rows.with_columns(self.ranked[name].of(rows[name]) for name in self.ranked)
             first, repeats, unlike = _tell_apart(rows)
-            first.drop("file", ROW, _DIGEST).write_parquet(
-                self._first / f"{part:06}.parquet", compression="lz4"
-            )
+            settled = first.drop("file", ROW, _DIGEST, _SHARE).sort("time")
+            _write(settled, self._first / f"{part:06}.parquet")
             left += len(first)
             for platform, n in _by_platform(repeats, platform_of).items():
                 duplicates[platform] = duplicates.get(platform, 0) + n
@@ -152,9 +159,10 @@ class Staging:
         the platform, and event_id where ids are kept; sorted by time, then by everything else."""
         columns = [*_ORDER, *(["event_id"] if self._keep_ids else [])]
         rows = pl.scan_parquet(self._first / "*.parquet").select(columns)
-        for number, days in enumerate(_day_spans(rows)):
-            part = rows.filter(_day().is_between(*days)).collect(engine="streaming").sort(columns)
-            part.write_parquet(self._sorted / f"{number:06}.parquet", compression="lz4")
+        for number, (first, last) in enumerate(_day_spans(rows)):
+            inside = (pl.col("time") >= _midnight(first)) & (pl.col("time") < _midnight(last + 1))
+            part = rows.filter(inside).collect(engine="streaming").sort(columns)
+            _write(part, self._sorted / f"{number:06}.parquet")
         for file in self._first.iterdir():
             file.unlink()
         return pl.concat(
@@ -196,13 +204,23 @@ def _conflict_notes(rows: pl.DataFrame, files: list[str], platform_of: pl.Series
     ).select(NOTE_COLUMNS)
 
 
-def _day() -> pl.Expr:
-    return pl.col("time").dt.epoch("d")
+def _write(rows: pl.DataFrame, file: Path) -> None:
+    rows.write_parquet(file, compression="lz4", row_group_size=_GROUP_ROWS)
+
+
+def _midnight(day: int) -> datetime:
+    """The beginning of a day, counted from 1970, UTC."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
 
 
 def _day_spans(rows: pl.LazyFrame) -> Iterator[tuple[int, int]]:
     """Spans of days, both ends included, of at most PART_ROWS rows wherever a day has no more."""
-    days = rows.group_by(_day().alias("day")).len().collect(engine="streaming").sort("day")
+    days = (
+        rows.group_by(pl.col("time").dt.epoch("d").alias("day"))
+        .len()
+        .collect(engine="streaming")
+        .sort("day")
+    )
     first: int | None = None
     last = held = 0
     for day, n in days.iter_rows():

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from shopcast_build.data.counting import counted
 from shopcast_build.data.non_items import non_items
 from shopcast_build.data.report import Suspicion
 from shopcast_build.data.returns import JudgedReturns, early_returns, unknown_purchases
@@ -79,7 +80,7 @@ def _one_account(evidence: Evidence) -> list[Suspicion]:
 
 def _lopsided(evidence: Evidence) -> list[Suspicion]:
     n = len(evidence.events)
-    counts = evidence.events.group_by("platform").len().sort("platform")
+    counts = counted(evidence.events, "platform").sort("platform")
     if len(counts) < 2:
         return []
     return [
@@ -98,7 +99,7 @@ def _lopsided(evidence: Evidence) -> list[Suspicion]:
 
 
 def _few(evidence: Evidence) -> list[Suspicion]:
-    counts = dict(evidence.events.group_by("kind").len().iter_rows())
+    counts = dict(counted(evidence.events, "kind").iter_rows())
     n = len(evidence.events)
     return [
         Suspicion(
@@ -138,7 +139,7 @@ def _currencies(evidence: Evidence) -> list[Suspicion]:
 def _midnight(evidence: Evidence) -> list[Suspicion]:
     """Dates without a time of day: one time of the day in UTC, or two where clocks change."""
     at = pl.col("time").dt.epoch("s") % _DAY_S
-    counts = evidence.events.group_by("platform", at.alias("at")).len()
+    counts = counted(evidence.events, "platform", at.alias("at"))
     tops = counts.group_by("platform").agg(
         pl.col("len").top_k(2).sum().alias("top"), pl.col("len").sum().alias("rows")
     )
@@ -158,7 +159,7 @@ def _midnight(evidence: Evidence) -> list[Suspicion]:
 
 
 def _busy_accounts(evidence: Evidence) -> list[Suspicion]:
-    counts = evidence.events.group_by("platform", "account").len()
+    counts = counted(evidence.events, "platform", "account")
     tops = counts.group_by("platform").agg(
         pl.col("len").max().alias("top"),
         pl.col("len").sum().alias("rows"),
@@ -209,7 +210,7 @@ def _near_duplicates(evidence: Evidence) -> list[Suspicion]:
             pl.col("len").sum(), pl.col("time").list.explode(keep_nulls=False, empty_as_null=False)
         )
     )
-    rows_of = dict(evidence.events.group_by("platform").len().iter_rows())
+    rows_of = dict(counted(evidence.events, "platform").iter_rows())
     return [
         Suspicion(
             "nearly the same event twice",
