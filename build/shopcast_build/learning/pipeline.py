@@ -89,7 +89,7 @@ def build_model(
     base = load_base_model(base_model, settings.encoder)
     with reporter.stage("clean the log") as progress:
         log = clean(events, mapping, max_bad_share=max_bad_share)
-        if data_report is not None:
+        if data_report is not None and processes.is_first():
             write_quality(log.report, data_report)
         check_limits(log.report, mapping.limits)
         people = resolve_people(log.accounts, read_links(links) if links else None)
