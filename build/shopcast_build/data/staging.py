@@ -17,7 +17,7 @@ from shopcast_build.data.notes import DEFECT, NOTE_COLUMNS
 from shopcast_build.data.reading import ROW
 
 CONFLICTING_ID = "event id of another event"
-PART_ROWS = 8_000_000
+PART_ROWS = 4_000_000
 """Rows that are worked on at once."""
 
 _GROUP_ROWS = 16_384
@@ -133,6 +133,7 @@ class Staging:
             rows = taken.filter(share).collect(engine="streaming")  # type: ignore[union-attr]
             rows = rows.with_columns(self.ranked[name].of(rows[name]) for name in self.ranked)
             first, repeats, unlike = _tell_apart(rows)
+            del rows
             settled = first.drop("file", ROW, _DIGEST, _SHARE).sort("time")
             _write(settled, self._first / f"{part:06}.parquet")
             left += len(first)
