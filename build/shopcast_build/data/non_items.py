@@ -52,7 +52,8 @@ def non_items(items: pl.DataFrame, item_column: str) -> list[Suspicion]:
                 str(platform),
                 int(own["events"].sum()),
                 int(every["events"].sum()),
-                f"{len(own):,} item ids of {platform} look like postage, fees or tests.",
+                f"{len(own):,} of the {len(every):,} item ids of {platform} look like postage, fees"
+                " or tests.",
                 f"If they are, leave them out: {drop_rule(own['item_id'].to_list(), item_column)}",
                 tuple(f"{item_id} ({title or 'no title'}): {n:,}" for item_id, title, n in shown),
             )
