@@ -86,6 +86,13 @@ def test_an_export_with_its_own_words_separator_and_encoding(tmp_path: Path) -> 
     assert log.platforms == ("boutique",)
 
 
+def test_odd_names_of_columns_stay_names(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    row = {"user": "u", "time": datetime(2020, 1, 1), "sku": "i", "x\n[time]\nzone": "y"}
+    pl.DataFrame([row]).write_parquet(path)
+    assert proposed(path).mapping.time.zone == "UTC"
+
+
 def test_a_folder_of_unlike_files_becomes_sources(tmp_path: Path) -> None:
     pl.DataFrame(retail_rows()).write_parquet(tmp_path / "retail.parquet")
     (tmp_path / "app.csv").write_text("user,ts,sku,event\nu1,1600000000,i1,click\n")

@@ -85,8 +85,8 @@ class _Writer:
         prefix = self._return_prefix()
         signed = self._signed()
         tables = [
-            f"# Proposed from the first {len(self._sample):,} rows of {self._source.name}; check"
-            " each line.\n",
+            f"# Proposed from the first {len(self._sample):,} rows of {_quoted(self._source.name)};"
+            " check each line.\n",
             self._layout_keys(),
             "absolute_quantity = true            # quantities are negative where goods come back\n"
             if signed
@@ -113,7 +113,7 @@ class _Writer:
         return "".join(f"{name} = {_quoted(value)}\n" for name, value in keys.items())
 
     def _unused(self) -> str:
-        unused = [name for name in self._source.schema if name not in self._used()]
+        unused = [_quoted(name) for name in self._source.schema if name not in self._used()]
         return f"# Not used: {', '.join(unused)}\n" if unused else ""
 
     def _used(self) -> set[str]:
@@ -191,7 +191,9 @@ class _Writer:
         table = self._column("kind")
         if unknown:
             shown = (
-                ", ".join(unknown[:5]) if len(unknown) <= _FEW_WORDS else f"{len(unknown)} words"
+                ", ".join(_quoted(word) for word in unknown[:5])
+                if len(unknown) <= _FEW_WORDS
+                else f"{len(unknown)} words"
             )
             self.questions.append(
                 f"{column} has words that are no known kind ({shown}); add them to"
