@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from tiny_bases import DECODERS, ENCODERS
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, T5Config, T5Model, ViTConfig, ViTModel
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
+from shopcast_build.learning.encoder import ItemEncoder, layer_stack
 from shopcast_build.learning.settings import EncoderSettings
 from shopcast_build.learning.token_table import TokenTable
 from shopcast_cli.commands.model import warn_of_unknown_tokens
@@ -114,6 +115,16 @@ def test_every_architecture_loads_with_what_it_needs(base_of: BaseOf, name: str)
         assert 1 <= len(ids) <= 16
         states = base.model(input_ids=torch.tensor([ids])).last_hidden_state
         assert states.shape == (1, len(ids), 32)
+
+
+def test_of_an_encoder_and_decoder_the_encoder_is_used(base_of: BaseOf, tmp_path: Path) -> None:
+    folder = copied(base_of("bert"), tmp_path)
+    shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    T5Model(T5Config(vocab_size=320, **shape)).save_pretrained(folder)
+    encoder = ItemEncoder(load_base_model(str(folder)).model, 8)
+    assert not encoder.causal
+    assert len(layer_stack(encoder.bert)) == 2
+    assert not any("decoder" in name for name, _ in encoder.named_parameters())
 
 
 @pytest.mark.parametrize("name", DECODERS)

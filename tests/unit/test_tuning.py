@@ -205,6 +205,16 @@ def test_a_second_stage_goes_on_with_what_the_first_added(base_of: BaseOf, tunin
 
 
 @pytest.mark.parametrize("tuning", ["prefix", "adapter"])
+def test_a_copy_has_its_own(base_of: BaseOf, tuning: str) -> None:
+    encoder = fresh(base_of, "bert")
+    made = start_tuning(encoder, settings(tuning), STEPS)
+    other = copy.deepcopy(encoder)
+    before = vectors(encoder)
+    learn(encoder, made)
+    assert torch.equal(vectors(other), before)
+
+
+@pytest.mark.parametrize("tuning", ["prefix", "adapter"])
 def test_padding_changes_nothing_in_what_was_added(base_of: BaseOf, tuning: str) -> None:
     encoder = fresh(base_of, "bert")
     learn(encoder, start_tuning(encoder, settings(tuning), STEPS))

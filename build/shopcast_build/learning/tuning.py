@@ -222,9 +222,8 @@ def _add_prefix(encoder: ItemEncoder, settings: EncoderSettings) -> None:
         parameter.requires_grad_(True)
 
 
-@torch.no_grad()
 def _takes_prefix(prefixed: nn.Module) -> bool:
-    """Whether it runs, and padding still changes nothing. Tried: no setting tells."""
+    """Whether it runs, the prefix matters, and padding does not. Tried: no setting tells."""
     ids = torch.tensor([[3, 4, 5]], device=next(prefixed.parameters()).device)
     padded, mask = nn.functional.pad(ids, (0, 2)), torch.tensor([[1, 1, 1, 0, 0]]).to(ids)
     training = prefixed.training
@@ -232,8 +231,12 @@ def _takes_prefix(prefixed: nn.Module) -> bool:
     try:
         alone = prefixed(input_ids=ids, attention_mask=mask[:, :3]).last_hidden_state
         among = prefixed(input_ids=padded, attention_mask=mask).last_hidden_state
+        prefix = list(prefixed.get_submodule("prompt_encoder").parameters())
+        (slope,) = torch.autograd.grad(alone[..., 0].sum(), prefix, allow_unused=True)
     except Exception:  # each architecture fails in its own way
         return False
     finally:
         prefixed.train(training)
-    return alone.shape[1] == 3 and torch.allclose(alone[0], among[0, :3], atol=1e-4)
+    if slope is None or not slope.any():
+        return False
+    return torch.allclose(alone[0], among[0, :3], atol=1e-4)
