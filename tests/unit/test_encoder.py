@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,14 @@ def problem() -> Problem:
     return Problem()
 
 
-@pytest.mark.parametrize("name", ["roberta", "distilbert", "electra", "modernbert", *DECODERS])
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "modernbert", *DECODERS])
 def test_whatever_the_architecture_a_few_steps_teach_it(
     problem: Problem, base_of: BaseOf, name: str
 ) -> None:
     model = problem.fresh(load_base_model(str(base_of(name))).model)
     before = problem.loss(model)
-    assert problem.train(model, JOINT) < 0.98 * before
+    stage = replace(JOINT, steps=40, head_learning_rate=1e-2, evaluate_every=20)
+    assert problem.train(model, stage) < 0.9 * before
 
 
 @pytest.mark.parametrize("adaptation", ADAPTATIONS)
@@ -185,7 +187,8 @@ def test_every_adaptation_learns(problem: Problem, adaptation: Any) -> None:
     model = problem.fresh(adaptation=adaptation)
     before = problem.loss(model)
     start = {name: p.clone() for name, p in model.encoder.named_parameters()}
-    assert problem.train(model, JOINT) < 0.98 * before
+    stage = replace(JOINT, steps=40, head_learning_rate=1e-2, evaluate_every=20)
+    assert problem.train(model, stage) < 0.9 * before
     for name, p in model.encoder.named_parameters():
         if not name.startswith("bert."):
             assert not torch.equal(p, start[name]), name
