@@ -103,7 +103,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Built
     summary = run("simulate", "--out", market, *size, "--start", start)
     logs = ("--events", market / "events", "--links", market / "links.csv")
     short = ("--encoder-steps", 4, "--head-epochs", 10)
-    report = run("build-model", *logs, "--repository", repository, *short)
+    places = ("--repository", repository, "--run-folder", folder / "run")
+    report = run("build-model", *logs, *places, *short)
     run("directory", "import", *logs, "--directory", store)
     return Built(market / "events", market / "links.csv", repository, store, report, summary)
 
