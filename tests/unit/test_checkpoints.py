@@ -135,6 +135,40 @@ def test_a_finished_stage_is_taken_over_without_a_step(tmp_path: Path) -> None:
     assert changed(*ends) == set()
 
 
+class Stopped(Exception):
+    """In place of a kill."""
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "prefix", "adapter"])
+def test_however_the_encoder_is_tuned_it_goes_on_to_the_same_weights(
+    tmp_path: Path, tuning: str
+) -> None:
+    problem = Problem()
+    encoder = SETTINGS.encoder.model_copy(update={"tuning": tuning})
+    chosen = SETTINGS.model_copy(update={"tracking": PLAIN.tracking, "encoder": encoder})
+    training, validation = (problem.batches(b) for b in (problem.training, problem.validation))
+
+    def learn(folder: Path, stop_at: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        def report(step: int, _: int) -> None:
+            if step == stop_at:
+                raise Stopped
+
+        run = Run(folder, resume=resume)
+        run.begin(chosen)
+        model = problem.fresh()
+        train(model, training, validation, JOINT, chosen, report, run=run)
+        return {**weights(model), "vectors": model.vectors}
+
+    whole = learn(tmp_path / "whole", stop_at=99)
+    with pytest.raises(Stopped):
+        learn(tmp_path / "killed", stop_at=7)
+    resumed = learn(tmp_path / "killed", stop_at=5, resume=True)  # step 5 is not done again
+    finished = learn(tmp_path / "killed", stop_at=12, resume=True)  # nor is any other
+    assert whole.keys() == resumed.keys() == finished.keys()
+    assert changed(whole, resumed) == set()
+    assert changed(whole, finished) == set()
+
+
 def test_training_without_a_run_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
