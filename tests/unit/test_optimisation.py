@@ -251,10 +251,9 @@ def test_bf16_rounds_and_leaves_no_trace_on_the_model(problem: Problem) -> None:
     ends = {}
     for precision in ("auto", "fp32", "bf16"):
         model = problem.fresh()
-        before, fresh = problem.loss(model), set(model.__dict__)
-        stage = replace(JOINT, steps=20, head_learning_rate=1e-2, evaluate_every=10)
+        fresh = set(model.__dict__)
+        stage = replace(JOINT, steps=6, evaluate_every=6)
         loss = problem.train(model, stage, settings(precision=precision))
-        assert loss < before
         assert set(model.__dict__) == fresh
         assert {w.dtype for w in model.parameters()} == {torch.float32}
         assert problem.loss(model) == pytest.approx(loss, rel=1e-2)
