@@ -215,6 +215,25 @@ def test_parts_are_in_the_order_of_time_one_outcome_window_apart(
     assert (split.validation[1] - split.validation[0]) / usable == pytest.approx(0.10, rel=1e-3)
 
 
+def test_parts_begin_where_they_are_told_to() -> None:
+    all_ = exposures(180)
+    validation, test = START + timedelta(days=100), START + timedelta(days=140)
+    told = ExposureSettings(test_start=test, validation_start=validation)
+    split = split_by_time(all_, all_["time"][-1], told)
+    assert (split.validation[0], split.test[0]) == (validation, test)
+    assert split.validation[1] == test - split.gap
+    assert split.train[1] == validation - split.gap
+
+
+@pytest.mark.parametrize("day", [10, 500])
+def test_a_test_outside_of_the_log_is_refused(day: int) -> None:
+    all_ = exposures(180)
+    told = ExposureSettings(test_start=START + timedelta(days=day))
+    with pytest.raises(DataError, match="change exposures.validation_start") as refused:
+        split_by_time(all_, all_["time"][-1], told)
+    assert_one_sentence(refused.value)
+
+
 def assert_one_sentence(error: Exception) -> None:
     text = str(error)
     assert "\n" not in text

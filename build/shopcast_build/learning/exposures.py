@@ -144,9 +144,19 @@ def split_by_time(exposures: pl.DataFrame, log_end: datetime, settings: Exposure
     start: datetime = exposures["time"].min()  # type: ignore[assignment]
     end = log_end - gap
     usable = end - start
-    test_start = end - usable * settings.test_share
+    test_start = settings.test_start or end - usable * settings.test_share
     validation_end = test_start - gap
-    validation_start = validation_end - usable * settings.validation_share
+    validation_start = settings.validation_start
+    if validation_start is None:
+        validation_start = validation_end - usable * settings.validation_share
+    chosen = settings.test_start or settings.validation_start
+    if chosen and not start < validation_start < validation_end < test_start < end:
+        raise DataError(
+            f"validation from {validation_start:%Y-%m-%d} to {validation_end:%Y-%m-%d} and a test"
+            f" from {test_start:%Y-%m-%d} do not fit into the log's exposures of known outcome,"
+            f" {start:%Y-%m-%d} to {end:%Y-%m-%d}: change exposures.validation_start and"
+            " exposures.test_start, shorten the windows, or give a longer log"
+        )
     train_end = validation_start - gap
     if train_end - start < timedelta(0) or (train_end - start) < usable * 0.1:
         raise DataError(

@@ -6,11 +6,11 @@ ones are recorded in the manifest.
 
 import tomllib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shopcast_build.data.errors import DataError
 
@@ -36,8 +36,8 @@ class ExposureSettings(_Section):
     validation_share: Share = Field(
         0.10, description="share of it kept for validation, right before the test"
     )
-    test_start: datetime | None = Field(None, description="in place of test_share")
-    validation_start: datetime | None = Field(None, description="in place of validation_share")
+    test_start: AwareDatetime | None = Field(None, description="in place of test_share")
+    validation_start: AwareDatetime | None = Field(None, description="in place of validation_share")
     max_training: int = Field(400_000, ge=1_000, description="newest training exposures kept")
     refit: bool = Field(
         True,
