@@ -2,7 +2,17 @@
 
 import typer
 
-from shopcast_cli.commands import data, demo, directory, model, requests, serve, simulate, triton
+from shopcast_cli.commands import (
+    data,
+    demo,
+    directory,
+    evaluate,
+    model,
+    requests,
+    serve,
+    simulate,
+    triton,
+)
 
 app = typer.Typer(
     name="platform",
@@ -20,6 +30,7 @@ app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("build-model")(model.build_model)
 app.add_typer(data.app, name="data")
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(directory.app, name="directory")
 app.add_typer(triton.app, name="triton")
 app.command("serve")(serve.serve)

@@ -18,6 +18,8 @@ _EXTRA_OF = {
     "sklearn": "build",
     "scipy": "build",
     "accelerate": "build",
+    "jinja2": "build",
+    "matplotlib": "build",
 }
 
 

@@ -1,5 +1,6 @@
 """A log as arrays, so that what was known before any moment can be read off without a scan."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from shopcast_domain.events import EventKind
 from shopcast_domain.features import MISSING, Candidates, Codes, Floats, Ints, Window, micro_log
 from shopcast_domain.item_text import item_text, match_name
 
+_OF_EVENTS = ("time_s", "kind", "platform", "item", "price", "quantity")
 KIND_NAMES = [kind.name.lower() for kind in EventKind]
 
 
@@ -104,6 +106,18 @@ class Timeline:
         self.end_s = float(time_s[-1])
         self.time_s = keep("time_s", time_s[order])
         self._sorted_time_s = keep("sorted_time_s", time_s)
+
+    def regrouped(self, rows: Ints, person_start: Ints) -> "Timeline":
+        """The same log and the same tallies, its events laid out for other people.
+
+        rows: (n,), events by their place in this timeline, by the new people and time; an event may
+        come more than once, or not at all. person_start: (people + 1,), where each one's begin.
+        """
+        other = copy.copy(self)
+        for name in _OF_EVENTS:
+            setattr(other, name, getattr(self, name)[rows])
+        other.person_start = person_start
+        return other
 
     def position(self, person: Codes, at_s: Floats) -> Ints:
         """Where each person's events from `at_s` on begin, in (person, time) order: int64 (N,)."""

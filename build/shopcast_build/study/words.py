@@ -1,0 +1,80 @@
+"""The rival that counts words: logistic regression on TF-IDF of item and history texts."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csr_matrix, hstack
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from shopcast_build.learning.calibration import fit_calibration
+from shopcast_build.learning.evaluation import Judged
+from shopcast_build.learning.examples import Examples
+from shopcast_build.learning.learner import Parts
+from shopcast_build.learning.timeline import Timeline
+from shopcast_domain.events import Outcome
+from shopcast_domain.features import Ints
+
+WORDS = 20_000
+HISTORY = 10
+ROWS = 100_000
+_STRENGTHS = (0.1, 1.0, 10.0)
+
+
+def word_regression(timeline: Timeline, parts: Parts, *, seed: int) -> Judged:
+    """Fit on the newest ROWS training exposures; the strength of its penalty is chosen, and its
+    probabilities are calibrated, on validation. History: the mean over the newest HISTORY texts."""
+    train = parts.train.take(np.arange(len(parts.train))[-ROWS:])
+    texts = timeline.catalogue.texts
+    words = TfidfVectorizer(max_features=WORDS, sublinear_tf=True)
+    words.fit([*(texts[text] for text in np.unique(train.text)), "nothing"])
+    table = words.transform(texts)
+    inputs = {
+        name: _inputs(table, timeline, examples)
+        for name, examples in (
+            ("train", train), ("validation", parts.validation), ("test", parts.test)
+        )
+    }  # fmt: skip
+    best: tuple[float, NDArray[np.float32], NDArray[np.float32]] | None = None
+    for strength in _STRENGTHS:
+        model = LogisticRegression(C=strength, max_iter=200, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a rival may stop short
+            model.fit(inputs["train"], train.outcome)
+        validation, test = (_logits(model, inputs[name]) for name in ("validation", "test"))
+        calibration = fit_calibration(validation, parts.validation.outcome)
+        chosen = calibration.apply(validation)[
+            np.arange(len(parts.validation)), parts.validation.outcome
+        ]
+        loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+        if best is None or loss < best[0]:
+            best = loss, validation, test
+    assert best is not None  # noqa: S101 - there are strengths
+    calibration = fit_calibration(best[1], parts.validation.outcome)
+    return Judged("words", calibration.apply(best[1]), calibration.apply(best[2]))
+
+
+def _inputs(table: csr_matrix, timeline: Timeline, examples: Examples) -> csr_matrix:
+    """TF-IDF of the item beside the mean TF-IDF of the newest texts before: sparse (M, 2 words)."""
+    rows, texts = newest_texts(timeline, examples, HISTORY)
+    sizes = np.bincount(rows, minlength=len(examples))
+    mean = coo_matrix((1.0 / sizes[rows], (rows, texts)), shape=(len(examples), table.shape[0]))
+    return hstack([table[examples.text], mean.tocsr() @ table]).tocsr()
+
+
+def newest_texts(timeline: Timeline, examples: Examples, limit: int) -> tuple[Ints, Ints]:
+    """Texts of the newest events of histories, newest first, as (exposure, text) pairs by exposure.
+    int64 (k,) each."""
+    counts = np.minimum(examples.position - examples.first, limit)
+    rows = np.repeat(np.arange(len(examples)), counts)
+    back = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    at = examples.position[rows] - 1 - back
+    return rows, timeline.catalogue.text[timeline.item[at]]
+
+
+def _logits(model: LogisticRegression, inputs: csr_matrix) -> NDArray[np.float32]:
+    found = np.zeros((inputs.shape[0], len(Outcome)), dtype=np.float32)
+    found[:, model.classes_] = np.log(np.maximum(model.predict_proba(inputs), 1e-9))
+    return found

@@ -1,0 +1,197 @@
+"""A whole study of a small simulated market with a tiny base model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from shopcast_build.data.errors import DataError
+from shopcast_build.data.mapping import Mapping
+from shopcast_build.learning.base_model import load_base_model
+from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.settings import BuildSettings, EncoderSettings, HeadSettings
+from shopcast_build.simulation.settings import MarketSettings
+from shopcast_build.simulation.writer import SimulationSummary, simulate
+from shopcast_build.study.contenders import CHOICES
+from shopcast_build.study.contest import StudyOptions, some_people
+from shopcast_build.study.files import write_report
+from shopcast_build.study.fusion import arm_parts
+from shopcast_build.study.material import Material, read_material
+from shopcast_build.study.schema import StudyReport
+from shopcast_build.study.study import study_logs
+from shopcast_build.study.textbook import LongTexts
+from shopcast_build.study.verdicts import SEVERAL
+from shopcast_build.study.words import newest_texts
+from shopcast_cli.app import app
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SETTINGS = BuildSettings(
+    threads=1,
+    encoder=EncoderSettings(vector_dim=8, max_tokens=16, steps=2),
+    head=HeadSettings(epochs=1),
+)
+
+
+class Quiet:
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Progress]:
+        yield lambda done, total: None
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> SimulationSummary:
+    folder = tmp_path_factory.mktemp("market") / "market"
+    return simulate(
+        MarketSettings(people=160, platforms=2, items_per_platform=50, days=110), folder
+    )
+
+
+@pytest.fixture(scope="module")
+def material(market: SimulationSummary) -> Material:
+    return read_material(
+        [market.events], links=market.links, mapping=Mapping(), settings=SETTINGS,
+        max_bad_share=0.01, reporter=Quiet(),
+    )  # fmt: skip
+
+
+def study(market: SimulationSummary, base: Path, *contenders: str, seeds: int = 1) -> StudyReport:
+    return study_logs(
+        [market.events], links=market.links, mapping=Mapping(), base_model=str(base),
+        settings=SETTINGS, repository=None, number=None, max_bad_share=0.01,
+        options=StudyOptions(contenders or CHOICES, seeds=seeds, draws=40, textbook_steps=2),
+        reporter=Quiet(),
+    )  # fmt: skip
+
+
+def test_a_study_judges_everybody_and_writes_a_report(
+    market: SimulationSummary, tiny_base: Path, tmp_path: Path
+) -> None:
+    found = study(market, tiny_base, seeds=2)
+    keys = {one.key for one in found.contenders}
+    assert keys == (set(CHOICES) - {"fusion", "learning"}) | {"fused", "single", "placebo"}
+    assert {len(one.metrics["log_loss"].seeds) for one in found.contenders} == {1, 2}
+    questions = [verdict.question for verdict in found.verdicts]
+    assert "Does fusing platforms help?" in questions
+    assert "Does fine-tuning BERT help?" in questions
+    assert len({point.exposures for point in found.learning}) == 3
+    assert {point.stage for point in found.steps} == {
+        "fine-tuning BERT, seed 7", "fine-tuning BERT, seed 8"
+    }  # fmt: skip
+    written = write_report(found, tmp_path)
+    html, json = written.html.read_text(), written.json.read_text()
+    users = {line.split(",")[1] for line in market.links.read_text().splitlines()[1:]}
+    assert len(users) > 100
+    for text in (html, json):
+        assert not any(user in text for user in users if user)
+
+
+def test_the_same_logs_give_the_same_report(market: SimulationSummary, tiny_base: Path) -> None:
+    asked = ("before", "after", "trees", "words", "majority")
+    first, second = (study(market, tiny_base, *asked) for _ in range(2))
+    assert first.seconds
+    plain = {"seconds": {}}
+    assert first.model_copy(update=plain) == second.model_copy(update=plain)
+
+
+def test_without_a_model_of_ours_there_is_nothing_to_report(
+    market: SimulationSummary, tiny_base: Path
+) -> None:
+    with pytest.raises(DataError, match="add before or after to --contenders"):
+        study(market, tiny_base, "trees", "majority")
+
+
+def test_slices_are_what_they_say(material: Material) -> None:
+    test, parts = material.test(), material.parts
+    several = test.rows(SEVERAL)
+    people = np.unique(parts.test.person[several])
+    for person in people.tolist():
+        start, end = material.timeline.person_start[person : person + 2]
+        assert len(np.unique(material.timeline.platform[start:end])) == 2
+    cold = test.rows("no history")
+    np.testing.assert_array_equal(
+        cold, material.timeline.person_start[parts.test.person] == parts.test.position
+    )
+    platforms = [test.rows(f"platform {name}") for name in material.platforms]
+    assert sum(rows.sum() for rows in platforms) == len(parts.test)
+
+
+def test_the_arms_of_a_study_are_its_test(material: Material) -> None:
+    for arm in ("fused", "single", "placebo"):
+        _, parts = arm_parts(material, arm)
+        np.testing.assert_array_equal(parts.test.outcome, material.parts.test.outcome)
+        assert len(parts.train) == len(material.parts.train)
+
+
+def test_an_arm_that_lost_the_order_of_the_test_is_refused(material: Material) -> None:
+    from dataclasses import replace
+
+    shuffled = material.parts.test.take(np.arange(len(material.parts.test))[::-1])
+    other = replace(material, parts=replace(material.parts, test=shuffled))
+    with pytest.raises(RuntimeError, match="not about the same exposures"):
+        arm_parts(other, "single")
+
+
+def test_a_smaller_share_of_people_is_part_of_a_larger_one(material: Material) -> None:
+    few, more = (set(some_people(material.parts, s, seed=1).tolist()) for s in (0.1, 0.3))
+    assert few < more
+    person = material.parts.train.person
+    chosen = set(person[list(few)].tolist())
+    assert {n for n, p in enumerate(person.tolist()) if p in chosen} == few
+
+
+def test_words_of_the_history_are_those_of_its_newest_events(material: Material) -> None:
+    test, timeline = material.parts.test, material.timeline
+    rows, texts = newest_texts(timeline, test, 3)
+    for row in (0, len(test) // 2, len(test) - 1):
+        at = range(int(test.position[row]) - 1, int(test.first[row]) - 1, -1)
+        expected = [int(timeline.catalogue.text[timeline.item[n]]) for n in at][:3]
+        assert texts[rows == row].tolist() == expected
+
+
+def test_the_long_text_is_the_item_and_then_the_newest_events(
+    material: Material, tiny_base: Path
+) -> None:
+    base = load_base_model(str(tiny_base))
+    texts, test = LongTexts(base, material.timeline), material.parts.test
+    row = int(np.argmax(test.position - test.first))
+    ids = texts.ids(test, row)
+    assert len(ids) == 64  # what the tiny model takes
+    cls, sep = 2, 3
+    assert ids[0] == cls and ids.count(cls) == 1 and sep in ids
+    alone = int(np.flatnonzero(test.position == test.first)[0])
+    assert texts.ids(test, alone).count(sep) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--version", "1"), "where it is published with --repository"),
+        (("--repository", "r", "--set", "seed=1"), "leave --settings and --set out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--events", str(tmp_path), *arguments])
+    assert result.exit_code == 2
+    plain = " ".join(result.output.replace("│", " ").split())
+    assert words in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--contenders", "tress"), "There is no contender tress"),
+        (("--repository", "nowhere"), "No model is published in nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--events", str(tmp_path), *arguments])
+    assert result.exit_code == 1
+    assert words in " ".join(result.output.split())
