@@ -229,7 +229,7 @@ def test_parts_begin_where_they_are_told_to() -> None:
 def test_a_test_outside_of_the_log_is_refused(day: int) -> None:
     all_ = exposures(180)
     told = ExposureSettings(test_start=START + timedelta(days=day))
-    with pytest.raises(DataError, match="change exposures.validation_start") as refused:
+    with pytest.raises(DataError, match=r"change exposures\.validation_start") as refused:
         split_by_time(all_, all_["time"][-1], told)
     assert_one_sentence(refused.value)
 

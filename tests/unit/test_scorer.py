@@ -69,11 +69,11 @@ def test_outcomes_never_seen_have_a_logit_of_zero_and_get_no_chance() -> None:
     assert (own.apply(trees_alone(trees, own).logits(logits, validation))[:, 0] == 0).all()
 
 
-def test_trees_fitted_again_are_as_many_on_other_rows() -> None:
+def test_trees_fitted_again_grow_with_the_rows() -> None:
     trees, _ = fitted((0, 1, 2))
-    more, _ = rows(3000, (0, 1, 2))
-    again = trees.refit(more, seed=0)
-    assert again.model.n_iter_ == trees.model.n_iter_
+    more, _ = rows(1600, (0, 1, 2))
+    again = trees.refit(more, growth=1.5, seed=0)
+    assert again.model.n_iter_ == min(round(1.5 * trees.model.n_iter_), 400)
     assert not np.array_equal(again.logits(more), trees.logits(more))
 
 

@@ -136,11 +136,12 @@ def test_an_arm_that_lost_the_order_of_the_test_is_refused(material: Material) -
 
 
 def test_a_smaller_share_of_people_is_part_of_a_larger_one(material: Material) -> None:
-    few, more = (set(some_people(material.parts, s, seed=1).tolist()) for s in (0.1, 0.3))
-    assert few < more
-    person = material.parts.train.person
-    chosen = set(person[list(few)].tolist())
-    assert {n for n, p in enumerate(person.tolist()) if p in chosen} == few
+    few, more = (some_people(material.parts, share, seed=1) for share in (0.1, 0.3))
+    for name in ("train", "refit"):
+        chosen, wider = (set(getattr(some, name).person.tolist()) for some in (few, more))
+        assert chosen < wider
+        everybody = getattr(material.parts, name).person
+        assert np.isin(everybody, list(chosen)).sum() == len(getattr(few, name))
 
 
 def test_words_of_the_history_are_those_of_its_newest_events(material: Material) -> None:

@@ -123,7 +123,10 @@ def gradient_boosting(
     trees = Trees.fit(rows(*train), rows(*validation), text=None, seed=seed)
     found = trees.logits(rows(*validation))
     calibration = fit_calibration(found, validation[1])
-    final = trees.refit(rows(*again), seed=seed) if again else trees
+    final = trees
+    if again:
+        growth = len(again[1]) / len(train[1])
+        final = trees.refit(rows(*again), growth=growth, seed=seed)
     unknown = np.zeros(len(test), dtype=np.int64)
     judged = calibration.apply(found), calibration.apply(final.logits(rows(test, unknown)))
     return Judged(GRADIENT_BOOSTING, *judged)

@@ -6,10 +6,8 @@ before the test began, as whoever serves the model would do, and judged on the t
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,10 +28,12 @@ from shopcast_build.learning.evaluation import (
     gradient_boosting,
     majority,
 )
-from shopcast_build.learning.examples import Examples, Progress
+from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.kept_states import KeptStates, state_key
 from shopcast_build.learning.loss import keep_views
 from shopcast_build.learning.prediction import predict_logits
+from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.scorer import Scorer, blend, trees_alone
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
@@ -59,39 +59,6 @@ TREES = "trees over numbers and text"
 BLEND = "blend of head and trees"
 
 Logits = NDArray[np.float32]
-
-
-class Reporter(Protocol):
-    """Where progress goes."""
-
-    def stage(self, title: str) -> AbstractContextManager[Progress]:
-        """A stretch of work; the context's value takes (done, total)."""
-        ...
-
-
-class Silent:
-    """A Reporter that says nothing."""
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Progress]:
-        """Nothing is shown."""
-        yield lambda done, total: None
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The examples of the parts of the split. refit: all those whose outcome was known before the
-    test began; None where nothing is to be fitted again."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-    refit: Examples | None = None
-
-    def sizes(self) -> dict[str, int]:
-        """Exposures by part."""
-        parts = {name: getattr(self, name) for name in self.__slots__}
-        return {name: len(examples) for name, examples in parts.items() if examples is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +217,8 @@ class Learner:
             progress(1, 2)
             final = trees
             if parts.refit is not None:
-                final = trees.refit(self._rows(parts.refit, head), seed=seed)
+                growth = len(parts.refit) / len(parts.train)
+                final = trees.refit(self._rows(parts.refit, head), growth=growth, seed=seed)
             progress(2, 2)
         own = fit_calibration(trees.logits(validation), parts.validation.outcome)
         for label, chosen, again in (

@@ -8,13 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.data.people import People, read_links, resolve_people
+from shopcast_build.data.people import read_links, resolve_people
 from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.thresholds import check_limits
@@ -23,19 +22,15 @@ from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.checkpoints import Run, digest
 from shopcast_build.learning.evaluation import fit_decision, judge
-from shopcast_build.learning.examples import Examples, build_examples
-from shopcast_build.learning.exposures import (
-    Split,
-    check_enough,
-    cut_exposures,
-    part,
-    split_by_time,
-)
-from shopcast_build.learning.learner import Learned, Learner, Parts, Reporter, Silent
+from shopcast_build.learning.examples import Examples
+from shopcast_build.learning.exposures import Split, split_by_time
+from shopcast_build.learning.learner import Learned, Learner
+from shopcast_build.learning.preparation import Parts, make_parts, make_timeline
 from shopcast_build.learning.publishing import publish
 from shopcast_build.learning.release import Release, write_release
+from shopcast_build.learning.reporter import Reporter, Silent
 from shopcast_build.learning.settings import BuildSettings
-from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.tracking import check_trackers
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES
@@ -94,9 +89,9 @@ def build_model(
         check_limits(log.report, mapping.limits)
         people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
-    timeline, exposures, platforms = _timeline(log, people, settings)
+    timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
-    parts = _examples(timeline, exposures, split, settings, reporter)
+    parts = make_parts(timeline, exposures, split, settings, reporter)
 
     if run:
         run.begin(settings, **_digests(base, timeline, parts))
@@ -163,51 +158,6 @@ def _digests(base: BaseModel, timeline: Timeline, parts: Parts) -> dict[str, str
         "data": digest(learned_from, timeline.catalogue.texts),
         "base model": digest(weights, [base.tokeniser]),
     }
-
-
-def _timeline(
-    log: CleanLog, people: People, settings: BuildSettings
-) -> tuple[Timeline, pl.DataFrame, tuple[str, ...]]:
-    """The timeline, the exposures, and the names of the platforms."""
-    person = pl.Series("person", people.person).gather(log.events["account"])
-    events = log.events.with_columns(person)
-    timeline = Timeline(events, build_catalogue(log.items))
-    return timeline, cut_exposures(events, settings.exposures), log.platforms
-
-
-def _examples(
-    timeline: Timeline,
-    exposures: pl.DataFrame,
-    split: Split,
-    settings: BuildSettings,
-    reporter: Reporter,
-) -> Parts:
-    known_by = {
-        "training": split.train,
-        "validation": split.validation,
-        "test": split.test,
-        # Between training and validation too: by the time of the test these outcomes are known.
-        "all earlier": (split.train[0], split.validation[1]),
-    }
-    frames = {name: part(exposures, span) for name, span in known_by.items()}
-    check_enough(frames["training"], frames["validation"], frames["test"])
-    if not settings.exposures.refit:
-        del frames["all earlier"]
-    built = []
-    for name in frames.keys() & {"training", "all earlier"}:
-        frames[name] = frames[name].tail(settings.exposures.max_training)
-    for name, frame in frames.items():
-        with reporter.stage(f"features of {frame.height:,} {name} exposures") as progress:
-            built.append(
-                build_examples(
-                    timeline,
-                    frame,
-                    feature_events=settings.history.feature_events,
-                    history_events=settings.history.events,
-                    progress=progress,
-                )
-            )
-    return Parts(*built)
 
 
 def _training(

@@ -65,9 +65,9 @@ class Trees:
         model.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome)
         return cls(model, text)
 
-    def refit(self, train: Rows, *, seed: int) -> "Trees":
-        """As many trees, fitted to other rows."""
-        rounds = max(1, self.model.n_iter_)
+    def refit(self, train: Rows, *, growth: float, seed: int) -> "Trees":
+        """Fitted to other rows, `growth` times as many: so many times more trees, too."""
+        rounds = min(max(1, round(self.model.n_iter_ * growth)), _MOST_ROUNDS)
         model = _classifier(rounds, seed, early_stopping=False)
         return Trees(model.fit(_columns(train, self.text), train.outcome), self.text)
 

@@ -8,7 +8,10 @@ import numpy as np
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.base_model import BaseModel
 from shopcast_build.learning.evaluation import Judged, gradient_boosting, majority
-from shopcast_build.learning.learner import Parts, Reporter, without_history
+from shopcast_build.learning.examples import Examples
+from shopcast_build.learning.learner import without_history
+from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.study.contenders import (
     AFTER,
@@ -27,13 +30,12 @@ from shopcast_build.study.contenders import (
 )
 from shopcast_build.study.fusion import train_arms
 from shopcast_build.study.heads import Heads
-from shopcast_build.study.material import PARTS, Material
+from shopcast_build.study.material import Material
 from shopcast_build.study.published import PublishedModel
 from shopcast_build.study.resampling import DRAWS
 from shopcast_build.study.schema import Fusion, StepPoint
 from shopcast_build.study.textbook import textbook_recipe
 from shopcast_build.study.words import word_regression
-from shopcast_domain.features import Ints
 
 SHARES = (0.1, 0.3)
 """Of the people, whose exposures a learning curve trains on, beside all."""
@@ -95,14 +97,11 @@ class Contest:
                 judged = self._published.judge(timeline, parts)
                 progress(1, 1)
             outcome = parts.validation.outcome
-            note = self._published.note()
             weights = self._published.decision_weights
-            self._trained[PUBLISHED] = contender(
-                PUBLISHED, [judged], outcome, note=note, decision=weights
-            )
+            self._trained[PUBLISHED] = contender(PUBLISHED, [judged], outcome, decision=weights)
         heads = self._heads
         if heads is not None:
-            alone = Parts(*(without_history(getattr(parts, n)) for n in PARTS))
+            alone = parts.each(without_history)
             ways: dict[str, Callable[[int], Judged]] = {
                 AFTER: self._tuned,
                 BEFORE: lambda seed: heads.head(timeline, parts, seed),
@@ -123,7 +122,8 @@ class Contest:
             self._textbook(self._base)
         if MAJORITY in self._options.contenders:
             size = len(parts.validation), len(parts.test)
-            self._add(MAJORITY, [majority(parts.train.outcome, *size)])
+            known = parts.refit or parts.train
+            self._add(MAJORITY, [majority(known.outcome, *size)])
         fusion = None
         if heads is not None and "fusion" in self._options.contenders:
             arms, fusion = train_arms(material, heads, self._options.seeds, self._reporter)
@@ -138,18 +138,18 @@ class Contest:
         if heads is not None:
             ways[BEFORE] = lambda some, seed: heads.head(timeline, some, seed)
         for share in (*SHARES, 1.0):
-            rows = some_people(parts, share, seed=self._material.settings.seed)
+            some = some_people(parts, share, seed=self._material.settings.seed)
             # An outcome that nobody of the few had would leave the model without it.
-            if len(np.unique(parts.train.outcome[rows])) < len(np.unique(parts.train.outcome)):
+            if len(np.unique(some.train.outcome)) < len(np.unique(parts.train.outcome)):
                 continue
-            some = Parts(parts.train.take(rows), parts.validation, parts.test)
-            with self._reporter.stage(f"learn from {len(rows):,} exposures") as progress:
+            size = len(some.refit or some.train)
+            with self._reporter.stage(f"learn from {size:,} exposures") as progress:
                 for done, (key, way) in enumerate(ways.items(), 1):
                     one = self._trained.get(key) if share == 1.0 else None
                     if one is None:
                         runs = [way(some, seed) for seed in self._seeds]
                         one = contender(key, runs, parts.validation.outcome)
-                    found.append((replace(one, key=f"{key}@{len(rows)}"), len(rows)))
+                    found.append((replace(one, key=f"{key}@{size}"), size))
                     progress(done, len(ways))
         return found
 
@@ -198,13 +198,19 @@ class Contest:
         )
 
 
-def some_people(parts: Parts, share: float, *, seed: int) -> Ints:
-    """Rows of the training exposures of a share of the people, chosen at random; those of a smaller
-    share are among those of a larger one."""
-    people = np.unique(parts.train.person)
+def some_people(parts: Parts, share: float, *, seed: int) -> Parts:
+    """The parts with the training exposures of a share of the people only, chosen at random; those
+    of a smaller share are among those of a larger one."""
+    people = np.unique((parts.refit or parts.train).person)
     order = np.random.default_rng(seed).permutation(len(people))
     chosen = people[order[: max(1, round(share * len(people)))]]
-    return np.flatnonzero(np.isin(parts.train.person, chosen))
+
+    def of_chosen(examples: Examples) -> Examples:
+        return examples.take(np.flatnonzero(np.isin(examples.person, chosen)))
+
+    return replace(
+        parts, train=of_chosen(parts.train), refit=parts.refit and of_chosen(parts.refit)
+    )
 
 
 def _tunes(settings: BuildSettings) -> bool:
@@ -217,4 +223,5 @@ def _trees(parts: Parts, seed: int) -> Judged:
         (parts.validation.features, parts.validation.outcome),
         parts.test.features,
         seed=seed,
+        again=(parts.refit.features, parts.refit.outcome) if parts.refit else None,
     )

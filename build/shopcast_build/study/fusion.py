@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 
 from shopcast_build.learning.examples import Examples
-from shopcast_build.learning.learner import Parts, Reporter
+from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.study.contenders import Contender, contender
 from shopcast_build.study.heads import Heads

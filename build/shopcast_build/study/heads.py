@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples, Progress
-from shopcast_build.learning.learner import Parts
 from shopcast_build.learning.loss import keep_views
 from shopcast_build.learning.prediction import predict_logits
+from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage, head_stage, joint_stage, young_head_stage
@@ -81,7 +82,8 @@ class Heads:
 
     def untrained(self, timeline: Timeline, parts: Parts, seed: int) -> Judged:
         """A head of random weights."""
-        return self._judge("untrained", self._fresh(parts, seed), timeline, parts)
+        model = self._fresh(parts, seed)
+        return self._judge("untrained", model, model, timeline, parts)
 
     def head(
         self,
@@ -95,8 +97,14 @@ class Heads:
         """A head trained on frozen vectors; `vectors` replaces those of the base model."""
         model = self._fresh(parts, seed, vectors)
         stage = head_stage("head", self._exposures(parts, seed), self.settings)
-        self._train(model, timeline, parts, stage, seed, progress)
-        return self._judge("head", model, timeline, parts)
+        best = self._train(model, timeline, parts, stage, seed, progress)
+        if parts.refit is None:
+            return self._judge("head", model, model, timeline, parts)
+        again = self._fresh(parts, seed, vectors)
+        steps = max(1, round(best * len(parts.refit) / len(parts.train)))
+        longer = replace(stage, steps=steps, evaluate_every=steps)
+        self._train(again, timeline, replace(parts, train=parts.refit), longer, seed)
+        return self._judge("head", model, again, timeline, parts)
 
     def without_text(
         self, timeline: Timeline, parts: Parts, seed: int, progress: Progress = _silent
@@ -144,20 +152,27 @@ class Heads:
         seed: int,
         progress: Progress = _silent,
         run: Run | None = None,
-    ) -> None:
+    ) -> int:
+        """Returns after how many steps the model was at its best."""
         settings = self.settings.model_copy(update={"seed": seed})
         training, validation = (
             self._batches(timeline, part) for part in (parts.train, parts.validation)
         )
-        train(model, training, validation, stage, settings, progress, run=run)
+        return train(model, training, validation, stage, settings, progress, run=run).step
 
     def _batches(self, timeline: Timeline, examples: Examples) -> ExposureBatches:
         return ExposureBatches(examples, timeline, self.settings.history.events)
 
-    def _judge(self, name: str, model: ShopperModel, timeline: Timeline, parts: Parts) -> Judged:
-        validation, test = (
-            predict_logits(model, self._batches(timeline, part))
-            for part in (parts.validation, parts.test)
-        )
+    def _judge(
+        self,
+        name: str,
+        model: ShopperModel,
+        final: ShopperModel,
+        timeline: Timeline,
+        parts: Parts,
+    ) -> Judged:
+        """model: what validation judges and calibrates; final: what the test judges."""
+        validation = predict_logits(model, self._batches(timeline, parts.validation))
+        test = predict_logits(final, self._batches(timeline, parts.test))
         calibration = fit_calibration(validation, parts.validation.outcome)
         return Judged(name, calibration.apply(validation), calibration.apply(test))

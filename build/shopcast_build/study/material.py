@@ -13,8 +13,8 @@ from shopcast_build.data.cleaning import clean
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import read_links, resolve_people
 from shopcast_build.learning.exposures import Split, part, split_by_time
-from shopcast_build.learning.learner import Parts, Reporter
-from shopcast_build.learning.pipeline import _examples, _timeline
+from shopcast_build.learning.preparation import Parts, make_parts, make_timeline
+from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.study.assessment import Test
@@ -82,19 +82,14 @@ def read_material(
     max_bad_share: float | None,
     reporter: Reporter,
 ) -> Material:
-    """Clean, resolve people and split as a build does. Raises DataError.
-
-    Nothing is fitted again after validation: every contender learns from the training part alone.
-    """
-    exposed = settings.exposures.model_copy(update={"refit": False})
-    settings = settings.model_copy(update={"exposures": exposed})
+    """Clean, resolve people and split as a build does. Raises DataError."""
     with reporter.stage("clean the log") as progress:
         log = clean(events, mapping, max_bad_share=max_bad_share)
         people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
-    timeline, exposures, platforms = _timeline(log, people, settings)
+    timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
-    parts = _examples(timeline, exposures, split, settings, reporter)
+    parts = make_parts(timeline, exposures, split, settings, reporter)
     spans = (split.train, split.validation, split.test)
     training, validation, test = (
         part(exposures, span).tail(len(getattr(parts, name)))

@@ -11,10 +11,9 @@ from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.export import BEHAVIOR_INPUTS, open_session
-from shopcast_build.learning.learner import Parts
+from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
-from shopcast_build.study.contenders import NOTES, PUBLISHED
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import (
     BEHAVIOR,
@@ -81,13 +80,6 @@ class PublishedModel:
     def decision_weights(self) -> tuple[float, float, float]:
         """Those of its manifest."""
         return self._manifest.decision_weights
-
-    def note(self) -> str:
-        """What it is, and what it learned from that its rivals did not."""
-        known = NOTES[PUBLISHED]
-        if settings_of(self._manifest).exposures.refit:
-            known += "; it was fitted again with the validation exposures, its rivals were not"
-        return known
 
     def judge(self, timeline: Timeline, parts: Parts) -> Judged:
         """What it says of validation and test."""

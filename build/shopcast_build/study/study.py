@@ -12,7 +12,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.examples import Progress
-from shopcast_build.learning.learner import Reporter
+from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.study.contenders import AFTER, BEFORE, PUBLISHED, Contender
 from shopcast_build.study.contest import Contest, StudyOptions

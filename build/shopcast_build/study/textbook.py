@@ -17,7 +17,7 @@ from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples, Progress
-from shopcast_build.learning.learner import Parts
+from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.timeline import KIND_NAMES, Timeline
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Ints

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
-from shopcast_build.learning.learner import Parts
+from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.timeline import Timeline
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Ints
@@ -26,7 +26,8 @@ _STRENGTHS = (0.1, 1.0, 10.0)
 def word_regression(timeline: Timeline, parts: Parts, *, seed: int) -> Judged:
     """Fit on the newest ROWS training exposures; the strength of its penalty is chosen, and its
     probabilities are calibrated, on validation. History: the mean over the newest HISTORY texts."""
-    train = parts.train.take(np.arange(len(parts.train))[-ROWS:])
+    train = _newest(parts.train)
+    again = parts.refit and _newest(parts.refit)
     texts = timeline.catalogue.texts
     words = TfidfVectorizer(max_features=WORDS, sublinear_tf=True)
     words.fit([*(texts[text] for text in np.unique(train.text)), "nothing"])
@@ -34,16 +35,19 @@ def word_regression(timeline: Timeline, parts: Parts, *, seed: int) -> Judged:
     inputs = {
         name: _inputs(table, timeline, examples)
         for name, examples in (
-            ("train", train), ("validation", parts.validation), ("test", parts.test)
+            ("train", train), ("validation", parts.validation), ("test", parts.test),
+            ("again", again),
         )
+        if examples is not None
     }  # fmt: skip
     best: tuple[float, NDArray[np.float32], NDArray[np.float32]] | None = None
     for strength in _STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=200, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a rival may stop short
-            model.fit(inputs["train"], train.outcome)
-        validation, test = (_logits(model, inputs[name]) for name in ("validation", "test"))
+        _fit(model, inputs["train"], train.outcome)
+        validation = _logits(model, inputs["validation"])
+        if again is not None:
+            _fit(model, inputs["again"], again.outcome)
+        test = _logits(model, inputs["test"])
         calibration = fit_calibration(validation, parts.validation.outcome)
         chosen = calibration.apply(validation)[
             np.arange(len(parts.validation)), parts.validation.outcome
@@ -54,6 +58,16 @@ def word_regression(timeline: Timeline, parts: Parts, *, seed: int) -> Judged:
     assert best is not None  # noqa: S101 - there are strengths
     calibration = fit_calibration(best[1], parts.validation.outcome)
     return Judged("words", calibration.apply(best[1]), calibration.apply(best[2]))
+
+
+def _newest(examples: Examples) -> Examples:
+    return examples.take(np.arange(len(examples))[-ROWS:])
+
+
+def _fit(model: LogisticRegression, inputs: csr_matrix, outcome: Ints) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a rival may stop short
+        model.fit(inputs, outcome)
 
 
 def _inputs(table: csr_matrix, timeline: Timeline, examples: Examples) -> csr_matrix:

@@ -170,6 +170,8 @@ def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
         "repository": str(repository),
         "version": manifest.behavior_version,
         "published": result.published_as,
+        "encoder": manifest.training.encoder,
+        "scorer": manifest.training.scorer,
         "trained_outcomes": list(manifest.trained_outcomes),
         "exposures": manifest.training.exposures,
         "people": result.people,
@@ -183,7 +185,7 @@ def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
 
 def show(result: "BuildResult", repository: Path) -> None:
     """The result for people: what was read, how good it is, and what to do next."""
-    from shopcast_build.learning.learner import FROZEN, TUNED
+    from shopcast_build.learning.learner import TUNED
 
     manifest, cleaning = result.manifest, result.cleaning
     counts = manifest.training.exposures
@@ -223,10 +225,10 @@ def show(result: "BuildResult", repository: Path) -> None:
             )
             per_class.add_row(name, *(f"{value:.3f}" for value in values))
         out.print(per_class)
-    if result.published_as == FROZEN and TUNED in result.metrics:
+    if manifest.training.encoder == "pretrained" and TUNED in result.metrics:
         out.print(
-            "fine-tuning BERT made the model worse on validation, beyond one standard error: the"
-            " model as it was before is published"
+            "fine-tuning BERT made the head worse on validation, beyond one standard error: what is"
+            " published reads the vectors of the pretrained encoder"
         )
     parity = manifest.parity
     out.print(

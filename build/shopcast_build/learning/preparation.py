@@ -1,0 +1,81 @@
+"""From a clean log to the examples of each part of the split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from shopcast_build.data.log import CleanLog
+from shopcast_build.data.people import People
+from shopcast_build.learning.examples import Examples, build_examples
+from shopcast_build.learning.exposures import Split, check_enough, cut_exposures, part
+from shopcast_build.learning.reporter import Reporter
+from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.timeline import Timeline, build_catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The examples of the parts of the split. refit: all those whose outcome was known before the
+    test began; None where nothing is to be fitted again."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    refit: Examples | None = None
+
+    def each(self, change: Callable[[Examples], Examples]) -> "Parts":
+        """The parts, each of them changed."""
+        parts = (getattr(self, name) for name in self.__slots__)
+        return Parts(*(examples and change(examples) for examples in parts))
+
+    def sizes(self) -> dict[str, int]:
+        """Exposures by part."""
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        return {name: len(examples) for name, examples in parts.items() if examples is not None}
+
+
+def make_timeline(
+    log: CleanLog, people: People, settings: BuildSettings
+) -> tuple[Timeline, pl.DataFrame, tuple[str, ...]]:
+    """The timeline, the exposures, and the names of the platforms."""
+    person = pl.Series("person", people.person).gather(log.events["account"])
+    events = log.events.with_columns(person)
+    timeline = Timeline(events, build_catalogue(log.items))
+    return timeline, cut_exposures(events, settings.exposures), log.platforms
+
+
+def make_parts(
+    timeline: Timeline,
+    exposures: pl.DataFrame,
+    split: Split,
+    settings: BuildSettings,
+    reporter: Reporter,
+) -> Parts:
+    """The examples of every part. Raises DataError when one is too small."""
+    known_by = {
+        "training": split.train,
+        "validation": split.validation,
+        "test": split.test,
+        # Between training and validation too: by the time of the test these outcomes are known.
+        "all earlier": (split.train[0], split.validation[1]),
+    }
+    frames = {name: part(exposures, span) for name, span in known_by.items()}
+    check_enough(frames["training"], frames["validation"], frames["test"])
+    if not settings.exposures.refit:
+        del frames["all earlier"]
+    built = []
+    for name in frames.keys() & {"training", "all earlier"}:
+        frames[name] = frames[name].tail(settings.exposures.max_training)
+    for name, frame in frames.items():
+        with reporter.stage(f"features of {frame.height:,} {name} exposures") as progress:
+            built.append(
+                build_examples(
+                    timeline,
+                    frame,
+                    feature_events=settings.history.feature_events,
+                    history_events=settings.history.events,
+                    progress=progress,
+                )
+            )
+    return Parts(*built)
