@@ -77,8 +77,8 @@ def empty_file(folder: Path, _: "Built") -> tuple[object, ...]:
 
 
 def other_type(folder: Path, _: "Built") -> tuple[object, ...]:
-    (folder / "log.xlsx").write_bytes(b"PK\x03\x04" + os.urandom(500))
-    return ("--events", folder / "log.xlsx")
+    (folder / "log.docx").write_bytes(b"PK\x03\x04" + os.urandom(500))
+    return ("--events", folder / "log.docx")
 
 
 def other_type_in_disguise(folder: Path, _: "Built") -> tuple[object, ...]:
