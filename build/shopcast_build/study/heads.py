@@ -3,32 +3,24 @@
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from shopcast_build.learning.base_model import BaseModel
-from shopcast_build.learning.batches import ExposureBatches
-from shopcast_build.learning.behavior import BehaviorModel
-from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.evaluation import Judged
-from shopcast_build.learning.examples import Examples, Progress
-from shopcast_build.learning.loss import keep_views
-from shopcast_build.learning.prediction import predict_logits
+from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.heads import HeadTraining
 from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.reporter import Silent
 from shopcast_build.learning.settings import BuildSettings
-from shopcast_build.learning.shopper_model import ShopperModel
-from shopcast_build.learning.stages import Stage, head_stage, joint_stage, young_head_stage
+from shopcast_build.learning.stages import joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.token_table import TokenTable, encode_all
-from shopcast_build.learning.training import train
 from shopcast_build.study.schema import StepPoint
-from shopcast_domain.events import Outcome
 from shopcast_domain.tokeniser import ItemTokeniser
 
 
@@ -82,97 +74,36 @@ class Heads:
 
     def untrained(self, timeline: Timeline, parts: Parts, seed: int) -> Judged:
         """A head of random weights."""
-        model = self._fresh(parts, seed)
-        return self._judge("untrained", model, model, timeline, parts)
+        training = self._training(timeline, parts, seed)
+        model = training.model(self._encoder, self._table, self.vectors)
+        return training.judge(model, model).judged("untrained")
 
     def head(
-        self,
-        timeline: Timeline,
-        parts: Parts,
-        seed: int,
-        *,
-        vectors: Tensor | None = None,
-        progress: Progress = _silent,
+        self, timeline: Timeline, parts: Parts, seed: int, *, vectors: Tensor | None = None
     ) -> Judged:
         """A head trained on frozen vectors; `vectors` replaces those of the base model."""
-        model = self._fresh(parts, seed, vectors)
-        stage = head_stage("head", self._exposures(parts, seed), self.settings)
-        best = self._train(model, timeline, parts, stage, seed, progress)
-        if parts.refit is None:
-            return self._judge("head", model, model, timeline, parts)
-        again = self._fresh(parts, seed, vectors)
-        steps = max(1, round(best * len(parts.refit) / len(parts.train)))
-        longer = replace(stage, steps=steps, evaluate_every=steps)
-        self._train(again, timeline, replace(parts, train=parts.refit), longer, seed)
-        return self._judge("head", model, again, timeline, parts)
+        training = self._training(timeline, parts, seed)
+        vectors = self.vectors if vectors is None else vectors
+        model = training.model(self._encoder, self._table, vectors)
+        return training.judge(*training.fit("head", model)).judged("head")
 
-    def without_text(
-        self, timeline: Timeline, parts: Parts, seed: int, progress: Progress = _silent
-    ) -> Judged:
+    def without_text(self, timeline: Timeline, parts: Parts, seed: int) -> Judged:
         """A head for which every item's vector is zeros."""
-        nothing = torch.zeros_like(self.vectors)
-        return self.head(timeline, parts, seed, vectors=nothing, progress=progress)
+        return self.head(timeline, parts, seed, vectors=torch.zeros_like(self.vectors))
 
-    def tuned(
-        self, timeline: Timeline, parts: Parts, seed: int, progress: Progress = _silent
-    ) -> tuple[Judged, list[StepPoint]]:
+    def tuned(self, timeline: Timeline, parts: Parts, seed: int) -> tuple[Judged, list[StepPoint]]:
         """BERT fine-tuned from a young head, then the head trained as ever on its vectors; and what
         validation said on the way."""
-        model, curve = self._fresh(parts, seed), _Curve()
-        model.encoder = copy.deepcopy(self._encoder)
-        young = young_head_stage("young head", self._exposures(parts, seed), self.settings)
-        self._train(model, timeline, parts, young, seed)
+        training, curve = self._training(timeline, parts, seed), _Curve()
+        model = training.model(copy.deepcopy(self._encoder), self._table, self.vectors)
+        exposures = training.exposures_of_a_pass
+        training.train(young_head_stage("young head", exposures, self.settings), model)
         with tempfile.TemporaryDirectory(prefix="shopcast-study-") as folder:
             run = Run(Path(folder) / "run")
             run.trackers = (curve,)
-            joint = joint_stage("fine-tuning BERT", self.settings)
-            self._train(model, timeline, parts, joint, seed, progress, run)
+            training.train(joint_stage("fine-tuning BERT", self.settings), model, run=run)
         return self.head(timeline, parts, seed, vectors=model.vectors), curve.points
 
-    def _fresh(self, parts: Parts, seed: int, vectors: Tensor | None = None) -> ShopperModel:
-        torch.manual_seed(seed)
-        dims = self.settings.encoder.vector_dim
-        behavior = BehaviorModel(dims, self.settings.head.dropout)
-        behavior.numbers.fit(parts.train.features)
-        trained = np.isin(np.arange(len(Outcome)), parts.train.outcome).tolist()
-        model = ShopperModel(self._encoder, behavior, self._table, trained)
-        model.vectors = self.vectors if vectors is None else vectors
-        return model.to(self.vectors.device)
-
-    def _exposures(self, parts: Parts, seed: int) -> int:
-        """Those of one pass."""
-        return len(keep_views(parts.train.outcome, self.settings.loss.view_share_kept, seed))
-
-    def _train(
-        self,
-        model: ShopperModel,
-        timeline: Timeline,
-        parts: Parts,
-        stage: Stage,
-        seed: int,
-        progress: Progress = _silent,
-        run: Run | None = None,
-    ) -> int:
-        """Returns after how many steps the model was at its best."""
+    def _training(self, timeline: Timeline, parts: Parts, seed: int) -> HeadTraining:
         settings = self.settings.model_copy(update={"seed": seed})
-        training, validation = (
-            self._batches(timeline, part) for part in (parts.train, parts.validation)
-        )
-        return train(model, training, validation, stage, settings, progress, run=run).step
-
-    def _batches(self, timeline: Timeline, examples: Examples) -> ExposureBatches:
-        return ExposureBatches(examples, timeline, self.settings.history.events)
-
-    def _judge(
-        self,
-        name: str,
-        model: ShopperModel,
-        final: ShopperModel,
-        timeline: Timeline,
-        parts: Parts,
-    ) -> Judged:
-        """model: what validation judges and calibrates; final: what the test judges."""
-        validation = predict_logits(model, self._batches(timeline, parts.validation))
-        test = predict_logits(final, self._batches(timeline, parts.test))
-        calibration = fit_calibration(validation, parts.validation.outcome)
-        return Judged(name, calibration.apply(validation), calibration.apply(test))
+        return HeadTraining(timeline, parts, settings, Silent())
