@@ -153,6 +153,16 @@ class HeadEnsemble(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(
+        self,
+        history_vectors: Tensor,
+        history_kind: Tensor,
+        history_numbers: Tensor,
+        history_mask: Tensor,
+        candidate_vectors: Tensor,
+        candidate_features: Tensor,
+    ) -> Tensor:
         """As BehaviorModel.forward."""
-        return torch.stack([head(*inputs) for head in self.heads]).mean(0)
+        history = (history_vectors, history_kind, history_numbers, history_mask)
+        logits = [head(*history, candidate_vectors, candidate_features) for head in self.heads]
+        return torch.stack(logits).mean(0)

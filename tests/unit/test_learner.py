@@ -1,0 +1,138 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from learning_problem import SETTINGS, Problem
+
+from shopcast_build.learning.base_model import load_base_model
+from shopcast_build.learning.behavior import HeadEnsemble
+from shopcast_build.learning.export import BEHAVIOR_INPUTS, export_behavior, open_session
+from shopcast_build.learning.heads import HeadTraining
+from shopcast_build.learning.learner import BLEND, FROZEN, TREES, Learned, Learner
+from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.reporter import Silent
+from shopcast_build.learning.scorer import into_graph
+from shopcast_build.learning.settings import BuildSettings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return Problem()
+
+
+def changed(**sections: dict[str, Any]) -> BuildSettings:
+    sections = {"encoder": {"steps": 0}, "head": {"epochs": 8}, **sections}
+    return SETTINGS.model_copy(
+        update={
+            name: getattr(SETTINGS, name).model_copy(update=to) for name, to in sections.items()
+        }
+    )
+
+
+def parts_of(problem: Problem, *, refit: bool = False) -> Parts:
+    early = problem.training.take(np.arange(250))
+    late = problem.training.take(np.arange(250, 450))
+    return Parts(early, late, problem.validation, problem.training if refit else None)
+
+
+def learn(problem: Problem, base: Path, settings: BuildSettings, **more: Any) -> Learned:
+    parts = parts_of(problem, **more)
+    learner = Learner(load_base_model(str(base)), problem.timeline, parts, settings, Silent())
+    learned = learner.learn()
+    assert learned is not None
+    return learned
+
+
+@pytest.mark.parametrize(
+    ("kind", "published"), [("head", {FROZEN}), ("trees", {TREES}), ("blend", {BLEND})]
+)
+def test_a_scorer_that_is_asked_for_is_published(
+    problem: Problem, tiny_base: Path, kind: str, published: set[str]
+) -> None:
+    learned = learn(problem, tiny_base, changed(scorer={"kind": kind}))
+    assert {learned.published} == published
+    assert learned.scorer.kind == kind
+    assert learned.encoder == "pretrained"
+
+
+def test_the_scorer_with_the_lowest_loss_on_validation_is_published(
+    problem: Problem, tiny_base: Path
+) -> None:
+    learned = learn(problem, tiny_base, changed())
+    outcome = parts_of(problem).validation.outcome
+    losses = {
+        name: -np.log(judged.validation[np.arange(len(outcome)), outcome]).mean()
+        for name, judged in learned.judged.items()
+        if name in (FROZEN, TREES, BLEND)
+    }
+    assert len(losses) == 3
+    assert learned.published == min(losses, key=lambda name: losses[name])
+
+
+def test_members_are_heads_of_different_seeds_whose_logits_are_averaged_in_one_graph(
+    problem: Problem, tiny_base: Path, tmp_path: Path
+) -> None:
+    learned = learn(problem, tiny_base, changed(scorer={"kind": "head", "members": 3}))
+    ensemble = learned.model.behavior
+    assert isinstance(ensemble, HeadEnsemble)
+    batch = problem.batches(problem.validation).collate(range(8))
+    vectors = learned.model.vectors
+    inputs = (
+        vectors[batch["history_text"]],
+        batch["history_kind"],
+        batch["history_numbers"],
+        batch["history_mask"],
+        vectors[batch["text"]].unsqueeze(1),
+        batch["features"].unsqueeze(1),
+    )
+    with torch.inference_mode():
+        each = torch.stack([head(*inputs) for head in ensemble.heads])
+        together = ensemble(*inputs)
+    torch.testing.assert_close(together, each.mean(0))
+    assert (each[0] - each[1]).abs().max() > 1e-3
+    export_behavior(ensemble, tmp_path / "model.onnx", vector_dim=vectors.shape[1])
+    graph = into_graph(onnx.load(tmp_path / "model.onnx"), learned.scorer)
+    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
+    feed = {n: t.numpy() for n, t in zip(BEHAVIOR_INPUTS, inputs, strict=True)}
+    served = open_session(tmp_path / "model.onnx", 1).run(["logits"], feed)[0]
+    np.testing.assert_allclose(served, together.numpy(), atol=1e-4)
+
+
+def test_what_was_chosen_is_fitted_again_and_validation_never_sees_it(
+    problem: Problem, tiny_base: Path
+) -> None:
+    settings = changed(scorer={"kind": "head"})
+    once = learn(problem, tiny_base, settings)
+    again = learn(problem, tiny_base, settings, refit=True)
+    one, other = once.judged[FROZEN], again.judged[FROZEN]
+    np.testing.assert_array_equal(one.validation, other.validation)
+    assert not np.array_equal(one.test, other.test)
+    assert once.calibration == again.calibration
+
+
+def test_a_head_fitted_again_takes_as_many_more_steps_as_there_are_more_exposures(
+    problem: Problem,
+) -> None:
+    parts, taken = parts_of(problem, refit=True), []
+
+    class Watched(HeadTraining):
+        def train(self, stage: Any, model: Any, **more: Any) -> int:
+            taken.append(stage.steps)
+            super().train(stage, model, **more)
+            return 10  # as if validation had found the tenth step best
+
+    model = problem.fresh()
+    training = Watched(problem.timeline, parts, changed(), Silent())
+    judging, final = training.fit("head", model)
+    assert taken[1] == round(10 * len(problem.training) / len(parts.train))
+    assert judging is model
+    assert final is not model
+    nothing = replace(parts, refit=None)
+    judging, final = HeadTraining(problem.timeline, nothing, changed(), Silent()).fit("head", model)
+    assert judging is final is model
