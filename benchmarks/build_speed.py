@@ -1,27 +1,17 @@
-"""How fast a build learns, beside the plain way, and what the size of the log does to it.
+"""How fast a build learns, beside the plain way. What the size of the log does: growth.py.
 
 Run:  .venv/bin/python benchmarks/build_speed.py
-      .venv/bin/python benchmarks/build_speed.py --log-sizes 300000 1500000 6000000 15000000
 
 Steps of training, each forward, backward and update: our joint stage (the encoder learns from the
 candidates' texts, histories read kept vectors), our head stage, and the plain way: one BERT over
 "candidate [SEP] history" as one text of 128 tokens, the same base model, the same layers learning,
 the same batch. They take turns in one process; compare the ratios, not the times.
-
-Logs are made on the spot: a person has 30 events on average, whatever the size. Each size is
-measured in a process of its own, so that its peak of memory is its own.
 """
 
 import argparse
-import json
-import resource
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -46,7 +36,6 @@ from shopcast_domain.tokeniser import ItemTokeniser
 PLAIN_TOKENS = 128
 EVENTS_PER_PERSON = 30
 ITEMS = 2_400
-EXAMPLES = 200_000  # features are computed for the newest so many exposures
 SETTINGS = BuildSettings()
 
 
@@ -80,43 +69,6 @@ def synthetic_items() -> pl.DataFrame:
             "price": [float(n % 90 + 5) for n in range(ITEMS)],
         }
     )
-
-
-def measure_log(events: int) -> dict[str, float]:
-    """Seconds, examples per second and memory of one log, in this process."""
-    catalogue = build_catalogue(synthetic_items())
-    log = synthetic_log(events)
-    before = peak_mib()
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="shopcast-speed-") as folder:
-        timeline = Timeline(log, catalogue, Path(folder))
-        timeline_s = time.perf_counter() - began
-        began = time.perf_counter()
-        exposures = cut_exposures(log, SETTINGS.exposures)
-        cut_s = time.perf_counter() - began
-        newest = exposures.tail(EXAMPLES)
-        began = time.perf_counter()
-        build_examples(
-            timeline,
-            newest,
-            feature_events=SETTINGS.history.feature_events,
-            history_events=SETTINGS.history.events,
-        )
-        features_s = time.perf_counter() - began
-    return {
-        "events": events,
-        "timeline_s": timeline_s,
-        "exposures": exposures.height,
-        "cut_s": cut_s,
-        "examples_per_s": newest.height / features_s,
-        "log_mib": before,
-        "peak_mib": peak_mib(),
-    }
-
-
-def peak_mib() -> float:
-    """The most memory this process ever held, files mapped into it included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def steps(batch_size: int) -> dict[str, Callable[[], None]]:
@@ -201,41 +153,11 @@ def concatenated(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--log-sizes", type=int, nargs="+", default=[300_000, 3_000_000])
     parser.add_argument("--batch", type=int, default=32, help="exposures of a step")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one-log", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one_log:
-        print(json.dumps(measure_log(options.one_log)))
-        return
-    console = Console(width=100)
-    console.print(log_table(options.log_sizes))
     torch.set_num_threads(1)
-    console.print(step_table(options.batch, options.rounds))
-
-
-def log_table(sizes: list[int]) -> Table:
-    """What each size of log costs."""
-    table = Table(title="The log, up to features; arrays of the timeline in files")
-    for name in ("events", "timeline, s", "exposures / s", "features: examples / s",
-                 "log alone, MiB", "peak, MiB"):  # fmt: skip
-        table.add_column(name, justify="right")
-    for size in sizes:
-        done = subprocess.run(
-            [sys.executable, __file__, "--one-log", str(size)],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        found = json.loads(done.stdout)
-        table.add_row(
-            f"{size:,}",
-            f"{found['timeline_s']:.1f}",
-            f"{found['exposures'] / found['cut_s']:,.0f}",
-            f"{found['examples_per_s']:,.0f}",
-            f"{found['log_mib']:,.0f}",
-            f"{found['peak_mib']:,.0f}",
-        )
-    return table
+    Console(width=100).print(step_table(options.batch, options.rounds))
 
 
 def step_table(batch_size: int, rounds: int) -> Table:

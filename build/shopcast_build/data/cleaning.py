@@ -28,6 +28,7 @@ from shopcast_build.data.profile import platform_reports
 from shopcast_build.data.reading import ROW, Source, batches, scan
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.returns import judge_returns
+from shopcast_build.data.spilling import spilled_frame
 from shopcast_build.data.staging import EVENTS, Settled, Staging
 from shopcast_build.data.suspicions import Evidence, find_suspicions
 from shopcast_build.data.thresholds import check_bad_rows
@@ -61,24 +62,29 @@ def clean(
         check_bad_rows(notes.rows(DEFECT), notes.examples, read - ruled, allowed)
         if not settled.rows:
             raise DataError(_nothing_left(read, notes))
-        words, rows = staging.words(), staging.events()
-    ranked = staging.ranked
-    # What is large is let go as soon as it has served.
-    accounts, account_place = _used(ranked.pop("account").scoped("user"), rows["account"])
-    items, item_place = _used(ranked.pop("item").scoped("item_id"), rows["item"])
-    platforms = tuple(accounts["platform"].unique().sort())
-    platform_of = accounts["platform"].replace_strict(
-        platforms, range(len(platforms)), return_dtype=pl.Int16
-    )
-    account = account_place.gather(rows["account"])
-    events = rows.with_columns(
-        account.alias("account"),
-        item_place.gather(rows["item"]).alias("item"),
-        platform_of.gather(account).alias("platform"),
-    ).select(*EVENTS)
-    given_ids = rows["event_id"] if keep_ids else None
-    del rows
-    words = words.moved(item_place)
+        ranked = staging.ranked
+        # What is large is let go as soon as it has served.
+        accounts, account_place = _used(
+            ranked.pop("account").scoped("user"), staging.used("account")
+        )
+        items, item_place = _used(ranked.pop("item").scoped("item_id"), staging.used("item"))
+        platforms = tuple(accounts["platform"].unique().sort())
+        platform_of = accounts["platform"].replace_strict(
+            platforms, range(len(platforms)), return_dtype=pl.Int16
+        )
+
+        def coded(rows: pl.DataFrame) -> pl.DataFrame:
+            account = account_place.gather(rows["account"])
+            return rows.with_columns(
+                account.alias("account"),
+                item_place.gather(rows["item"]).alias("item"),
+                platform_of.gather(account).alias("platform"),
+            ).select(*EVENTS, *(["event_id"] if keep_ids else []))
+
+        words = staging.words().moved(item_place)
+        events = spilled_frame(coded(rows) for rows in staging.events())
+    given_ids = events["event_id"] if keep_ids else None
+    events = events.select(*EVENTS)
     texts = {name: ranked[name].texts for name in ("title", "brand", "category")}
     table = item_table(items, events, words, texts)
     titles = words.title.drop_nulls("text")
@@ -148,9 +154,8 @@ def _batch_notes(source: Source, batch: pl.DataFrame, good: pl.DataFrame) -> pl.
     return pl.concat([dropped.select(NOTE_COLUMNS), *repairs])
 
 
-def _used(table: pl.DataFrame, codes: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-    """The rows of a table that codes name, and where each row went: Int32, null if nowhere."""
-    used = codes.unique().sort()
+def _used(table: pl.DataFrame, used: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+    """The rows of a table that are used, and where each row went: Int32, null if nowhere."""
     place = pl.DataFrame({"code": used}).with_row_index("place")
     every = pl.DataFrame({"code": pl.arange(len(table), dtype=pl.Int32, eager=True)})
     found = every.join(place, on="code", how="left", maintain_order="left")["place"]

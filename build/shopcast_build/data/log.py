@@ -25,10 +25,10 @@ NAMED = (
 class CleanLog:
     """A log ready to learn from; the same whatever the order of rows and files was.
 
-    events: staging.EVENTS (time, platform, account, kind, item, price, quantity; 31 bytes a row),
-    sorted by (time, account, kind, item, quantity, price). platform: index into `platforms`, sorted
-    names. account: row of `accounts` (platform, user), sorted. item: row of `items` (items.ITEMS),
-    sorted by (platform, item_id). Every account and item has an event.
+    events: staging.EVENTS (time, platform, account, kind, item, price, quantity; 31 bytes a row,
+    most of them in files), sorted by (time, account, kind, item, quantity, price). platform: index
+    into `platforms`, sorted names. account: row of `accounts` (platform, user), sorted. item: row
+    of `items` (items.ITEMS), sorted by (platform, item_id). Every account and item has an event.
     event_ids: of every event, or None unless they were asked for.
     User ids and event ids are personal: they stay in memory, and only importing needs them.
     """

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from shopcast_build.data.coding import SEPARATOR, Interner
 from shopcast_build.data.columns import id_text, text
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.reading import check_columns, collect, scan
@@ -18,9 +19,7 @@ from shopcast_build.data.reading import check_columns, collect, scan
 IDENTIFIER_KINDS = ("login", "hashed_email", "hashed_phone", "device", "probabilistic")
 _HASHED = r"^[0-9A-Fa-f]{32,128}$|^[0-9A-Za-z+/_-]{22,88}={0,2}$"  # 16 to 64 bytes
 _SHORT_KINDS = {"email": "hashed_email", "phone": "hashed_phone"}
-_ACCOUNT = ("platform", "user")
-_IDENTIFIER = ("identifier_kind", "identifier_hash")
-_COLUMNS = ("platform", "platform_user_id", *_IDENTIFIER)
+_COLUMNS = ("platform", "platform_user_id", "identifier_kind", "identifier_hash")
 _NO_LINKS = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String()))
 
 
@@ -105,40 +104,56 @@ def resolve_people(
     them; None makes every account a person. An identifier of more than max_accounts_per_identifier
     accounts (a shop's own address, a family computer) is ignored.
     """
-    seen = accounts.select(_ACCOUNT).unique()
     raw = _NO_LINKS if links is None else links.select(_COLUMNS)
-    told = raw.rename({"platform_user_id": "user"}).drop_nulls().unique()
-    every = pl.concat([seen, told.select(_ACCOUNT)]).unique().sort(_ACCOUNT)
-    every = every.with_row_index("account")
-    told = told.join(every, on=_ACCOUNT)
-    holders = pl.len().over(_IDENTIFIER)
+    whole = raw.drop_nulls().rename({"platform_user_id": "user"})
+    incomplete = len(raw) - len(whole)
+    names = Interner()
+    seen, linked = (names.codes(_scoped(rows)) for rows in (accounts, whole))
+    ranked = names.ranked()
+    place = ranked.of(seen).to_numpy()
+    told = _coded(whole, ranked.of(linked))
+    del raw, whole, links, seen, linked, names
+    every = ranked.scoped("user")
+    holders = pl.len().over("identifier")
     shared = told.filter(holders > 1, holders <= max_accounts_per_identifier)
+    ignored = told.filter(holders > max_accounts_per_identifier)["identifier"]
     edges = shared.select(
-        pl.col("account").min().over(_IDENTIFIER),
-        pl.col("account").alias("other"),
-        pl.col("identifier_kind").alias("kind"),
+        pl.col("account").min().over("identifier"), pl.col("account").alias("other"), "kind"
     )
     edges = edges.filter(pl.col("account") != pl.col("other")).unique().sort(pl.all())
-    every = every.with_columns(pl.Series("group", _components(edges, len(every))))
-    known = every.join(seen, on=_ACCOUNT, how="semi", maintain_order="left")
+    group = _components(edges, len(every))
+    known = np.zeros(len(every), np.bool_)
+    known[place] = True
     # Ordinal of the group among those with events, in the order of their first account.
-    groups = known.select(pl.col("group").unique(maintain_order=True)).with_row_index("person")
-    known = known.join(groups, on="group", maintain_order="left")
-    person = accounts.select(_ACCOUNT).join(known, on=_ACCOUNT, how="left", maintain_order="left")
-    sizes = known.group_by("person").len().group_by("len").len("people").sort("len")
-    ignored = told.filter(holders > max_accounts_per_identifier)
+    groups, first = np.unique(group[known], return_index=True)
+    person_of_group = np.full(len(every), -1, np.int32)
+    person_of_group[groups[first.argsort()]] = np.arange(len(groups), dtype=np.int32)
+    sizes = np.unique(np.bincount(person_of_group[group[known]]), return_counts=True)
     report = PeopleReport(
-        accounts=len(known),
+        accounts=int(known.sum()),
         people=len(groups),
-        accounts_per_person=dict(sizes.iter_rows()),
+        accounts_per_person={int(n): int(people) for n, people in zip(*sizes, strict=True)},
         links=len(told),
-        links_incomplete=len(raw) - len(raw.drop_nulls()),
+        links_incomplete=incomplete,
         links_used=len(shared),
-        links_without_events=len(told.join(seen, on=_ACCOUNT, how="anti")),
-        identifiers_ignored=ignored.select(_IDENTIFIER).n_unique(),
+        links_without_events=int((~known[told["account"].to_numpy()]).sum()),
+        identifiers_ignored=ignored.n_unique(),
     )
-    codes = person["person"].to_numpy().astype(np.int32)
-    return People(codes, len(groups), _named(edges, every), report)
+    return People(person_of_group[group[place]], len(groups), _named(edges, every), report)
+
+
+def _scoped(rows: pl.DataFrame) -> pl.Series:
+    return rows.select(pl.concat_str("platform", "user", separator=SEPARATOR)).to_series()
+
+
+def _coded(links: pl.DataFrame, account: pl.Series) -> pl.DataFrame:
+    """Links as numbers, each once: columns account, identifier, kind (an Enum in its order)."""
+    kind = links["identifier_kind"]
+    kind = kind.cast(pl.Enum(kind.unique().sort()))
+    number = Interner().codes(links["identifier_hash"]).cast(pl.Int64)
+    # One hash of two kinds is two identifiers.
+    identifier = number * len(IDENTIFIER_KINDS) + kind.to_physical().cast(pl.Int64)
+    return pl.DataFrame({"account": account, "identifier": identifier, "kind": kind}).unique()
 
 
 def _components(edges: pl.DataFrame, n: int) -> NDArray[np.int64]:
@@ -150,11 +165,11 @@ def _components(edges: pl.DataFrame, n: int) -> NDArray[np.int64]:
 
 
 def _named(edges: pl.DataFrame, accounts: pl.DataFrame) -> pl.DataFrame:
-    names = accounts.select("account", *_ACCOUNT)
-    others = names.rename({"account": "other", "platform": "other_platform", "user": "other_user"})
-    return (
-        edges.join(names, on="account")
-        .join(others, on="other")
-        .sort("account", "other", "kind")
-        .select(*_ACCOUNT, "other_platform", "other_user", "kind")
+    first, other = (accounts[edges[name]] for name in ("account", "other"))
+    return first.hstack(
+        [
+            other["platform"].alias("other_platform"),
+            other["user"].alias("other_user"),
+            edges["kind"].cast(pl.String),
+        ]
     )

@@ -78,10 +78,8 @@ class Staging:
     """Takes good rows batch by batch, then settles and sorts them part by part."""
 
     def __init__(self, folder: Path, *, keep_ids: bool) -> None:
-        self._taken, self._first, self._sorted = (
-            folder / name for name in ("taken", "first", "sorted")
-        )
-        for stage in (self._taken, self._first, self._sorted):
+        self._taken, self._first = (folder / name for name in ("taken", "first"))
+        for stage in (self._taken, self._first):
             stage.mkdir()
         self._keep_ids = keep_ids
         self._interners = {name: Interner() for name in _CODED if keep_ids or name != "event_id"}
@@ -155,20 +153,20 @@ class Staging:
             )
         )
 
-    def events(self) -> pl.DataFrame:
-        """The settled events: account, item (places in `ranked`) and the rest of EVENTS but for
-        the platform, and event_id where ids are kept; sorted by time, then by everything else."""
+    def used(self, name: str) -> pl.Series:
+        """The codes of a column that settled events have, sorted."""
+        rows = pl.scan_parquet(self._first / "*.parquet")
+        return rows.select(pl.col(name).unique()).collect(engine="streaming")[name].sort()
+
+    def events(self) -> Iterator[pl.DataFrame]:
+        """The settled events part by part: account, item (places in `ranked`) and the rest of
+        EVENTS but for the platform, and event_id where ids are kept; sorted by time, then by
+        everything else."""
         columns = [*_ORDER, *(["event_id"] if self._keep_ids else [])]
         rows = pl.scan_parquet(self._first / "*.parquet").select(columns)
-        for number, (first, last) in enumerate(_day_spans(rows)):
+        for first, last in _day_spans(rows):
             inside = (pl.col("time") >= _midnight(first)) & (pl.col("time") < _midnight(last + 1))
-            part = rows.filter(inside).collect(engine="streaming").sort(columns)
-            _write(part, self._sorted / f"{number:06}.parquet")
-        for file in self._first.iterdir():
-            file.unlink()
-        return pl.concat(
-            [pl.read_parquet(file) for file in sorted(self._sorted.iterdir())], rechunk=False
-        )
+            yield rows.filter(inside).collect(engine="streaming").sort(columns)
 
 
 def _tell_apart(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.data.spilling import spilled_frame
 from shopcast_build.learning.settings import ExposureSettings
 from shopcast_domain.events import Outcome
 
@@ -32,8 +33,8 @@ def cut_exposures(
     """One row per exposure with its outcome.
 
     events: columns person, platform, item (integer codes), time (Datetime us UTC), kind, price,
-    quantity. chunk_events: people are taken together up to about so many events; what bounds the
-    memory, not what comes out.
+    quantity. chunk_events: people are taken together up to about so many events, and exposures
+    sorted; what bounds the memory, not what comes out.
     An exposure is a view; a cart that no view of the same person and item precedes within the
     purchase horizon; or a buy that neither precedes. Its outcome looks forward only: the first buy
     within the horizon, and a return within the return window after that buy. A return takes back
@@ -44,11 +45,23 @@ def cut_exposures(
     """
     browsed = events.filter(pl.col("kind").is_in(["view", "cart"]))["platform"].unique()
     columns = ("person", "platform", "item", "time", "kind", "price", "quantity")
-    parts = [
+    parts = (
         _cut(events.lazy().filter(chunk).select(columns).collect(), browsed, settings)
         for chunk in _chunks(events["person"], chunk_events)
-    ]
-    return pl.concat(parts).sort("time", "person", "item")
+    )
+    return _by_time(spilled_frame(parts), events["time"].gather_every(chunk_events))
+
+
+def _by_time(exposures: pl.DataFrame, times: pl.Series) -> pl.DataFrame:
+    """Exposures by time, person and item. times: those between which they are sorted at once."""
+    edges = times.unique().sort()[1:].to_list()
+    begun = [pl.lit(True), *(pl.col("time") >= edge for edge in edges)]
+    over = [*(pl.col("time") >= edge for edge in edges), pl.lit(False)]
+    parts = (
+        exposures.lazy().filter(first, ~past).sort("time", "person", "item").collect()
+        for first, past in zip(begun, over, strict=True)
+    )
+    return spilled_frame(parts)
 
 
 def _chunks(person: pl.Series, chunk_events: int) -> list[pl.Expr]:
@@ -174,8 +187,9 @@ def split_by_time(exposures: pl.DataFrame, log_end: datetime, settings: Exposure
 
 
 def part(exposures: pl.DataFrame, span: tuple[datetime, datetime]) -> pl.DataFrame:
-    """The exposures within a half-open span of time."""
-    return exposures.filter(pl.col("time").is_between(*span, closed="left"))
+    """The exposures within a half-open span of time; nothing is copied. exposures: by time."""
+    first, past = (exposures["time"].search_sorted(edge) for edge in span)
+    return exposures[first:past]
 
 
 def check_enough(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from shopcast_build.data.cleaning import clean
-from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import read_links, resolve_people
 from shopcast_build.data.quality import write_quality
@@ -90,8 +89,11 @@ def build_model(
         people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
-    split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
+    cleaning, people_count = log.report, people.count
+    del log, people  # the names of everybody are not needed any more, and they are large
+    split = split_by_time(exposures, cleaning.last_time, settings.exposures)
     parts = make_parts(timeline, exposures, split, settings, reporter)
+    del exposures
 
     if run:
         run.begin(settings, **_digests(base, timeline, parts))
@@ -117,7 +119,7 @@ def build_model(
             Outcome(int(o)).name.lower() for o in np.unique(parts.train.outcome)
         ),
         metrics=metrics,
-        training=_training(log, split, parts, base, platforms, settings, learned),
+        training=_training(cleaning, split, parts, base, platforms, settings, learned),
         created=datetime.now(UTC),
         shopcast_version=version("shopcast"),
         settings=settings,
@@ -137,8 +139,8 @@ def build_model(
         run.finish()
     return BuildResult(
         manifest=manifest,
-        cleaning=log.report,
-        people=people.count,
+        cleaning=cleaning,
+        people=people_count,
         metrics=metrics,
         published_as=best,
         unknown_token_share=learner.unknown_token_share,
@@ -161,7 +163,7 @@ def _digests(base: BaseModel, timeline: Timeline, parts: Parts) -> dict[str, str
 
 
 def _training(
-    log: CleanLog,
+    cleaning: CleaningReport,
     split: Split,
     parts: Parts,
     base: BaseModel,
@@ -174,8 +176,8 @@ def _training(
         published_as=learned.published,
         encoder=learned.encoder,
         scorer=learned.scorer.kind,
-        log_start=log.events["time"][0],
-        log_end=log.events["time"][-1],
+        log_start=cleaning.first_time,
+        log_end=cleaning.last_time,
         train=split.train,
         validation=split.validation,
         test=split.test,

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from shopcast_domain.features import KINDS, MISSING, Codes, Floats, Ints
 
-Keep = Callable[[str, NDArray[Any]], NDArray[Any]]
-"""Takes an array that is finished, by name, and gives it back from where it is to live."""
+Keep = Callable[[NDArray[Any]], NDArray[Any]]
+"""Takes an array that is finished, and gives it back from where it is to live."""
 
 
 def lower_bound(values: NDArray[Any], low: Ints, high: Ints, wanted: NDArray[Any]) -> Ints:
@@ -45,14 +45,7 @@ class Tally:
     """The ranks in time of the events of each code and kind, sorted, so that a binary search
     finds those before a rank; beside them, running sums of whole numbers."""
 
-    def __init__(
-        self,
-        name: str,
-        code: Codes,
-        kind: Codes,
-        keep: Keep,
-        values: Sequence[Codes] = (),
-    ) -> None:
+    def __init__(self, code: Codes, kind: Codes, keep: Keep, values: Sequence[Codes] = ()) -> None:
         """code: (E,), MISSING is not counted; kind, values: (E,); all in the order of time."""
         group = code.astype(np.int64)
         group += 1
@@ -60,8 +53,8 @@ class Tally:
         group += kind
         ranks, self._starts = sorted_ranks(group)
         del group
-        self._sums = [keep(f"{name}_sum_{n}", _running(v, ranks)) for n, v in enumerate(values)]
-        self._ranks = keep(f"{name}_ranks", ranks)
+        self._sums = [keep(_running(v, ranks)) for v in values]
+        self._ranks = keep(ranks)
 
     def before(self, code: Codes, rank: Ints) -> tuple[Floats, Ints]:
         """Of the first `rank` events, (...) each, those per code.

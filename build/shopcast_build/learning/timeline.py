@@ -2,14 +2,14 @@
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shopcast_build.learning.tally import Tally, lower_bound, sorted_ranks
+from shopcast_build.data.spilling import spilled
+from shopcast_build.learning.tally import Keep, Tally, lower_bound, sorted_ranks
 from shopcast_domain.events import EventKind
 from shopcast_domain.features import MISSING, Candidates, Codes, Floats, Ints, Window, micro_log
 from shopcast_domain.item_text import item_text, match_name
@@ -59,53 +59,43 @@ class Timeline:
     """A clean log in the order of (person, time), with tallies of everybody's events.
 
     events: columns person, platform, item (codes), time, kind, price, quantity; sorted by time.
-    folder: an empty folder in which the arrays are to live, mapped into memory as needed; without
-    one they stay in memory, 75 bytes an event.
+    keep: where the arrays are to live, 75 bytes an event; in files mapped into memory as needed.
     Attributes in (person, time) order, each of length E: time_s, price (float64, NaN where
     unknown), quantity (float64), kind (int8), platform (int16), item (int32); person_start: int64
     (P + 1,).
     """
 
-    def __init__(
-        self, events: pl.DataFrame, catalogue: Catalogue, folder: Path | None = None
-    ) -> None:
+    def __init__(self, events: pl.DataFrame, catalogue: Catalogue, keep: Keep = spilled) -> None:
         self.catalogue = catalogue
-
-        def keep(name: str, array: NDArray[Any]) -> NDArray[Any]:
-            if folder is None:
-                return array
-            path = folder / f"{name}.npy"
-            np.save(path, array)
-            return np.load(path, mmap_mode="r")
 
         def column(name: str, dtype: type[np.number[Any]]) -> NDArray[Any]:
             return events[name].to_numpy().astype(dtype, copy=False)
 
         kind = events["kind"].cast(pl.Enum(KIND_NAMES)).to_physical().to_numpy().astype(np.int8)
         platform, item = column("platform", np.int16), column("item", np.int32)
-        self._platform_tally = Tally("platform", platform, kind, keep)
+        self._platform_tally = Tally(platform, kind, keep)
         habit = _habit(events, kind)
-        self._item_tally = Tally("item", item, kind, keep, habit)
+        self._item_tally = Tally(item, kind, keep, habit)
         del habit
-        self._category_tally = Tally("category", catalogue.category[item], kind, keep)
+        self._category_tally = Tally(catalogue.category[item], kind, keep)
 
         order, self.person_start = sorted_ranks(column("person", np.int32))
-        self.kind = keep("kind", kind[order])
-        self.platform = keep("platform", platform[order])
+        self.kind = keep(kind[order])
+        self.platform = keep(platform[order])
         del kind, platform
-        self.item = keep("item", item[order])
+        self.item = keep(item[order])
         del item
         price = _prices(events)[order]
         unknown = np.flatnonzero(np.isnan(price))
         price[unknown] = catalogue.price[self.item[unknown]]
-        self.price = keep("price", price)
+        self.price = keep(price)
         del price
-        self.quantity = keep("quantity", column("quantity", np.float64)[order])
+        self.quantity = keep(column("quantity", np.float64)[order])
         # Microseconds as float64 seconds stay apart and in order until the year 2255.
         time_s = events["time"].dt.epoch("us").to_numpy() / 1e6
         self.end_s = float(time_s[-1])
-        self.time_s = keep("time_s", time_s[order])
-        self._sorted_time_s = keep("sorted_time_s", time_s)
+        self.time_s = keep(time_s[order])
+        self._sorted_time_s = keep(time_s)
 
     def regrouped(self, rows: Ints, person_start: Ints) -> "Timeline":
         """The same log and the same tallies, its events laid out for other people.
