@@ -88,6 +88,10 @@ def test_a_documented_command_exists_with_its_options(page: str, line: str) -> N
         targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words[1:]) <= set(targets)
         return
+    if words[:1] == [".venv/bin/python"]:
+        script = (ROOT / words[1]).read_text()
+        assert all(f'"{word}"' in script for word in words[2:] if word.startswith("--"))
+        return
     assert words[0] == ".venv/bin/platform", f"{page} tells to run something unknown"
     command: Any = get_command(app)
     rest = words[1:]
