@@ -135,6 +135,21 @@ def test_an_arm_that_lost_the_order_of_the_test_is_refused(material: Material) -
         arm_parts(other, "single")
 
 
+def test_a_log_of_one_platform_is_studied_without_arms(
+    market: SimulationSummary, tiny_base: Path
+) -> None:
+    first, *_ = sorted(market.events.iterdir())
+    found = study_logs(
+        [first], links=market.links, mapping=Mapping(), base_model=str(tiny_base),
+        settings=SETTINGS, repository=None, number=None, max_bad_share=0.01,
+        options=StudyOptions(("majority", "trees", "before", "fusion"), seeds=1, draws=40),
+        reporter=Quiet(),
+    )  # fmt: skip
+    assert {one.key for one in found.contenders} == {"majority", "trees", "before"}
+    assert found.data.multi_platform_people == 0
+    assert "Does fusing platforms help?" not in {verdict.question for verdict in found.verdicts}
+
+
 def test_a_smaller_share_of_people_is_part_of_a_larger_one(material: Material) -> None:
     few, more = (some_people(material.parts, share, seed=1) for share in (0.1, 0.3))
     for name in ("train", "refit"):

@@ -46,10 +46,11 @@ class Test:
     slices: Mapping[str, tuple[str, Mask]] = field(repr=False)
 
     def rows(self, where: str) -> Mask:
-        """The exposures of a slice."""
+        """The exposures of a slice; none of one that does not occur."""
         if where == ALL:
             return np.ones(len(self.outcome), dtype=bool)
-        return self.slices[where][1]
+        nobody = np.zeros(len(self.outcome), dtype=bool)
+        return self.slices[where][1] if where in self.slices else nobody
 
 
 def headline_of(outcome: Ints) -> str:
