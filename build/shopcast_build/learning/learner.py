@@ -15,7 +15,6 @@ from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import BaseModel
 from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.checkpoints import Run
-from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.evaluation import (
     BASKET_FEATURES,
     HISTORY_FEATURES,
@@ -25,19 +24,17 @@ from shopcast_build.learning.evaluation import (
 )
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.heads import FittedHead, HeadTraining
-from shopcast_build.learning.kept_states import KeptStates, state_key
 from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.pretrained import read_catalogue
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.scorer import Scorer, blend, trees_alone
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline
-from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.learning.trees import Rows, TextComponents, Trees
 from shopcast_domain.features import FEATURES, Floats
 from shopcast_domain.manifest import Calibration
-from shopcast_domain.tokeniser import ItemTokeniser
 
 UNTRAINED = "untrained"
 """Pretrained BERT with a random head."""
@@ -81,26 +78,13 @@ class Learner:
     ) -> None:
         self._timeline, self._parts = timeline, parts
         self._settings, self._reporter, self._run = settings, reporter, run
-        self.tokeniser = ItemTokeniser(
-            base.tokeniser, max_tokens=settings.encoder.max_tokens, pad_id=base.pad_id
-        )
-        device = processes.device()
-        table = TokenTable(timeline.catalogue.texts, self.tokeniser, device)
-        self.unknown_token_share = table.share_of(base.unknown_id)
-        shape = settings.encoder
-        encoder = ItemEncoder(base.model, shape.vector_dim, shape.adaptation).to(device).eval()
-        with reporter.stage(f"encode {len(table) - 1:,} item texts") as progress:
-            pooled = encode_all(
-                lambda text: encoder.pooled(*table.rows(text)),
-                table,
-                progress=progress,
-                kept=_kept_states(run, base, settings) if run else None,
-            )
-        encoder.start_projection(pooled[1:].cpu().numpy())
-        vectors = encoder.start_vectors(pooled)
-        vectors[0] = 0.0
+        texts = timeline.catalogue.texts
+        with reporter.stage(f"encode {len(texts) - 1:,} item texts") as progress:
+            start = read_catalogue(base, texts, settings, progress, run)
+        self.tokeniser = start.tokeniser
+        self.unknown_token_share = start.table.share_of(base.unknown_id)
         self._heads = HeadTraining(timeline, parts, settings, reporter, run)
-        self._model = self._heads.model(encoder, table, vectors)
+        self._model = self._heads.model(start.encoder, start.table, start.vectors)
 
     def learn(self) -> Learned | None:
         """Train and judge everything, and choose. Of several processes only the first judges; the
@@ -154,12 +138,10 @@ class Learner:
         heads.train(young, model)
         heads.train(joint_stage("fine-tune BERT with the head", settings), model)
 
-    def _scorers(
-        self, head: FittedHead, name: str
-    ) -> dict[str, tuple[Judged, Scorer, Calibration]]:
+    def _scorers(self, head: FittedHead, name: str) -> dict[str, _Scored]:
         """What may score inside `behavior`, judged, by name."""
         kind, parts = self._settings.scorer.kind, self._parts
-        found = {name: (head.judged(name), Scorer("head"), head.calibration)}
+        found: dict[str, _Scored] = {name: (head.judged(name), Scorer("head"), head.calibration)}
         if kind == "head":
             return found
         validation, test = self._rows(parts.validation, head), self._rows(parts.test, head)
@@ -197,14 +179,13 @@ class Learner:
 
     def _rivals(self) -> list[Judged]:
         parts = self._parts
-        again = parts.refit and (parts.refit.features, parts.refit.outcome)
         with self._reporter.stage("a rival of gradient-boosted trees") as progress:
             trees = gradient_boosting(
                 (parts.train.features, parts.train.outcome),
                 (parts.validation.features, parts.validation.outcome),
                 parts.test.features,
                 seed=self._settings.seed,
-                again=again or None,
+                again=(parts.refit.features, parts.refit.outcome) if parts.refit else None,
             )
             progress(1, 1)
         known = parts.refit or parts.train
@@ -227,16 +208,6 @@ def _better_encoder(judged: dict[str, Judged], validation: Examples) -> str:
 def _losses(judged: Judged, validation: Examples) -> Floats:
     chosen = judged.validation[np.arange(len(validation)), validation.outcome]
     return -np.log(np.maximum(chosen, 1e-12))
-
-
-def _kept_states(run: Run, base: BaseModel, settings: BuildSettings) -> KeptStates:
-    key = state_key(
-        base.model,
-        base.model.config.to_json_string(),
-        base.tokeniser,
-        str(settings.encoder.max_tokens),
-    )
-    return KeptStates(run.states, key, base.model.config.hidden_size)
 
 
 def without_history(examples: Examples) -> Examples:

@@ -10,22 +10,16 @@ from torch import Tensor
 
 from shopcast_build.learning.base_model import BaseModel
 from shopcast_build.learning.checkpoints import Run
-from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Progress
 from shopcast_build.learning.heads import HeadTraining
 from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.pretrained import read_catalogue
 from shopcast_build.learning.reporter import Silent
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.stages import joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline
-from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.study.schema import StepPoint
-from shopcast_domain.tokeniser import ItemTokeniser
-
-
-def _silent(done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 class _Curve:
@@ -51,26 +45,11 @@ class Heads:
         base: BaseModel,
         texts: Sequence[str],
         settings: BuildSettings,
-        progress: Progress = _silent,
+        progress: Progress,
     ) -> None:
         self.settings = settings
-        tokeniser = ItemTokeniser(
-            base.tokeniser, max_tokens=settings.encoder.max_tokens, pad_id=base.pad_id
-        )
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._table = TokenTable(texts, tokeniser, device)
-        torch.manual_seed(settings.seed)
-        shape = settings.encoder
-        encoder = ItemEncoder(base.model, shape.vector_dim, shape.adaptation)
-        self._encoder = encoder.to(device).eval()
-        pooled = encode_all(
-            lambda text: self._encoder.pooled(*self._table.rows(text)),
-            self._table,
-            progress=progress,
-        )
-        self._encoder.start_projection(pooled[1:].cpu().numpy())
-        self.vectors = self._encoder.start_vectors(pooled)
-        self.vectors[0] = 0.0
+        start = read_catalogue(base, texts, settings, progress)
+        self._table, self._encoder, self.vectors = start.table, start.encoder, start.vectors
 
     def untrained(self, timeline: Timeline, parts: Parts, seed: int) -> Judged:
         """A head of random weights."""
