@@ -12,10 +12,11 @@ from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.behavior import HeadEnsemble
 from shopcast_build.learning.export import BEHAVIOR_INPUTS, export_behavior, open_session
 from shopcast_build.learning.heads import HeadTraining
-from shopcast_build.learning.learner import BLEND, FROZEN, TREES, Learned, Learner
+from shopcast_build.learning.learner import FROZEN, Learned, Learner
 from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.reporter import Silent
-from shopcast_build.learning.scorer import into_graph
+from shopcast_build.learning.scorer_graph import into_graph
+from shopcast_build.learning.scoring import BLEND, TREES
 from shopcast_build.learning.settings import BuildSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

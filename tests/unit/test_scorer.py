@@ -9,8 +9,9 @@ import torch
 from shopcast_build.learning.behavior import BehaviorModel
 from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.export import BEHAVIOR_INPUTS, export_behavior, open_session
-from shopcast_build.learning.scorer import Scorer, blend, into_graph, trees_alone
-from shopcast_build.learning.trees import Rows, TextComponents, Trees
+from shopcast_build.learning.scorer import Scorer, blend, trees_alone
+from shopcast_build.learning.scorer_graph import into_graph
+from shopcast_build.learning.trees import Rows, TextComponents, Trees, member_seeds
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import NO_CHANCE
 
@@ -31,10 +32,11 @@ def rows(n: int, outcomes: tuple[int, ...]) -> tuple[Rows, np.ndarray]:
 
 
 @cache
-def fitted(outcomes: tuple[int, ...], *, text: bool = True) -> tuple[Trees, Rows]:
+def fitted(outcomes: tuple[int, ...], *, text: bool = True, members: int = 1) -> tuple[Trees, Rows]:
     train, validation = rows(800, outcomes)[0], rows(200, outcomes)[0]
     components = TextComponents.of(VECTORS, 4, seed=0) if text else None
-    return Trees.fit(train, validation, text=components, seed=0), validation
+    trees = Trees.fit(train, validation, text=components, seed=0, members=members)
+    return trees, validation
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +74,33 @@ def test_outcomes_never_seen_have_a_logit_of_zero_and_get_no_chance() -> None:
 def test_trees_fitted_again_grow_with_the_rows() -> None:
     trees, _ = fitted((0, 1, 2))
     more, _ = rows(1600, (0, 1, 2))
-    again = trees.refit(more, growth=1.5, seed=0)
-    assert again.model.n_iter_ == min(round(1.5 * trees.model.n_iter_), 400)
+    again = trees.refit(more, growth=1.5)
+    assert again.members[0].n_iter_ == min(round(1.5 * trees.members[0].n_iter_), 400)
     assert not np.array_equal(again.logits(more), trees.logits(more))
 
 
+def test_members_are_forests_of_different_seeds_whose_logits_are_averaged() -> None:
+    trees, validation = fitted((0, 1, 2), members=3)
+    each = [Trees((one,), trees.text).logits(validation) for one in trees.members]
+    np.testing.assert_allclose(trees.logits(validation), np.mean(each, axis=0), atol=1e-5)
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+    more, _ = rows(1600, (0, 1, 2))
+    again = trees.refit(more, growth=1.5)
+    assert len({one.random_state for one in again.members}) == 3
+
+
+def test_neighbouring_seeds_share_no_member() -> None:
+    assert not set(member_seeds(7, 16)) & set(member_seeds(8, 16))
+    assert len(set(member_seeds(2**31 - 1, 16))) == 16
+
+
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("outcomes", [(0, 1, 2), (1, 2)])
 @pytest.mark.parametrize("kind", ["head", "trees", "blend"])
 def test_the_served_graph_says_what_the_scorer_says(
-    head: Path, tmp_path: Path, outcomes: tuple[int, ...], kind: str
+    head: Path, tmp_path: Path, outcomes: tuple[int, ...], kind: str, members: int
 ) -> None:
-    trees, validation = fitted(outcomes)
+    trees, validation = fitted(outcomes, members=members)
     plain = open_session(head, 1)
     people, events, n = 5, 3, 7
     test, _ = rows(people * n, outcomes)

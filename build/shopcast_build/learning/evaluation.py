@@ -112,21 +112,22 @@ def gradient_boosting(
     test: NDArray[np.float32],
     *,
     seed: int,
+    members: int = 1,
     again: tuple[NDArray[np.float32], Ints] | None = None,
 ) -> Judged:
-    """Gradient boosting on the same examples and numeric features, treated as the model is: stopped
-    and calibrated on validation, then fitted `again` to more rows if there are any."""
+    """Gradient boosting on the same examples and numeric features, treated as the model is: as many
+    members, stopped and calibrated on validation, fitted `again` to more rows if there are any."""
 
     def rows(features: NDArray[np.float32], outcome: Ints) -> Rows:
         return Rows(features, np.empty((len(features), 0), dtype=np.float32), outcome)
 
-    trees = Trees.fit(rows(*train), rows(*validation), text=None, seed=seed)
+    trees = Trees.fit(rows(*train), rows(*validation), text=None, seed=seed, members=members)
     found = trees.logits(rows(*validation))
     calibration = fit_calibration(found, validation[1])
     final = trees
     if again:
         growth = len(again[1]) / len(train[1])
-        final = trees.refit(rows(*again), growth=growth, seed=seed)
+        final = trees.refit(rows(*again), growth=growth)
     unknown = np.zeros(len(test), dtype=np.int64)
     judged = calibration.apply(found), calibration.apply(final.logits(rows(test, unknown)))
     return Judged(GRADIENT_BOOSTING, *judged)

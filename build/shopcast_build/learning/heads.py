@@ -25,6 +25,7 @@ from shopcast_build.learning.stages import Stage, head_stage
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.token_table import TokenTable
 from shopcast_build.learning.training import train
+from shopcast_build.learning.trees import member_seeds
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import Calibration
 
@@ -83,9 +84,9 @@ class HeadTraining:
         again = self.model(model.encoder, model.table, model.vectors)
         heads: list[nn.Module] = []
         final: list[nn.Module] = []
-        for member in range(self._settings.scorer.members):
+        seeds = member_seeds(self._settings.seed, self._settings.scorer.members)
+        for member, seed in enumerate(seeds):
             named = f"{title} ({member + 1})" if member else title
-            seed = self._settings.seed + member
             model.behavior = self.fresh(seed)
             stage = head_stage(named, self.exposures_of_a_pass, self._settings)
             best = self.train(stage, model, seed=seed)

@@ -13,7 +13,6 @@ import numpy as np
 
 from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import BaseModel
-from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.evaluation import (
     BASKET_FEATURES,
@@ -27,13 +26,13 @@ from shopcast_build.learning.heads import FittedHead, HeadTraining
 from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.pretrained import read_catalogue
 from shopcast_build.learning.reporter import Reporter
-from shopcast_build.learning.scorer import Scorer, blend, trees_alone
+from shopcast_build.learning.scorer import Scorer
+from shopcast_build.learning.scoring import best_scorer, fit_scorers, losses
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline
-from shopcast_build.learning.trees import Rows, TextComponents, Trees
-from shopcast_domain.features import FEATURES, Floats
+from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import Calibration
 
 UNTRAINED = "untrained"
@@ -44,8 +43,6 @@ TUNED = "after fine-tuning"
 """A head trained in the same way on the vectors of the fine-tuned encoder."""
 HISTORY_FREE = "without history"
 """A head trained without anything of the person."""
-TREES = "trees over numbers and text"
-BLEND = "blend of head and trees"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +56,6 @@ class Learned:
     model: ShopperModel
     scorer: Scorer
     calibration: Calibration
-
-
-_Scored = tuple[Judged, Scorer, Calibration]
 
 
 class Learner:
@@ -113,18 +107,16 @@ class Learner:
         for other in self._rivals():
             judged[other.name] = other
         chosen = _better_encoder(judged, self._parts.validation)
-        scorers = self._scorers(found[chosen], chosen)
-        for name, (scored, _, _) in scorers.items():
-            judged[name] = scored
-        published = self._choose(judged, [*scorers])
-        _, scorer, calibration = scorers[published]
+        scorers = fit_scorers(self._parts, found[chosen], chosen, self._settings, self._reporter)
+        judged |= {name: one.judged for name, one in scorers.items()}
+        published = best_scorer(scorers, self._parts.validation)
         return Learned(
             judged,
             published,
             "fine-tuned" if chosen == TUNED else "pretrained",
             found[chosen].model,
-            scorer,
-            calibration,
+            scorers[published].scorer,
+            scorers[published].calibration,
         )
 
     def _fine_tune(self, model: ShopperModel) -> None:
@@ -138,45 +130,6 @@ class Learner:
         heads.train(young, model)
         heads.train(joint_stage("fine-tune BERT with the head", settings), model)
 
-    def _scorers(self, head: FittedHead, name: str) -> dict[str, _Scored]:
-        """What may score inside `behavior`, judged, by name."""
-        kind, parts = self._settings.scorer.kind, self._parts
-        found: dict[str, _Scored] = {name: (head.judged(name), Scorer("head"), head.calibration)}
-        if kind == "head":
-            return found
-        validation, test = self._rows(parts.validation, head), self._rows(parts.test, head)
-        with self._reporter.stage("trees over numbers and text") as progress:
-            vectors = head.model.vectors[1:].cpu().numpy()
-            text = TextComponents.of(vectors, self._settings.scorer.text_components, seed=0)
-            seed = self._settings.seed
-            trees = Trees.fit(self._rows(parts.train, head), validation, text=text, seed=seed)
-            progress(1, 2)
-            final = trees
-            if parts.refit is not None:
-                growth = len(parts.refit) / len(parts.train)
-                final = trees.refit(self._rows(parts.refit, head), growth=growth, seed=seed)
-            progress(2, 2)
-        own = fit_calibration(trees.logits(validation), parts.validation.outcome)
-        for label, chosen, again in (
-            (TREES, trees_alone(trees, own), trees_alone(final, own)),
-            (BLEND, blend(trees, head.calibration, own), blend(final, head.calibration, own)),
-        ):
-            logits = chosen.logits(head.validation, validation)
-            calibration = fit_calibration(logits, parts.validation.outcome)
-            judged = Judged(
-                label,
-                calibration.apply(logits),
-                calibration.apply(again.logits(head.test, test)),
-            )
-            found[label] = judged, again, calibration
-        wanted = {"trees": [TREES], "blend": [BLEND]}.get(kind, list(found))
-        return {label: found[label] for label in wanted}
-
-    def _choose(self, judged: dict[str, Judged], among: list[str]) -> str:
-        """The lowest log loss on validation."""
-        validation = self._parts.validation
-        return min(among, key=lambda name: float(_losses(judged[name], validation).mean()))
-
     def _rivals(self) -> list[Judged]:
         parts = self._parts
         with self._reporter.stage("a rival of gradient-boosted trees") as progress:
@@ -185,15 +138,12 @@ class Learner:
                 (parts.validation.features, parts.validation.outcome),
                 parts.test.features,
                 seed=self._settings.seed,
+                members=self._settings.scorer.members,
                 again=(parts.refit.features, parts.refit.outcome) if parts.refit else None,
             )
             progress(1, 1)
         known = parts.refit or parts.train
         return [trees, majority(known.outcome, len(parts.validation), len(parts.test))]
-
-    def _rows(self, examples: Examples, head: FittedHead) -> Rows:
-        vectors = head.model.vectors.cpu().numpy()
-        return Rows(examples.features, vectors[examples.text], examples.outcome)
 
 
 def _better_encoder(judged: dict[str, Judged], validation: Examples) -> str:
@@ -201,13 +151,8 @@ def _better_encoder(judged: dict[str, Judged], validation: Examples) -> str:
     standard error of the difference in log loss."""
     if TUNED not in judged:
         return FROZEN
-    worse = _losses(judged[TUNED], validation) - _losses(judged[FROZEN], validation)
+    worse = losses(judged[TUNED], validation) - losses(judged[FROZEN], validation)
     return FROZEN if worse.mean() > worse.std() / np.sqrt(len(worse)) else TUNED
-
-
-def _losses(judged: Judged, validation: Examples) -> Floats:
-    chosen = judged.validation[np.arange(len(validation)), validation.outcome]
-    return -np.log(np.maximum(chosen, 1e-12))
 
 
 def without_history(examples: Examples) -> Examples:

@@ -22,7 +22,8 @@ from shopcast_build.learning.export import (
     export_encoder,
     open_session,
 )
-from shopcast_build.learning.scorer import Scorer, into_graph
+from shopcast_build.learning.scorer import Scorer
+from shopcast_build.learning.scorer_graph import into_graph
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.trees import Rows

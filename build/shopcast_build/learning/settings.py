@@ -181,13 +181,15 @@ class ScorerSettings(_Section):
     """What scores inside `behavior`.
 
     auto: what validation finds best of the behaviour head, gradient-boosted trees over numbers and
-    vectors, and the blend of both. members: heads of different seeds whose logits are averaged.
+    vectors, and the blend of both. members: of different seeds, whose logits are averaged.
     """
 
     kind: Literal["auto", "head", "trees", "blend"] = Field(
         "auto", description="what scores; auto: what validation finds best"
     )
-    members: int = Field(1, ge=1, le=16, description="heads of different seeds, averaged")
+    members: int = Field(
+        1, ge=1, le=16, description="heads, and as many forests, of different seeds, averaged"
+    )
     text_components: int = Field(16, ge=1, le=64, description="of an item vector, for the trees")
 
 

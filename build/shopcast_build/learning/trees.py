@@ -13,7 +13,13 @@ from shopcast_domain.features import Ints
 Matrix = NDArray[np.float32]
 
 _MOST_ROUNDS = 400
+_APART = 1_000_003
 _PATIENCE = 20
+
+
+def member_seeds(seed: int, members: int) -> list[int]:
+    """The seeds of what is averaged; for neighbouring seeds they have none in common."""
+    return [(seed + _APART * member) % 2**31 for member in range(members)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +56,57 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Fitted trees. text: None where they read numbers only."""
+    """Fitted trees: ensembles of different seeds, whose logits are averaged. text: None where they
+    read numbers only."""
 
-    model: HistGradientBoostingClassifier
+    members: tuple[HistGradientBoostingClassifier, ...]
     text: TextComponents | None
 
     @classmethod
     def fit(
-        cls, train: Rows, validation: Rows, *, text: TextComponents | None, seed: int
+        cls,
+        train: Rows,
+        validation: Rows,
+        *,
+        text: TextComponents | None,
+        seed: int,
+        members: int = 1,
     ) -> "Trees":
         """Add trees until the loss on validation has not fallen for a while."""
-        model = _classifier(_MOST_ROUNDS, seed, early_stopping=True, n_iter_no_change=_PATIENCE)
         x, x_validation = (_columns(rows, text) for rows in (train, validation))
-        model.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome)
-        return cls(model, text)
+        growing = {"early_stopping": True, "n_iter_no_change": _PATIENCE}
+        found = (_classifier(_MOST_ROUNDS, one, **growing) for one in member_seeds(seed, members))
+        return cls(
+            tuple(
+                one.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome)
+                for one in found
+            ),
+            text,
+        )
 
-    def refit(self, train: Rows, *, growth: float, seed: int) -> "Trees":
+    def refit(self, train: Rows, *, growth: float) -> "Trees":
         """Fitted to other rows, `growth` times as many: so many times more trees, too."""
-        rounds = min(max(1, round(self.model.n_iter_ * growth)), _MOST_ROUNDS)
-        model = _classifier(rounds, seed, early_stopping=False)
-        return Trees(model.fit(_columns(train, self.text), train.outcome), self.text)
+        x = _columns(train, self.text)
+        found = []
+        for one in self.members:
+            rounds = min(max(1, round(one.n_iter_ * growth)), _MOST_ROUNDS)
+            again = _classifier(rounds, one.random_state, early_stopping=False)
+            found.append(again.fit(x, train.outcome))
+        return Trees(tuple(found), self.text)
+
+    @property
+    def outcomes(self) -> list[int]:
+        """Those that occurred, in the order of a member's columns."""
+        return [int(outcome) for outcome in self.members[0].classes_]
 
     def logits(self, rows: Rows) -> Matrix:
         """float32 (M, 3), up to a constant per row; 0 for outcomes that never occurred."""
-        raw = self.model.decision_function(_columns(rows, self.text))
+        x = _columns(rows, self.text)
+        raw = np.mean([one.decision_function(x) for one in self.members], axis=0)
         if raw.ndim == 1:  # two outcomes: the log odds of the second
             raw = np.stack([np.zeros_like(raw), raw], axis=1)
         logits = np.zeros((len(raw), len(Outcome)), dtype=np.float32)
-        logits[:, self.model.classes_] = raw
+        logits[:, self.outcomes] = raw
         return logits
 
 

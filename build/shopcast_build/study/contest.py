@@ -113,7 +113,8 @@ class Contest:
                 if key == AFTER and not _tunes(material.settings):
                     continue
                 self._repeat(key, way)
-        self._repeat(TREES, lambda seed: _trees(parts, seed))
+        members = material.settings.scorer.members
+        self._repeat(TREES, lambda seed: _trees(parts, seed, members))
         if WORDS in self._options.contenders:
             with self._reporter.stage("words") as progress:
                 self._add(WORDS, [word_regression(timeline, parts, seed=self._seeds[0])])
@@ -133,8 +134,11 @@ class Contest:
     def learning_curves(self) -> list[tuple[Contender, int]]:
         """The head on frozen vectors and the trees, trained on some of the people."""
         parts, found = self._material.parts, []
+        members = self._material.settings.scorer.members
         heads, timeline = self._heads, self._material.timeline
-        ways: dict[str, Callable[[Parts, int], Judged]] = {TREES: _trees}
+        ways: dict[str, Callable[[Parts, int], Judged]] = {
+            TREES: lambda some, seed: _trees(some, seed, members)
+        }
         if heads is not None:
             ways[BEFORE] = lambda some, seed: heads.head(timeline, some, seed)
         for share in (*SHARES, 1.0):
@@ -217,11 +221,12 @@ def _tunes(settings: BuildSettings) -> bool:
     return settings.encoder.steps > 0
 
 
-def _trees(parts: Parts, seed: int) -> Judged:
+def _trees(parts: Parts, seed: int, members: int) -> Judged:
     return gradient_boosting(
         (parts.train.features, parts.train.outcome),
         (parts.validation.features, parts.validation.outcome),
         parts.test.features,
         seed=seed,
+        members=members,
         again=(parts.refit.features, parts.refit.outcome) if parts.refit else None,
     )
