@@ -11,7 +11,7 @@ is seeded; nothing is chosen on the test period.
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from intervals import Resampling, Scores, plain_auc, with_interval
 from journey_exposures import (
     ARMS,
     FUSED,
@@ -35,41 +36,27 @@ from journey_exposures import (
 from numpy.typing import NDArray
 
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
-from shopcast_build.learning.batches import ExposureBatches
-from shopcast_build.learning.behavior import BehaviorModel
-from shopcast_build.learning.encoder import ItemEncoder
-from shopcast_build.learning.evaluation import HISTORY_FEATURES
+from shopcast_build.learning.evaluation import HISTORY_FEATURES, Judged, gradient_boosting
 from shopcast_build.learning.examples import Examples, build_examples
-from shopcast_build.learning.prediction import predict_logits
+from shopcast_build.learning.heads import HeadTraining
+from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.pretrained import read_catalogue
+from shopcast_build.learning.reporter import Silent
+from shopcast_build.learning.scoring import TREES, best_scorer, fit_scorers
 from shopcast_build.learning.settings import load_settings
-from shopcast_build.learning.shopper_model import ShopperModel
-from shopcast_build.learning.stages import head_stage
 from shopcast_build.learning.timeline import Timeline, build_catalogue
-from shopcast_build.learning.token_table import TokenTable, encode_all
-from shopcast_build.learning.training import train
 from shopcast_build.learning.trees import Matrix, Rows, TextComponents, Trees
-from shopcast_domain.features import Floats, Ints
-from shopcast_domain.tokeniser import ItemTokeniser
 
 SETTINGS = load_settings(None, {"history.events": 256, "threads": 1})
 SAMPLE_SEED = 0
-DRAWS = 1_000
 BEGINS, ENDS = datetime(2017, 3, 1, tzinfo=UTC), datetime(2018, 3, 1, tzinfo=UTC)
 VALIDATION, TEST = datetime(2017, 10, 1, tzinfo=UTC), datetime(2017, 11, 1, tzinfo=UTC)
 """Before BEGINS there is little past to learn from."""
-HEAD, TREES, BLEND = "head", "gradient boosting", "blend"
+NUMBERS, HEAD, PUBLISHED = "gradient boosting", "head", "published"
+"""Trees over the numbers alone; the behaviour head; what validation would have published."""
 
-Scores = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Exposures of the parts of the split, by time. household: int64 (M,) of the test ones."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-    household: Ints
+Both = tuple[Scores, Scores]
+"""Log odds of a buy, on validation and test."""
 
 
 class Encoded:
@@ -77,114 +64,54 @@ class Encoded:
 
     def __init__(self, market: Timeline) -> None:
         base = load_base_model(BUNDLED)
-        tokeniser = ItemTokeniser(
-            base.tokeniser, max_tokens=SETTINGS.encoder.max_tokens, pad_id=base.pad_id
-        )
-        self.table = TokenTable(market.catalogue.texts, tokeniser, torch.device("cpu"))
-        self.encoder = ItemEncoder(base.model, SETTINGS.encoder.vector_dim).eval()
-        with torch.no_grad():
-            pooled = encode_all(
-                lambda text: self.encoder.pooled(*self.table.rows(text)), self.table
-            )
-        self.encoder.start_projection(pooled[1:].numpy())
-        self.vectors = self.encoder.start_vectors(pooled)
-        self.vectors[0] = 0.0
+        start = read_catalogue(base, market.catalogue.texts, SETTINGS, lambda done, total: None)
+        self.encoder, self.table, self.vectors = start.encoder, start.table, start.vectors
 
 
-def build_parts(timeline: Timeline, exposures: pl.DataFrame, household: Ints) -> Parts:
-    """Split by time. household: of each person code."""
-    spans = ((BEGINS, VALIDATION), (VALIDATION, TEST), (TEST, ENDS))
-    train, validation, test = (
+def build_parts(timeline: Timeline, exposures: pl.DataFrame, *, refit: bool) -> Parts:
+    """Split by time. What was bought is known at once, so no gap is needed."""
+    spans = [(BEGINS, VALIDATION), (VALIDATION, TEST), (TEST, ENDS), (BEGINS, TEST)]
+    built = [
         build_examples(
             timeline,
             exposures.filter(pl.col("time") >= start, pl.col("time") < end),
             feature_events=SETTINGS.history.events,
             history_events=SETTINGS.history.events,
         )
-        for start, end in spans
-    )
-    return Parts(train, validation, test, household[test.person])
-
-
-def fit_head(
-    timeline: Timeline, parts: Parts, encoded: Encoded, vectors: torch.Tensor, seed: int
-) -> tuple[Scores, Scores]:
-    """Log odds of a buy on validation and test."""
-    settings = SETTINGS.model_copy(update={"seed": seed})
-    torch.manual_seed(seed)
-    head = BehaviorModel(settings.encoder.vector_dim, settings.head.dropout)
-    head.numbers.fit(parts.train.features)
-    model = ShopperModel(encoded.encoder, head, encoded.table, [True, True, False])
-    model.vectors = vectors
-    batches = [
-        ExposureBatches(part, timeline, settings.history.events)
-        for part in (parts.train, parts.validation, parts.test)
+        for start, end in spans[: 3 + refit]
     ]
-    stage = head_stage("train the head", len(parts.train), settings)
-    train(model, batches[0], batches[1], stage, settings)
-    validation, test = (predict_logits(model, part) for part in batches[1:])
-    return validation[:, 1] - validation[:, 0], test[:, 1] - test[:, 0]
+    return Parts(*built)
 
 
-def fit_trees(
-    parts: Parts, columns: NDArray[np.bool_], seed: int, vectors: Matrix | None = None
-) -> tuple[Scores, Scores]:
-    """The same of gradient-boosted trees over some of the numbers and, given vectors by text, over
-    their principal components."""
-    text = None
-    if vectors is not None:
-        text = TextComponents.of(vectors[1:], SETTINGS.scorer.text_components, seed=0)
-    told = np.empty((int(parts.test.text.max()) + 1, 0)) if vectors is None else vectors
-
-    def rows(part: Examples) -> Rows:
-        own = np.asarray(told[np.minimum(part.text, len(told) - 1)], dtype=np.float32)
-        return Rows(part.features[:, columns], own, part.outcome)
-
-    trees = Trees.fit(rows(parts.train), rows(parts.validation), text=text, seed=seed)
-    validation, test = (trees.logits(rows(part)) for part in (parts.validation, parts.test))
-    return validation[:, 1] - validation[:, 0], test[:, 1] - test[:, 0]
+def fit_numbers(parts: Parts, seed: int, columns: NDArray[np.bool_] | None = None) -> Both:
+    """Gradient boosting on the numbers, or some of them."""
+    chosen = slice(None) if columns is None else columns
+    train, validation, test = (
+        (part.features[:, chosen], part.outcome)
+        for part in (parts.train, parts.validation, parts.test)
+    )
+    again = parts.refit and (parts.refit.features[:, chosen], parts.refit.outcome)
+    return odds_of(gradient_boosting(train, validation, test[0], seed=seed, again=again))
 
 
-def auc(score: Scores, outcome: Ints, weight: Floats) -> float:
-    """The chance that a buy scores above a rival, ties counting half; rows weigh `weight`."""
-    _, place = np.unique(score, return_inverse=True)
-    buys, others = (np.bincount(place, weight * (outcome == label)) for label in (1, 0))
-    below = np.cumsum(others) - others / 2
-    return float((buys * below).sum() / (buys.sum() * others.sum()))
+def fit_model(
+    timeline: Timeline, parts: Parts, encoded: Encoded, vectors: torch.Tensor, seed: int
+) -> dict[str, Both]:
+    """The head, trees over numbers and text, their blend, and whichever validation chose."""
+    settings = SETTINGS.model_copy(update={"seed": seed})
+    training = HeadTraining(timeline, parts, settings, Silent())
+    model = training.model(encoded.encoder, encoded.table, vectors)
+    head = training.judge(*training.fit(HEAD, model))
+    scored = fit_scorers(parts, head, HEAD, settings, Silent())
+    best = best_scorer(scored, parts.validation)
+    judged = {name: one.judged for name, one in scored.items()}
+    return {name: odds_of(one) for name, one in (judged | {PUBLISHED: judged[best]}).items()}
 
 
-class Resampling:
-    """AUC over draws of households with replacement, alike for all that is compared."""
-
-    def __init__(self, household: Ints, outcome: Ints) -> None:
-        found, self._whose = np.unique(household, return_inverse=True)
-        self._outcome = outcome
-        rng = np.random.default_rng(SAMPLE_SEED)
-        even = np.full(len(found), 1 / len(found))
-        self._times = np.vstack(
-            [np.ones(len(found)), rng.multinomial(len(found), even, size=DRAWS)]
-        )
-
-    def auc(self, scores: Sequence[Scores]) -> Floats:
-        """The mean AUC of several seeds' scores: (1 + DRAWS,), first that of the data as it is."""
-        places = [np.unique(score, return_inverse=True)[1] for score in scores]
-        return np.array(
-            [
-                np.mean([auc(place, self._outcome, times[self._whose]) for place in places])
-                for times in self._times
-            ]
-        )
-
-
-def with_interval(draws: Floats) -> dict[str, float]:
-    """What the data say and the middle 95 % of the draws."""
-    low, high = np.quantile(draws[1:], [0.025, 0.975])
-    return {"value": float(draws[0]), "low": float(low), "high": float(high)}
-
-
-def plain_auc(score: Scores, outcome: Ints) -> float:
-    """Of the rows as they are."""
-    return auc(score, outcome, np.ones(len(outcome)))
+def odds_of(judged: Judged) -> Both:
+    """Of a buy."""
+    first, second = (np.log(p[:, 1]) - np.log(p[:, 0]) for p in (judged.validation, judged.test))
+    return first, second
 
 
 def market_of(journey: Journey) -> Timeline:
@@ -203,37 +130,31 @@ def measure_fusion(
     )
     accounts = journey.lines.unique("account").sort("account")
     household = accounts["household"].to_numpy().astype(np.int64)
-    scores: dict[tuple[str, str], list[Scores]] = {}
-    validation: dict[str, float] = {}
+    scores: dict[tuple[str, str], list[Both]] = {}
     for arm in ARMS:
         timeline = ArmTimeline(arm_events(journey.lines, arm, seed=SAMPLE_SEED), market)
-        parts = build_parts(timeline, exposures, household)
-        if arm == ARMS[0]:
-            scores["popularity", TREES] = [fit_trees(parts, ~HISTORY_FEATURES, s)[1] for s in seeds]
-        every = np.ones_like(HISTORY_FEATURES)
-        found = {TREES: [fit_trees(parts, every, seed) for seed in seeds]}
-        if encoded is not None:
-            found[HEAD] = [fit_head(timeline, parts, encoded, encoded.vectors, s) for s in seeds]
-            both = zip(found[HEAD], found[TREES], strict=True)
-            found[BLEND] = [(h[0] + t[0], h[1] + t[1]) for h, t in both]
-        for model, pairs in found.items():
-            scores[arm, model] = [test for _, test in pairs]
-            outcome = parts.validation.outcome
-            mean = float(np.mean([plain_auc(score, outcome) for score, _ in pairs]))
-            validation[f"{arm}, {model}"] = mean
-    resampling = Resampling(parts.household, parts.test.outcome)
-    drawn = {key: resampling.auc(some) for key, some in scores.items()}
+        parts = build_parts(timeline, exposures, refit=True)
+        for seed in seeds:
+            found = {NUMBERS: fit_numbers(parts, seed)}
+            if arm == ARMS[0]:
+                found["popularity"] = fit_numbers(parts, seed, ~HISTORY_FEATURES)
+            if encoded is not None:
+                found |= fit_model(timeline, parts, encoded, encoded.vectors, seed)
+            for model, both in found.items():
+                scores.setdefault((arm, model), []).append(both)
+    outcome = parts.validation.outcome
+    resampling = Resampling(household[parts.test.person], parts.test.outcome)
+    drawn = {key: resampling.auc([test for _, test in some]) for key, some in scores.items()}
     results = {f"{arm}, {model}": with_interval(d) for (arm, model), d in drawn.items()}
-    for model in found:
+    for model in dict.fromkeys(model for arm, model in scores if arm == FUSED):
         for other in (SAME_STORE, PLACEBO):
             difference = drawn[FUSED, model] - drawn[other, model]
             results[f"fused - {other}, {model}"] = with_interval(difference)
-    sizes = {
-        "train": len(parts.train),
-        "validation": len(parts.validation),
-        "test": len(parts.test),
+    validation = {
+        f"{arm}, {model}": float(np.mean([plain_auc(first, outcome) for first, _ in some]))
+        for (arm, model), some in scores.items()
     }
-    return {"exposures": sizes, "validation": validation, "test": results}
+    return {"exposures": parts.sizes(), "validation": validation, "test": results}
 
 
 def measure_cold_items(
@@ -253,7 +174,7 @@ def measure_cold_items(
     exposures = sample_exposures(journey.lines, items, rivals=1, seed=SAMPLE_SEED, by=by)
     homes = journey.lines.unique("account").sort("account")["household"].to_numpy()
     exposures = exposures.with_columns(person=pl.Series(homes[exposures["person"].to_numpy()]))
-    parts = build_parts(timeline, exposures, np.arange(int(homes.max()) + 1))
+    parts = build_parts(timeline, exposures, refit=False)
     texts = torch.cat([encoded.vectors[:1], encoded.vectors[torch.from_numpy(catalogue.text)]])
     drawing = torch.Generator().manual_seed(SAMPLE_SEED)
     ids = torch.nn.functional.normalize(torch.randn(texts.shape, generator=drawing), dim=-1)
@@ -265,25 +186,42 @@ def measure_cold_items(
         "items new after training": new_item,
         "items of types new after training": ~np.isin(kind, kind[early]),
     }
-    every = np.ones_like(HISTORY_FEATURES)
-    scores = {f"{TREES}, numbers alone": [fit_trees(parts, every, seed)[1] for seed in seeds]}
+    scores: dict[str, list[Scores]] = {
+        f"{NUMBERS}, numbers alone": [fit_numbers(parts, seed)[1] for seed in seeds]
+    }
+    models: dict[str, None] = {}
     for name, vectors in (("text", texts), ("id", ids)):
-        table = vectors.numpy()
-        scores[f"{TREES}, {name}"] = [fit_trees(parts, every, s, table)[1] for s in seeds]
-        if heads:
-            found = [fit_head(timeline, parts, encoded, vectors, seed)[1] for seed in seeds]
-            scores[f"{HEAD}, {name}"] = found
+        for seed in seeds:
+            if heads:
+                found = fit_model(timeline, parts, encoded, vectors, seed)
+            else:
+                found = fit_forest(parts, vectors.numpy(), seed)
+            for model, (_, test) in found.items():
+                models[model] = None
+                scores.setdefault(f"{model}, {name}", []).append(test)
     results: dict[str, Any] = {}
     for group, among in groups.items():
         rows = among[parts.test.text - 1]
-        resampling = Resampling(parts.household[rows], parts.test.outcome[rows])
+        resampling = Resampling(parts.test.person[rows], parts.test.outcome[rows])
         drawn = {n: resampling.auc([s[rows] for s in some]) for n, some in scores.items()}
         results[group] = {name: with_interval(d) for name, d in drawn.items()}
-        for model in (TREES, HEAD)[: 1 + heads]:
+        for model in models:
             difference = drawn[f"{model}, text"] - drawn[f"{model}, id"]
             results[group][f"text - id, {model}"] = with_interval(difference)
         results[group]["exposures"] = int(rows.sum())
     return results
+
+
+def fit_forest(parts: Parts, vectors: Matrix, seed: int) -> dict[str, Both]:
+    """Trees over numbers and text alone: no head takes part."""
+
+    def rows(part: Examples) -> Rows:
+        return Rows(part.features, vectors[part.text], part.outcome)
+
+    text = TextComponents.of(vectors[1:], SETTINGS.scorer.text_components, seed=0)
+    trees = Trees.fit(rows(parts.train), rows(parts.validation), text=text, seed=seed)
+    first, second = (trees.logits(rows(part)) for part in (parts.validation, parts.test))
+    return {TREES: (first[:, 1] - first[:, 0], second[:, 1] - second[:, 0])}
 
 
 def main() -> None:
