@@ -65,7 +65,8 @@ def study(effect: float, people: int, seed: int, epochs: int, trainings: int) ->
             max_bad_share=0.01,
             reporter=Quiet(),
         )
-    heads = Heads(load_base_model(BUNDLED), material.timeline.catalogue.texts, settings)
+    base, texts = load_base_model(BUNDLED), material.timeline.catalogue.texts
+    heads = Heads(base, texts, settings, lambda done, total: None)
     arms, _ = train_arms(material, heads, trainings, Quiet())
     assessment = Assessment(arms, material.test(), 1000)
     pairs = ((FUSED, SINGLE), (FUSED, PLACEBO), (PLACEBO, SINGLE))
