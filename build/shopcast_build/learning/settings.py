@@ -181,7 +181,8 @@ class ScorerSettings(_Section):
     """What scores inside `behavior`.
 
     auto: what validation finds best of the behaviour head, gradient-boosted trees over numbers and
-    vectors, and the blend of both. members: of different seeds, whose logits are averaged.
+    vectors, and the blend of both. members: heads and forests of different
+    seeds, whose logits are averaged.
     """
 
     kind: Literal["auto", "head", "trees", "blend"] = Field(

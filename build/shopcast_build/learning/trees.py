@@ -13,12 +13,12 @@ from shopcast_domain.features import Ints
 Matrix = NDArray[np.float32]
 
 _MOST_ROUNDS = 400
-_APART = 1_000_003
 _PATIENCE = 20
+_APART = 1_000_003  # seeds of members of one model
 
 
 def member_seeds(seed: int, members: int) -> list[int]:
-    """The seeds of what is averaged; for neighbouring seeds they have none in common."""
+    """The seeds of what is averaged; models of neighbouring seeds have no member in common."""
     return [(seed + _APART * member) % 2**31 for member in range(members)]
 
 

@@ -113,8 +113,7 @@ class Contest:
                 if key == AFTER and not _tunes(material.settings):
                     continue
                 self._repeat(key, way)
-        members = material.settings.scorer.members
-        self._repeat(TREES, lambda seed: _trees(parts, seed, members))
+        self._repeat(TREES, lambda seed: self._numeric_trees(parts, seed))
         if WORDS in self._options.contenders:
             with self._reporter.stage("words") as progress:
                 self._add(WORDS, [word_regression(timeline, parts, seed=self._seeds[0])])
@@ -134,11 +133,8 @@ class Contest:
     def learning_curves(self) -> list[tuple[Contender, int]]:
         """The head on frozen vectors and the trees, trained on some of the people."""
         parts, found = self._material.parts, []
-        members = self._material.settings.scorer.members
         heads, timeline = self._heads, self._material.timeline
-        ways: dict[str, Callable[[Parts, int], Judged]] = {
-            TREES: lambda some, seed: _trees(some, seed, members)
-        }
+        ways: dict[str, Callable[[Parts, int], Judged]] = {TREES: self._numeric_trees}
         if heads is not None:
             ways[BEFORE] = lambda some, seed: heads.head(timeline, some, seed)
         for share in (*SHARES, 1.0):
@@ -164,6 +160,16 @@ class Contest:
             point.model_copy(update={"stage": f"{point.stage}, seed {seed}"}) for point in curve
         ]
         return judged
+
+    def _numeric_trees(self, parts: Parts, seed: int) -> Judged:
+        return gradient_boosting(
+            (parts.train.features, parts.train.outcome),
+            (parts.validation.features, parts.validation.outcome),
+            parts.test.features,
+            seed=seed,
+            members=self._material.settings.scorer.members,
+            again=(parts.refit.features, parts.refit.outcome) if parts.refit else None,
+        )
 
     def _repeat(self, key: str, way: Callable[[int], Judged]) -> None:
         if key not in self._options.contenders:
@@ -219,14 +225,3 @@ def some_people(parts: Parts, share: float, *, seed: int) -> Parts:
 
 def _tunes(settings: BuildSettings) -> bool:
     return settings.encoder.steps > 0
-
-
-def _trees(parts: Parts, seed: int, members: int) -> Judged:
-    return gradient_boosting(
-        (parts.train.features, parts.train.outcome),
-        (parts.validation.features, parts.validation.outcome),
-        parts.test.features,
-        seed=seed,
-        members=members,
-        again=(parts.refit.features, parts.refit.outcome) if parts.refit else None,
-    )
