@@ -11,7 +11,7 @@ is seeded; nothing is chosen on the test period.
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,22 @@ from shopcast_build.learning.trees import Matrix, Rows, TextComponents, Trees
 
 SETTINGS = load_settings(None, {"history.events": 256, "threads": 1})
 SAMPLE_SEED = 0
-BEGINS, ENDS = datetime(2017, 3, 1, tzinfo=UTC), datetime(2018, 3, 1, tzinfo=UTC)
-VALIDATION, TEST = datetime(2017, 10, 1, tzinfo=UTC), datetime(2017, 11, 1, tzinfo=UTC)
-"""Before BEGINS there is little past to learn from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dates:
+    """Where validation and test begin. Before `begins` there is little past to learn from."""
+
+    validation: datetime
+    test: datetime
+    begins: datetime = datetime(2017, 3, 1, tzinfo=UTC)
+    ends: datetime = datetime(2018, 3, 1, tzinfo=UTC)
+
+
+FUSION_DATES = Dates(datetime(2017, 10, 1, tzinfo=UTC), datetime(2017, 11, 1, tzinfo=UTC))
+COLD_DATES = Dates(datetime(2017, 7, 1, tzinfo=UTC), datetime(2017, 8, 1, tzinfo=UTC))
+"""Earlier, so that many products are new in the test."""
+COLD_RIVALS = 3
 NUMBERS, HEAD, PUBLISHED = "gradient boosting", "head", "published"
 """Trees over the numbers alone; the behaviour head; what validation would have published."""
 
@@ -68,9 +81,14 @@ class Encoded:
         self.encoder, self.table, self.vectors = start.encoder, start.table, start.vectors
 
 
-def build_parts(timeline: Timeline, exposures: pl.DataFrame, *, refit: bool) -> Parts:
+def build_parts(timeline: Timeline, exposures: pl.DataFrame, dates: Dates, *, refit: bool) -> Parts:
     """Split by time. What was bought is known at once, so no gap is needed."""
-    spans = [(BEGINS, VALIDATION), (VALIDATION, TEST), (TEST, ENDS), (BEGINS, TEST)]
+    spans = [
+        (dates.begins, dates.validation),
+        (dates.validation, dates.test),
+        (dates.test, dates.ends),
+        (dates.begins, dates.test),
+    ]
     built = [
         build_examples(
             timeline,
@@ -133,7 +151,7 @@ def measure_fusion(
     scores: dict[tuple[str, str], list[Both]] = {}
     for arm in ARMS:
         timeline = ArmTimeline(arm_events(journey.lines, arm, seed=SAMPLE_SEED), market)
-        parts = build_parts(timeline, exposures, refit=True)
+        parts = build_parts(timeline, exposures, FUSION_DATES, refit=True)
         for seed in seeds:
             found = {NUMBERS: fit_numbers(parts, seed)}
             if arm == ARMS[0]:
@@ -171,15 +189,15 @@ def measure_cold_items(
         catalogue, text=np.arange(1, items + 1), texts=("", *(str(i) for i in range(items)))
     )
     timeline = Timeline(as_events(journey.lines, "household"), by_item)
-    exposures = sample_exposures(journey.lines, items, rivals=1, seed=SAMPLE_SEED, by=by)
+    exposures = sample_exposures(journey.lines, items, rivals=COLD_RIVALS, seed=SAMPLE_SEED, by=by)
     homes = journey.lines.unique("account").sort("account")["household"].to_numpy()
     exposures = exposures.with_columns(person=pl.Series(homes[exposures["person"].to_numpy()]))
-    parts = build_parts(timeline, exposures, refit=False)
+    parts = build_parts(timeline, exposures, COLD_DATES, refit=False)
     texts = torch.cat([encoded.vectors[:1], encoded.vectors[torch.from_numpy(catalogue.text)]])
     drawing = torch.Generator().manual_seed(SAMPLE_SEED)
     ids = torch.nn.functional.normalize(torch.randn(texts.shape, generator=drawing), dim=-1)
     ids[0] = 0.0
-    early = journey.lines.filter(pl.col("time") < VALIDATION)["item"].to_numpy()
+    early = journey.lines.filter(pl.col("time") < COLD_DATES.validation)["item"].to_numpy()
     new_item = ~np.isin(np.arange(items), early)
     groups = {
         "all items": np.ones(items, dtype=bool),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,13 +13,20 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.examples import Progress
-from shopcast_build.learning.settings import BuildSettings, EncoderSettings, HeadSettings
+from shopcast_build.learning.scoring import BLEND, TREES
+from shopcast_build.learning.settings import (
+    BuildSettings,
+    EncoderSettings,
+    HeadSettings,
+    ScorerSettings,
+)
 from shopcast_build.simulation.settings import MarketSettings
 from shopcast_build.simulation.writer import SimulationSummary, simulate
 from shopcast_build.study.contenders import CHOICES
 from shopcast_build.study.contest import StudyOptions, some_people
 from shopcast_build.study.files import write_report
 from shopcast_build.study.fusion import arm_parts
+from shopcast_build.study.heads import Heads
 from shopcast_build.study.material import Material, read_material
 from shopcast_build.study.schema import StudyReport
 from shopcast_build.study.study import study_logs
@@ -65,6 +73,17 @@ def study(market: SimulationSummary, base: Path, *contenders: str, seeds: int = 
         options=StudyOptions(contenders or CHOICES, seeds=seeds, draws=40, textbook_steps=2),
         reporter=Quiet(),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["head", "trees", "blend"])
+def test_an_arm_is_scored_by_what_a_build_would_publish(
+    material: Material, tiny_base: Path, kind: Literal["head", "trees", "blend"]
+) -> None:
+    settings = SETTINGS.model_copy(update={"scorer": ScorerSettings(kind=kind)})
+    base, texts = load_base_model(str(tiny_base)), material.timeline.catalogue.texts
+    heads = Heads(base, texts, settings, lambda done, total: None)
+    found = heads.scorer(material.timeline, material.parts, seed=0)
+    assert found.name == {"head": "head", "trees": TREES, "blend": BLEND}[kind]
 
 
 def test_a_study_judges_everybody_and_writes_a_report(

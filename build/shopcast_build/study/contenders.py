@@ -39,9 +39,9 @@ NOTES = {
     WORDS: "logistic regression on TF-IDF of the item's text and the newest texts of the history",
     TEXTBOOK: "BERT over one text: the item, then the history",
     MAJORITY: "always the shares of the training outcomes",
-    "fused": "the head on what the person did on every platform",
-    "single": "the head on what the person did on this platform",
-    "placebo": "the head on this platform and on what strangers did on the others",
+    "fused": "the scorer on what the person did on every platform",
+    "single": "the scorer on what the person did on this platform",
+    "placebo": "the scorer on this platform and on what strangers did on the others",
 }
 CHOICES = (
     MAJORITY, WORDS, TREES, TEXTBOOK, UNTRAINED, BEFORE, AFTER, NO_HISTORY, NO_TEXT,

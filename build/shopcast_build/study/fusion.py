@@ -28,7 +28,7 @@ TRAINING = 60_000
 def train_arms(
     material: Material, heads: Heads, seeds: int, reporter: Reporter
 ) -> tuple[list[Contender], Fusion | None]:
-    """A head for each arm and seed on frozen vectors; arms share seeds, exposures and labels.
+    """A scorer for each arm and seed, on frozen vectors; arms share seeds, exposures and labels.
 
     Nothing where nobody has accounts on several platforms.
     """
@@ -41,7 +41,7 @@ def train_arms(
             timeline, parts = arm_parts(material, arm)
             runs = []
             for seed in range(seeds):
-                runs.append(heads.head(timeline, parts, settings.seed + seed))
+                runs.append(heads.scorer(timeline, parts, settings.seed + seed))
                 progress(seed + 1, seeds)
         found.append(contender(arm, runs, parts.validation.outcome))
     stranger = strangers(accounts, seed=settings.seed)[accounts.several]

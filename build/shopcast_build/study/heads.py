@@ -1,4 +1,4 @@
-"""Trains behaviour heads, on pretrained and on fine-tuned vectors, as often as a study needs."""
+"""Trains heads and scorers, on pretrained and on fine-tuned vectors, as often as a study needs."""
 
 import copy
 import tempfile
@@ -16,6 +16,7 @@ from shopcast_build.learning.heads import HeadTraining
 from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.pretrained import read_catalogue
 from shopcast_build.learning.reporter import Silent
+from shopcast_build.learning.scoring import best_scorer, fit_scorers
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.stages import joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline
@@ -65,6 +66,16 @@ class Heads:
         vectors = self.vectors if vectors is None else vectors
         model = training.model(self._encoder, self._table, vectors)
         return training.judge(*training.fit("head", model)).judged("head")
+
+    def scorer(self, timeline: Timeline, parts: Parts, seed: int) -> Judged:
+        """What a build would publish on frozen vectors: the head, trees over numbers and text or
+        their blend, whichever validation says is best."""
+        training = self._training(timeline, parts, seed)
+        model = training.model(self._encoder, self._table, self.vectors)
+        head = training.judge(*training.fit("head", model))
+        settings = self.settings.model_copy(update={"seed": seed})
+        scored = fit_scorers(parts, head, "head", settings, Silent())
+        return scored[best_scorer(scored, parts.validation)].judged
 
     def without_text(self, timeline: Timeline, parts: Parts, seed: int) -> Judged:
         """A head for which every item's vector is zeros."""
