@@ -51,9 +51,10 @@ stubs: $(READY)  ## generate the Python stubs of the protos
 	cd protos && PATH="$(CURDIR)/$(BIN):$$PATH" "$(CURDIR)/$(BIN)/python" -m grpc_tools.protoc -I . \
 	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. shopcast/v1/*.proto
 
-docs: $(READY)  ## write docs/commands.md and docs/settings.md from the code
+docs: $(READY)  ## write docs/commands.md, settings.md and manifest.schema.json from the code
 	$(BIN)/python -m typer shopcast_cli.app utils docs --name platform --output docs/commands.md
 	$(BIN)/python -m shopcast_build.learning.settings_page > docs/settings.md
+	$(BIN)/python -m shopcast_repository.manifest_schema > docs/manifest.schema.json
 
 lock:  ## resolve pyproject.toml into locks/dev.txt
 	$(PYTHON) -m venv .lockenv && .lockenv/bin/pip install --quiet pip-tools

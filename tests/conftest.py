@@ -165,6 +165,11 @@ class Gateway:
         self.address, self.triton = found.groups()
         return self
 
+    @property
+    def said(self) -> str:
+        """What it wrote on stdout."""
+        return self._said.read_text()
+
     def family(self) -> list[psutil.Process]:
         """The processes it started, and theirs; those that have ended left out."""
         if self.process.poll() is not None:
@@ -179,7 +184,7 @@ class Gateway:
 
     def _line(self) -> "re.Match[str] | None":
         found = re.search(
-            r"serving version \d+ on (\S+) \(Triton on (\S+)\)", self._said.read_text()
+            r"serving version \d+ on (\S+) \(Triton on ([^\s,)]+)", self._said.read_text()
         )
         assert found or self.process.poll() is None, self.log.read_text()
         return found

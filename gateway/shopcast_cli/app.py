@@ -6,8 +6,11 @@ from shopcast_cli.commands import (
     data,
     demo,
     directory,
+    doctor,
     evaluate,
+    export,
     model,
+    models,
     requests,
     serve,
     simulate,
@@ -19,7 +22,7 @@ app = typer.Typer(
     help=(
         "Shopcast: what will a shopper do next with an item?\n\n"
         "Start with `platform demo`. Then: `simulate` or bring event logs and look"
-        " at them (`data inspect`, `data check`), `build-model`,"
+        " at them (`data inspect`, `data check`), `build-model`, `models list`,"
         " `directory import`, `serve`, `predict`."
     ),
     no_args_is_help=True,
@@ -29,10 +32,13 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("build-model")(model.build_model)
+app.command("export")(export.export)
+app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(directory.app, name="directory")
 app.add_typer(triton.app, name="triton")
+app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
 app.command("predict")(requests.predict)
 app.command("record")(requests.record)

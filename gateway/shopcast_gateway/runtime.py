@@ -3,29 +3,26 @@
 import asyncio
 import logging
 import signal
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from shopcast_gateway.backend.triton import TritonBackend
-from shopcast_gateway.core.adoption import Refused, adopt, adopt_newest, check_published
-from shopcast_gateway.core.prediction import ModelPredictor
-from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
-from shopcast_gateway.core.vectors import ItemVectors
+from shopcast_gateway.core.adoption import Refused
+from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.directory.protocol import Directory
-from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
+from shopcast_gateway.errors import StartupError
+from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.transport.server import GatewayServer, build_server
-from shopcast_gateway.triton.environment import locate
-from shopcast_gateway.triton.process import Ports, TritonProcess
+from shopcast_repository.errors import RepositoryError
+from shopcast_repository.serving import Serving as Said
+from shopcast_repository.serving import read_serving
+from shopcast_repository.versions import all_versions
 
 _GRACE_S = 5.0
-_RESTARTS = 5
-_RESTARTS_WITHIN_S = 600.0
-_DEATH_S = 5.0  # a Triton that failed a call by dying has ended by then
+_LOOK_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +31,7 @@ _log = logging.getLogger(__name__)
 class ServeSettings:
     """repository: a Triton model repository. directory: the SQLite file. triton_url: host:port of a
     Triton to use in place of the bundled one, whose environment lies in triton_home and whose
-    output goes to triton_log. Ports: 0 takes a free one."""
+    output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics."""
 
     repository: Path
     directory: Path
@@ -43,15 +40,17 @@ class ServeSettings:
     triton_url: str | None
     triton_home: Path
     triton_log: Path
+    metrics_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is up. triton: address of its KServe v2 gRPC service."""
+    """What is up. triton: address of its KServe v2 gRPC service. metrics: port of the metrics."""
 
     address: str
     version: int
     triton: str
+    metrics: int | None
 
 
 async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
@@ -79,155 +78,166 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 
 
 async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
-    check_published(settings.repository)
+    versions = versions_to_try(settings.repository)
+    status = AdoptionStatus()
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory)
         stack.push_async_callback(directory.close)
-        switch = _Switch()
+        switch = Switch()
         server = build_server(switch, directory, host=settings.host, port=settings.port)
+        status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
+        metrics = None
+        if settings.metrics_port is not None:
+            metrics = stack.enter_context(
+                serve_metrics(status, host=settings.host, port=settings.metrics_port)
+            )
         await server.start()
         stack.push_async_callback(server.stop, _GRACE_S)
-        triton: _BundledTriton | None = None
-        url = settings.triton_url
-        if url is None:
-            triton = _BundledTriton(settings)
-            stack.push_async_callback(triton.stop)
-            url = await triton.start()
         stack.push_async_callback(switch.close)
-        switch.engine = await _Engine.start(url, settings.repository, directory)
+        tritons = Tritons(
+            settings.repository,
+            url=settings.triton_url,
+            home=settings.triton_home,
+            log=settings.triton_log,
+        )
+        status.want(versions[0])
+        engine = await Engine.first_that_passes(tritons, directory, versions, status)
+        switch.engine = engine
         # Once more, now that there is a Triton below: what came last stops first.
         stack.push_async_callback(server.stop, _GRACE_S)
+        status.adopted(engine.version)
         server.set_serving(True)
-        ready(Serving(f"{settings.host}:{server.port}", switch.engine.version, url))
-        if triton is None:
-            await server.wait()
-        else:
-            await _supervise(triton, server, switch, settings.repository, directory)
+        _log.info("version %d adopted, its goldens reproduce", engine.version)
+        address = f"{settings.host}:{server.port}"
+        ready(Serving(address, engine.version, engine.address, metrics))
+        await _Supervisor(tritons, directory, switch, server, status).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Engine:
-    """A model on a Triton, and what answers with it."""
-
-    predictor: Predictor
-    version: int
-    vectors: ItemVectors
-    backend: TritonBackend
-
-    @classmethod
-    async def start(
-        cls, url: str, repository: Path, directory: Directory, *, version: int | None = None
-    ) -> "_Engine":
-        """Adopt a version, the newest that passes by default. Raises StartupError, Refused."""
-        backend = await TritonBackend.connect(url, repository=repository)
-        try:
-            if version is None:
-                model = await adopt_newest(repository, backend)
-            else:
-                model = await adopt(repository, version, backend)
-        except BaseException:
-            await backend.close()
-            raise
-        vectors = ItemVectors(model, directory)
-        predictor = ModelPredictor(model, vectors, directory)
-        return cls(predictor, model.manifest.behavior_version, vectors, backend)
-
-    async def close(self) -> None:
-        """Keep what was encoded, and let go of the Triton."""
-        await self.vectors.close()
-        await self.backend.close()
-
-
-class _Switch:
-    """Answers with the engine that is there, or UNAVAILABLE while there is none or it is off."""
-
-    engine: _Engine | None = None
-    off = False
-
-    async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
-        if self.engine is None or self.off:
-            raise Unavailable("no model is loaded")
-        return await self.engine.predictor.predict(query, timeout_s=timeout_s)
-
-    async def close(self) -> None:
-        """Take the engine out."""
-        engine, self.engine = self.engine, None
-        if engine is not None:
-            await engine.close()
-
-
-class _BundledTriton:
-    """The bundled server, which may be started again on the same ports."""
-
-    def __init__(self, settings: ServeSettings) -> None:
-        self._settings = settings
-        self._environment = locate(settings.triton_home)
-        self._process: TritonProcess | None = None
-        self._starts: deque[float] = deque(maxlen=_RESTARTS)
-
-    async def start(self) -> str:
-        """Start it, or start it again; returns its address. Raises StartupError."""
-        now = time.monotonic()
-        if len(self._starts) == _RESTARTS and now - self._starts[0] < _RESTARTS_WITHIN_S:
-            raise StartupError(
-                f"Triton ended {_RESTARTS} times within {_RESTARTS_WITHIN_S / 60:.0f} minutes: see"
-                f" {self._settings.triton_log}"
-            )
-        self._starts.append(now)
-        self._process = await TritonProcess.start(
-            self._environment,
-            self._settings.repository,
-            log=self._settings.triton_log,
-            ports=self._process.ports if self._process else Ports(),
+def versions_to_try(repository: Path) -> list[int]:
+    """Published versions in the order in which they may serve: the one that is to, those that did
+    before it, and where nobody has said so, from the newest down. Raises StartupError."""
+    try:
+        published, said = all_versions(repository), read_serving(repository)
+    except RepositoryError as error:
+        raise StartupError(str(error)) from None
+    if said is None:
+        return published[::-1]
+    versions = [version for version in said.versions[::-1] if version in published]
+    if not versions:
+        raise StartupError(
+            f"the version that is to serve is not in {repository}: name one that is with `platform"
+            " models promote`"
         )
-        return self._process.grpc_address
+    return versions
 
-    async def ended(self) -> int:
-        """Wait for the running server to end; returns its exit status."""
-        assert self._process is not None  # noqa: S101 - started before it is waited for
-        return await self._process.wait()
 
-    async def ends_within(self, seconds: float) -> bool:
-        """Whether the running server ends, by itself, in that time."""
+class _Supervisor:
+    """Brings Triton and its model back whenever it ends, and takes up what is promoted."""
+
+    def __init__(
+        self,
+        tritons: Tritons,
+        directory: Directory,
+        switch: Switch,
+        server: GatewayServer,
+        status: AdoptionStatus,
+    ) -> None:
+        self._tritons, self._directory, self._switch = tritons, directory, switch
+        self._server, self._status = server, status
+        self._seen = self._look()
+
+    async def run(self) -> None:
+        """Until the server stops. Raises StartupError when Triton does not come back."""
+        stopped = asyncio.create_task(self._server.wait())
+        changed = asyncio.create_task(self._change())
+        ended: asyncio.Task[int] | None = None
         try:
-            await asyncio.wait_for(self.ended(), seconds)
-        except TimeoutError:
-            return False
-        return True
+            while True:
+                ended = ended or asyncio.create_task(self._engine.ended())
+                done, _ = await asyncio.wait(
+                    {stopped, changed, ended}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if stopped in done:
+                    return
+                if ended in done:
+                    await self._revive(ended.result())
+                    ended = None
+                elif changed in done:
+                    before = self._engine
+                    await self._take_up(changed.result())
+                    changed = asyncio.create_task(self._change())
+                    if self._engine is not before:
+                        ended.cancel()
+                        ended = None
+        finally:
+            # Not `stopped`: it waits on the server's own future, which stopping it still needs.
+            changed.cancel()
+            if ended is not None:
+                ended.cancel()
 
-    async def stop(self) -> None:
-        """Stop it if it runs."""
-        if self._process is not None:
-            await self._process.stop()
+    @property
+    def _engine(self) -> Engine:
+        assert self._switch.engine is not None  # noqa: S101 - supervised once it serves
+        return self._switch.engine
 
+    async def _change(self) -> int:
+        """The version that is to serve, once somebody says so anew."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            said = await asyncio.to_thread(self._look)
+            if said is not None and said != self._seen:
+                self._seen = said
+                return said.version
 
-async def _supervise(
-    triton: _BundledTriton,
-    server: GatewayServer,
-    switch: _Switch,
-    repository: Path,
-    directory: Directory,
-) -> None:
-    """Bring Triton and its models back whenever it ends. Raises StartupError when that fails."""
-    assert switch.engine is not None  # noqa: S101 - supervised once it serves
-    version = switch.engine.version
-    while True:
-        status = await triton.ended()
-        _log.error("Triton ended with status %d: starting it again", status)
-        server.set_serving(False)
-        switch.off = True
-        url = await triton.start()
-        # By now the calls of the old engine have failed. Its channel would be slow to reconnect.
-        await switch.close()
+    def _look(self) -> Said | None:
         try:
-            switch.engine = await _Engine.start(url, repository, directory, version=version)
+            return read_serving(self._tritons.repository)
+        except RepositoryError as error:
+            _log.error("%s", error)
+            return None
+
+    async def _take_up(self, version: int) -> None:
+        """Let a version serve if it may; else the one before goes on."""
+        self._status.want(version)
+        if version == self._engine.version:
+            self._status.adopted(version)
+            return
+        try:
+            engine = await Engine.start(self._tritons, self._directory, version)
         except (Refused, StartupError) as error:
-            if await triton.ends_within(_DEATH_S):
+            _log.error(
+                "version %d is refused, version %d goes on serving: %s",
+                version,
+                self._engine.version,
+                error,
+            )
+            reason = error.reason if isinstance(error, Refused) else "load"
+            self._status.refused(version, Refusal(reason, str(error)))
+            return
+        self._switch.replace(engine)
+        self._status.adopted(version)
+        _log.info("version %d adopted, its goldens reproduce", version)
+
+    async def _revive(self, exit_status: int) -> None:
+        """Start Triton again with the same version. Raises StartupError when that fails."""
+        version = self._engine.version
+        _log.error("Triton ended with status %d: starting it again", exit_status)
+        self._server.set_serving(False)
+        self._switch.off = True
+        # By now the calls of the old engine have failed.
+        await self._switch.close()
+        while True:
+            self._tritons.count_death()
+            try:
+                self._switch.engine = await Engine.start(self._tritons, self._directory, version)
+                break
+            except TritonDied:
                 continue
-            raise StartupError(
-                f"version {version} cannot serve after Triton was started again ({error}): publish"
-                " it again with `platform build-model`"
-            ) from None
-        switch.off = False
-        server.set_serving(True)
+            except (Refused, StartupError) as error:
+                raise StartupError(
+                    f"version {version} cannot serve after Triton was started again ({error}):"
+                    " publish it again with `platform build-model`"
+                ) from None
+        self._switch.off = False
+        self._server.set_serving(True)
         _log.info("Triton is back, version %d serves", version)

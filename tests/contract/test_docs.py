@@ -17,6 +17,7 @@ from typer.main import get_command
 from shopcast_build.learning import settings_page
 from shopcast_build.learning.settings import BuildSettings, load_settings
 from shopcast_cli.app import app
+from shopcast_repository.manifest_schema import manifest_schema
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
@@ -55,6 +56,11 @@ def test_the_reference_of_commands_is_current(tmp_path: Path) -> None:
 def test_the_reference_of_settings_is_current() -> None:
     committed = (ROOT / "docs" / "settings.md").read_text()
     assert settings_page.render() == committed, "run `make docs`"
+
+
+def test_the_schema_of_the_manifest_is_current() -> None:
+    committed = (ROOT / "docs" / "manifest.schema.json").read_text()
+    assert manifest_schema() == committed, "run `make docs`"
 
 
 def test_every_setting_is_explained_once() -> None:

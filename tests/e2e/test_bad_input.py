@@ -240,6 +240,7 @@ def test_a_flipped_byte_is_noticed_and_the_version_before_serves(
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     replace(graph, bytes(content))
+    replace(repository / "serving.json", b'{"versions": [1, 2]}')
     gateway = serve(repository, store).wait_ready()
     assert predict(gateway, title("Trail shoe")).evidence.model_version == "1"
     said = gateway.log.read_text()
@@ -430,7 +431,7 @@ def not_our_address(_: Path, __: int) -> tuple[object, ...]:
         (no_triton, ["Triton's environment is missing", "`platform triton install`"]),
         (no_sqlite, ["is damaged or no directory file"]),
         (nobody_at_triton_url, ["No Triton server answers at 127.0.0.1:1"]),
-        (no_repository, ["holds no published model", "`platform build-model`"]),
+        (no_repository, ["is not there, no model repository", "`platform build-model`"]),
         (not_our_address, ["is not an address of this machine", "--host"]),
     ],
 )

@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = {
     "protos": ["shopcast"],
-    "gateway": ["shopcast_client", "shopcast_domain", "shopcast_gateway", "shopcast_cli"],
+    "gateway": [
+        "shopcast_client",
+        "shopcast_domain",
+        "shopcast_repository",
+        "shopcast_gateway",
+        "shopcast_cli",
+    ],
     "build": ["shopcast_build"],
 }
 

@@ -19,11 +19,11 @@ import pytest_asyncio
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from shopcast_build.learning import triton_config
 from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, StartupError, Unavailable
 from shopcast_gateway.triton.environment import TritonEnvironment, install, locate
 from shopcast_gateway.triton.process import Ports, TritonProcess
+from shopcast_repository import triton_config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -5,7 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from shopcast_domain.manifest import Calibration, Golden, GoldenEvent, Manifest, Tokeniser, Training
+from shopcast_domain.manifest import (
+    Artefact,
+    Calibration,
+    Check,
+    Gate,
+    Golden,
+    GoldenEvent,
+    Manifest,
+    Parity,
+    ParityRow,
+    Tokeniser,
+    Training,
+)
 
 WORDS = ("red", "blue", "green", "shoe", "hat", "lamp", "north", "price", "to", "under")
 
@@ -76,6 +88,7 @@ def manifest() -> Manifest:
     return Manifest(
         created=moment,
         shopcast_version="0.1.0",
+        software={"onnxruntime": "1.23.0"},
         encoder_version=1,
         behavior_version=1,
         trained_outcomes=("view", "buy", "return"),
@@ -87,23 +100,34 @@ def manifest() -> Manifest:
         tokeniser=Tokeniser(sha256="0" * 64, vocabulary=100, max_tokens=16, pad_id=0),
         calibration=Calibration(scale=1.5, bias=(0.0, 0.25, -0.5)),
         decision_weights=(1.0, 2.0, 4.0),
+        artefact=Artefact(
+            backends={"encoder": "python", "behavior": "python"}, layers=4, parameters=1000
+        ),
         training=Training(
             base_model="tiny-bert",
+            base_model_licence="apache-2.0",
             published_as="after fine-tuning",
             encoder="fine-tuned",
             scorer="head",
             log_start=moment,
             log_end=moment,
+            data_sha256="0" * 64,
             train=(moment, moment),
             validation=(moment, moment),
             test=(moment, moment),
             gap_days=15.0,
-            exposures={"train": 10},
+            exposures={"train": 10, "test": 5},
             platforms=("a", "b"),
             settings={"seed": 7, "threads": None},
         ),
         metrics={"majority class": {"log_loss": 0.5}},
-        parity={"vector": 1e-6},
+        parity=Parity(
+            exposures=5,
+            rows=(ParityRow(how="alone", worst=1e-6, p999=1e-6, same_label=1.0, auc_change=0.0),),
+            between=1e-6,
+            bound=0.01,
+        ),
+        gate=Gate(checks=(Check(name="calibrated", passed=True, finding="it is"),)),
         files={},
         goldens=(
             Golden(

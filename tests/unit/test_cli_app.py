@@ -97,7 +97,7 @@ def failed(done: Result) -> str:
 def test_serving_without_a_model_names_the_command_that_makes_one(tmp_path: Path) -> None:
     store = tmp_path / "store.db"
     done = run("serve", "--repository", str(tmp_path), "--directory", str(store))
-    assert "run `platform build-model`" in failed(done)
+    assert "publish one with `platform build-model" in failed(done)
     assert not store.exists()
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,9 +24,11 @@ from shopcast_domain.manifest import (
     read_manifest,
 )
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
-from shopcast_gateway.core.adoption import Refused, adopt, adopt_newest
+from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.model import History, Model
 from shopcast_gateway.errors import ContractMismatch, StartupError, Unavailable
+from shopcast_gateway.runtime import versions_to_try
+from shopcast_repository.serving import SERVING, Serving
 
 DIM = 8
 EVENT = GoldenEvent(text="blue hat", kind=2, numbers=(1.0, 0.0, 2.5))
@@ -229,41 +230,70 @@ def remove(name: str) -> Callable[[Path, Backend], None]:
 NO_MODEL = "Triton refused to load"
 SPOILED = [
     *(
-        pytest.param(flip(name), f"{name} is not the file that was published", id=f"flip {name}")
+        pytest.param(
+            flip(name), "files", f"{name} is not the file that was published", id=f"flip {name}"
+        )
         for name in FILES
     ),
-    *(pytest.param(remove(name), f"{name} cannot be read", id=f"remove {name}") for name in FILES),
-    pytest.param(
-        mend(features=(FEATURES[1], FEATURES[0], *FEATURES[2:])), "other features", id="features"
+    *(
+        pytest.param(remove(name), "files", f"{name} cannot be read", id=f"remove {name}")
+        for name in FILES
     ),
     pytest.param(
-        mend(history_numbers=HISTORY_NUMBERS[::-1]), "other features", id="history numbers"
+        mend(features=(FEATURES[1], FEATURES[0], *FEATURES[2:])),
+        "contract",
+        "other features",
+        id="features",
     ),
-    pytest.param(other_tokeniser, "golden 0: the tokeniser gives other tokens", id="tokens"),
-    pytest.param(no_tokeniser, TOKENISER, id="no tokeniser"),
     pytest.param(
-        mend_golden(vector=(0.123,) * DIM), "golden 0: the vector differs", id="golden vector"
+        mend(history_numbers=HISTORY_NUMBERS[::-1]),
+        "contract",
+        "other features",
+        id="history numbers",
     ),
-    pytest.param(mend_golden(vector=(float("nan"),) * DIM), "goldens.0.vector", id="NaN"),
-    pytest.param(mend_golden(vector=(0.5,) * 3), "golden 0: the vector", id="short vector"),
-    pytest.param(mend_golden(vector=()), "golden 0: the vector", id="no vector"),
     pytest.param(
-        mend_golden(probabilities=(0.2, 0.3, 0.5)), "golden 0: a probability", id="probability"
+        other_tokeniser, "tokeniser", "golden 0: the tokeniser gives other tokens", id="tokens"
     ),
-    pytest.param(mend_golden(features=(1.0, 2.0)), "could not be replayed", id="golden features"),
-    pytest.param(mend(vector_dim=DIM + 1), "could not be replayed", id="width"),
-    pytest.param(mend(behavior_version=1), "is the manifest of version 1", id="another version"),
-    pytest.param(raw(lambda m: m["files"].clear()), "does not list", id="no digests"),
-    pytest.param(raw(lambda m: m.update(schema_version=2)), "schema_version", id="newer schema"),
-    pytest.param(raw(lambda m: m.update(surprise=1)), "surprise", id="newer field"),
-    pytest.param(raw(lambda m: m.pop("calibration")), "calibration", id="older"),
-    pytest.param(garbage(b""), "not a manifest", id="empty"),
-    pytest.param(garbage(b"\xff\xfe\x00garbage"), "not a manifest", id="garbage"),
-    pytest.param(garbage(b'{"files": '), "not a manifest", id="cut off"),
-    pytest.param(garbage(b"[]"), "not a manifest", id="another type"),
-    pytest.param(refuse(ENCODER, StartupError(NO_MODEL)), NO_MODEL, id="encoder refused"),
-    pytest.param(refuse(BEHAVIOR, StartupError(NO_MODEL)), NO_MODEL, id="behavior refused"),
-    pytest.param(refuse(BEHAVIOR, Unavailable("away")), "Unavailable", id="server away"),
+    pytest.param(no_tokeniser, "tokeniser", TOKENISER, id="no tokeniser"),
+    pytest.param(
+        mend_golden(vector=(0.123,) * DIM),
+        "golden",
+        "golden 0: the vector differs",
+        id="golden vector",
+    ),
+    pytest.param(
+        mend_golden(vector=(float("nan"),) * DIM), "manifest", "goldens.0.vector", id="NaN"
+    ),
+    pytest.param(
+        mend_golden(vector=(0.5,) * 3), "golden", "golden 0: the vector", id="short vector"
+    ),
+    pytest.param(mend_golden(vector=()), "golden", "golden 0: the vector", id="no vector"),
+    pytest.param(
+        mend_golden(probabilities=(0.2, 0.3, 0.5)),
+        "golden",
+        "golden 0: a probability",
+        id="probability",
+    ),
+    pytest.param(
+        mend_golden(features=(1.0, 2.0)), "replay", "could not be replayed", id="golden features"
+    ),
+    pytest.param(mend(vector_dim=DIM + 1), "replay", "could not be replayed", id="width"),
+    pytest.param(
+        mend(behavior_version=1), "manifest", "is the manifest of version 1", id="another version"
+    ),
+    pytest.param(raw(lambda m: m["files"].clear()), "manifest", "does not list", id="no digests"),
+    pytest.param(
+        raw(lambda m: m.update(schema_version=2)), "manifest", "upgrade shopcast", id="newer schema"
+    ),
+    pytest.param(raw(lambda m: m.update(surprise=1)), "manifest", "surprise", id="newer field"),
+    pytest.param(raw(lambda m: m.pop("calibration")), "manifest", "calibration", id="older"),
+    pytest.param(garbage(b""), "manifest", "not a manifest", id="empty"),
+    pytest.param(garbage(b"\xff\xfe\x00garbage"), "manifest", "not a manifest", id="garbage"),
+    pytest.param(garbage(b'{"files": '), "manifest", "not a manifest", id="cut off"),
+    pytest.param(garbage(b"[]"), "manifest", "not a manifest", id="another type"),
+    pytest.param(refuse(ENCODER, StartupError(NO_MODEL)), "load", NO_MODEL, id="encoder refused"),
+    pytest.param(refuse(BEHAVIOR, StartupError(NO_MODEL)), "load", NO_MODEL, id="behavior refused"),
+    pytest.param(refuse(BEHAVIOR, Unavailable("away")), "replay", "Unavailable", id="server away"),
 ]
 
 
@@ -298,13 +328,13 @@ async def test_vectors_of_another_width_are_refused(repository: Path, backend: B
         await adopt(repository, 2, backend)
 
 
-@pytest.mark.parametrize(("spoil", "words"), SPOILED)
-async def test_a_spoiled_version_is_refused_and_the_one_before_serves(
+@pytest.mark.parametrize(("spoil", "reason", "words"), SPOILED)
+async def test_a_spoiled_version_is_refused(
     repository: Path,
     backend: Backend,
     spoil: Callable[[Path, Backend], None],
+    reason: str,
     words: str,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     spoil(repository, backend)
     with pytest.raises(Refused) as refused:
@@ -312,11 +342,7 @@ async def test_a_spoiled_version_is_refused_and_the_one_before_serves(
     sentence = str(refused.value)
     assert words in sentence
     assert "\n" not in sentence
-    with caplog.at_level(logging.INFO):
-        model = await adopt_newest(repository, backend)
-    assert model.manifest.behavior_version == 1
-    (told,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert told == f"version 2 is refused: {sentence}"
+    assert refused.value.reason == reason
 
 
 async def test_files_are_checked_before_the_server_loads_them(
@@ -328,38 +354,35 @@ async def test_files_are_checked_before_the_server_loads_them(
     assert backend.loaded == []
 
 
-async def test_a_version_without_manifest_is_not_there(repository: Path, backend: Backend) -> None:
+def test_what_was_promoted_is_tried_first_and_then_what_served_before(repository: Path) -> None:
+    assert versions_to_try(repository) == [2, 1]  # nobody has said anything: the newest first
+    for said, expected in (((1,), [1]), ((2, 1), [1, 2]), ((7, 2), [2]), ((1, 2), [2, 1])):
+        (repository / SERVING).write_text(Serving(versions=said).model_dump_json())
+        assert versions_to_try(repository) == expected
+    (repository / SERVING).write_text(Serving(versions=(7,)).model_dump_json())
+    with pytest.raises(StartupError, match="name one that is with `platform models promote`"):
+        versions_to_try(repository)
+    (repository / SERVING).write_text("{")
+    with pytest.raises(StartupError, match="does not say which version serves"):
+        versions_to_try(repository)
+
+
+def test_a_version_without_manifest_is_not_there(repository: Path) -> None:
     (repository / BEHAVIOR / "2" / MANIFEST).unlink()
-    assert (await adopt_newest(repository, backend)).manifest.behavior_version == 1
+    assert versions_to_try(repository) == [1]
 
 
-async def test_version_ten_is_newer_than_nine(repository: Path, backend: Backend) -> None:
+def test_version_ten_is_newer_than_nine(repository: Path) -> None:
     found = read_manifest(manifest_path(repository, BEHAVIOR, 2))
     for version in (9, 10):
         for model in (ENCODER, BEHAVIOR):
             shutil.copytree(repository / model / "2", repository / model / str(version))
         numbers = {"encoder_version": version, "behavior_version": version}
         publish(repository, version, found.model_copy(update=numbers))
-    assert (await adopt_newest(repository, backend)).manifest.behavior_version == 10
-
-
-async def test_when_none_passes_one_sentence_tells_why_of_each(
-    repository: Path, backend: Backend
-) -> None:
-    remove("behavior/1/model.py")(repository, backend)
-    flip("encoder/2/model.onnx")(repository, backend)
-    with pytest.raises(StartupError) as failed:
-        await adopt_newest(repository, backend)
-    sentence = str(failed.value)
-    assert "version 2: encoder/2/model.onnx is not the file" in sentence
-    assert "version 1: behavior/1/model.py cannot be read" in sentence
-    assert "`platform build-model`" in sentence
-    assert "\n" not in sentence
+    assert versions_to_try(repository)[:2] == [10, 9]
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
-async def test_no_version_at_all_names_the_command_that_makes_one(
-    tmp_path: Path, backend: Backend, folder: str
-) -> None:
-    with pytest.raises(StartupError, match="run `platform build-model`"):
-        await adopt_newest(tmp_path / folder, backend)
+def test_no_version_at_all_names_the_command_that_makes_one(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(StartupError, match="`platform build-model"):
+        versions_to_try(tmp_path / folder)

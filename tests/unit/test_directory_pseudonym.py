@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shopcast_domain.events import Account
+from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_key, person_id
 from shopcast_gateway.errors import StartupError
 
@@ -95,3 +96,15 @@ def test_a_key_in_a_missing_folder_or_at_a_folder_is_refused(tmp_path: Path) -> 
     for path in (tmp_path / "missing" / "key", tmp_path):
         with pytest.raises(StartupError, match="key file"):
             load_or_create_key(path)
+
+
+async def test_a_directory_that_has_lost_its_key_is_refused_and_gets_no_other(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "shop.db"
+    await (await open_directory(path)).close()
+    key = tmp_path / "shop.db.key"
+    key.unlink()
+    with pytest.raises(StartupError, match="restore both from one backup"):
+        await open_directory(path)
+    assert not key.exists()

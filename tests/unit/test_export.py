@@ -14,8 +14,6 @@ from shopcast_build.learning.encoder import ItemEncoder, layer_stack
 from shopcast_build.learning.export import (
     BEHAVIOR_INPUTS,
     ENCODER_INPUTS,
-    ParityError,
-    check_parity,
     export_behavior,
     export_encoder,
     open_session,
@@ -178,12 +176,3 @@ def test_an_exported_graph_holds_no_path_of_this_machine(
     paths = [ROOT, Path.home(), tiny_base, folder, *map(Path, site.getsitepackages())]
     for text in (*map(str, paths), "site-packages", "shopcast_build", ".py"):
         assert text.encode() not in content, text
-
-
-def test_parity_is_measured_and_a_difference_refused() -> None:
-    one = np.float32([[1.0, 2.0]])
-    assert check_parity("encoder", one, one + np.float32(0.5), 0.6) == pytest.approx(0.5)
-    for found in (one + 1, np.full_like(one, np.nan)):
-        with pytest.raises(ParityError, match="nothing was published") as refused:
-            check_parity("encoder", one, found, 0.6)
-        assert "\n" not in str(refused.value)

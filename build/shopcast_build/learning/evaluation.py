@@ -20,6 +20,9 @@ from shopcast_build.learning.trees import Rows, Trees
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats, Ints
 
+MAJORITY = "majority class"
+GRADIENT_BOOSTING = "gradient boosting"
+
 _WEIGHTS = np.geomspace(0.25, 16, 25)
 
 
@@ -88,10 +91,8 @@ def judge(
 def majority(train: Ints, validation: int, test: int) -> Judged:
     """Always the shares of the training outcomes."""
     shares = np.bincount(train, minlength=OUTCOMES) / len(train)
-    return Judged("majority class", np.tile(shares, (validation, 1)), np.tile(shares, (test, 1)))
+    return Judged(MAJORITY, np.tile(shares, (validation, 1)), np.tile(shares, (test, 1)))
 
-
-GRADIENT_BOOSTING = "gradient boosting"
 
 HISTORY_FEATURES = np.array(
     [

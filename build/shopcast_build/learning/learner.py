@@ -14,6 +14,8 @@ import numpy as np
 from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import BaseModel
 from shopcast_build.learning.checkpoints import Run
+from shopcast_build.learning.distillation import distil
+from shopcast_build.learning.encoder import layer_stack
 from shopcast_build.learning.evaluation import (
     BASKET_FEATURES,
     HISTORY_FEATURES,
@@ -33,7 +35,7 @@ from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline
 from shopcast_domain.features import FEATURES
-from shopcast_domain.manifest import Calibration
+from shopcast_domain.manifest import Calibration, Teacher
 
 UNTRAINED = "untrained"
 """Pretrained BERT with a random head."""
@@ -41,6 +43,8 @@ FROZEN = "before fine-tuning"
 """A trained head on the vectors of the pretrained encoder."""
 TUNED = "after fine-tuning"
 """A head trained in the same way on the vectors of the fine-tuned encoder."""
+DISTILLED = "distilled"
+"""A head trained in the same way on the vectors of a smaller encoder."""
 HISTORY_FREE = "without history"
 """A head trained without anything of the person."""
 
@@ -48,14 +52,15 @@ HISTORY_FREE = "without history"
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What learning leads to. judged: by name, on validation and test. published: which of them
-    was chosen; model, scorer and calibration are its."""
+    was chosen; model, scorer and calibration are its. teacher: of a distilled encoder."""
 
     judged: dict[str, Judged]
     published: str
-    encoder: Literal["pretrained", "fine-tuned"]
+    encoder: Literal["pretrained", "fine-tuned", "distilled"]
     model: ShopperModel
     scorer: Scorer
     calibration: Calibration
+    teacher: Teacher | None = None
 
 
 class Learner:
@@ -110,13 +115,55 @@ class Learner:
         scorers = fit_scorers(self._parts, found[chosen], chosen, self._settings, self._reporter)
         judged |= {name: one.judged for name, one in scorers.items()}
         published = best_scorer(scorers, self._parts.validation)
-        return Learned(
+        encoder: Literal["pretrained", "fine-tuned"]
+        encoder = "fine-tuned" if chosen == TUNED else "pretrained"
+        learned = Learned(
             judged,
             published,
-            "fine-tuned" if chosen == TUNED else "pretrained",
+            encoder,
             found[chosen].model,
             scorers[published].scorer,
             scorers[published].calibration,
+        )
+        return self._distilled(learned) if self._settings.distillation.layers else learned
+
+    def _distilled(self, large: Learned) -> Learned:
+        """The same with a smaller encoder, whose vectors the head and the trees learn anew."""
+        settings, model = self._settings, copy.deepcopy(large.model)
+        with self._reporter.stage(f"distil into {settings.distillation.layers} layers") as progress:
+            found = distil(
+                large.model.encoder,
+                model.table,
+                settings.distillation,
+                seed=settings.seed,
+                progress=progress,
+            )
+        model.encoder = found.encoder
+        model.refresh()
+        head = self._heads.judge(*self._heads.fit("train the head on its vectors", model))
+        scorers = {
+            name if name == DISTILLED else f"{DISTILLED}: {name}": one
+            for name, one in fit_scorers(
+                self._parts, head, DISTILLED, settings, self._reporter
+            ).items()
+        }
+        published = best_scorer(scorers, self._parts.validation)
+        bert = large.model.encoder
+        return Learned(
+            large.judged | {name: one.judged for name, one in scorers.items()},
+            published,
+            "distilled",
+            head.model,
+            scorers[published].scorer,
+            scorers[published].calibration,
+            Teacher(
+                published_as=large.published,
+                encoder="fine-tuned" if large.encoder == "fine-tuned" else "pretrained",
+                layers=len(layer_stack(bert.bert)),
+                parameters=sum(weight.numel() for weight in bert.parameters()),
+                cosine=round(found.cosine, 4),
+                faster=round(found.faster, 2),
+            ),
         )
 
     def _fine_tune(self, model: ShopperModel) -> None:

@@ -194,6 +194,16 @@ class ScorerSettings(_Section):
     text_components: int = Field(16, ge=1, le=64, description="of an item vector, for the trees")
 
 
+class DistillationSettings(_Section):
+    """A smaller encoder that learns the vectors of the one that was trained (docs/models.md)."""
+
+    layers: int = Field(0, ge=0, description="of the smaller encoder; 0: none is made")
+    steps: int = Field(400, ge=1, le=1_000_000, description="of its training")
+    batch_size: int = Field(64, ge=8, description="texts of one step")
+    learning_rate: float = Field(5e-4, gt=0, description="at its peak")
+    word_dropout: Chance = Field(0.2, description="of a text's words, in every other batch")
+
+
 class TrackingSettings(_Section):
     """Where curves go. Weights & Biases and MLflow are used offline unless their own environment
     variables say otherwise."""
@@ -219,6 +229,7 @@ class BuildSettings(_Section):
     augmentation: AugmentationSettings = AugmentationSettings()
     adversarial: AdversarialSettings = AdversarialSettings()
     scorer: ScorerSettings = ScorerSettings()
+    distillation: DistillationSettings = DistillationSettings()
     tracking: TrackingSettings = TrackingSettings()
 
 

@@ -15,6 +15,7 @@ Matrix = NDArray[np.float32]
 _MOST_ROUNDS = 400
 _PATIENCE = 20
 _APART = 1_000_003  # seeds of members of one model
+_SAME = 1e-6  # values closer than this are one
 
 
 def member_seeds(seed: int, members: int) -> list[int]:
@@ -78,7 +79,7 @@ class Trees:
         found = (_classifier(_MOST_ROUNDS, one, **growing) for one in member_seeds(seed, members))
         return cls(
             tuple(
-                one.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome)
+                _widened(one.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome), x)
                 for one in found
             ),
             text,
@@ -91,7 +92,7 @@ class Trees:
         for one in self.members:
             rounds = min(max(1, round(one.n_iter_ * growth)), _MOST_ROUNDS)
             again = _classifier(rounds, one.random_state, early_stopping=False)
-            found.append(again.fit(x, train.outcome))
+            found.append(_widened(again.fit(x, train.outcome), x))
         return Trees(tuple(found), self.text)
 
     @property
@@ -120,6 +121,25 @@ def _classifier(rounds: int, seed: int, **stopping: bool | int) -> HistGradientB
         random_state=seed,
         **stopping,
     )
+
+
+def _widened(fitted: HistGradientBoostingClassifier, x: Matrix) -> HistGradientBoostingClassifier:
+    """Move every threshold to the middle of the gap in the training values that it lies in.
+
+    Thresholds are quantiles, so the value of a popular item is often one itself, and the last bit
+    of its vector, which another runtime or processor computes otherwise, would decide the branch.
+    What the trees say of the training values stays the same.
+    """
+    values = [np.unique(column.astype(np.float64)) for column in x.T]
+    for trees in fitted._predictors:  # as skl2onnx reads them, too
+        for tree in trees:
+            nodes = tree.nodes
+            for node in np.flatnonzero(~nodes["is_leaf"].astype(bool)):
+                threshold, known = nodes["num_threshold"][node], values[nodes["feature_idx"][node]]
+                above = np.searchsorted(known, threshold + _SAME, side="right")
+                if 0 < above < len(known):
+                    nodes["num_threshold"][node] = (known[above - 1] + known[above]) / 2
+    return fitted
 
 
 def _columns(rows: Rows, text: TextComponents | None) -> Matrix:

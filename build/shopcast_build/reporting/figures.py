@@ -1,6 +1,7 @@
-"""Matplotlib figures as inline SVG: the same bytes every time, readable in light and in dark.
+"""Matplotlib figures as SVG: the same bytes every time.
 
-Draw inside `drawing()`, with colours from SERIES; `svg` replaces them by the page's own variables.
+Draw inside `drawing()`, with colours from SERIES. `svg` gives an element for a page, whose own
+variables replace the colours, so that it is readable in light and in dark; `save_svg` a file.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -69,10 +71,7 @@ def svg(figure: Figure) -> Markup:
 
     Text stays text, and ids differ between figures. Holds no date, no address and no metadata.
     """
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "shopcast", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_METADATA)
-    drawn = buffer.getvalue()
+    drawn = _drawn(figure, transparent=True)
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawn).replace("xlink:href", "href")
     # Fonts are the page's.
@@ -82,3 +81,16 @@ def svg(figure: Figure) -> Markup:
     prefix = hashlib.sha256(drawn.encode()).hexdigest()[:8]
     drawn = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>f{prefix}-", drawn)
     return Markup(drawn)  # noqa: S704 - matplotlib escapes every text it writes
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write the figure as a file of its own, on white."""
+    figure.set_facecolor("white")
+    path.write_text(_drawn(figure, transparent=False), encoding="utf-8")
+
+
+def _drawn(figure: Figure, *, transparent: bool) -> str:
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": "shopcast", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=transparent, metadata=_METADATA)
+    return buffer.getvalue()

@@ -10,11 +10,11 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
-from shopcast_build.learning.export import BEHAVIOR_INPUTS, open_session
+from shopcast_build.learning.graphs import Graphs
 from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
-from shopcast_domain.features import FEATURES
+from shopcast_domain.features import FEATURES, Floats
 from shopcast_domain.manifest import (
     BEHAVIOR,
     ENCODER,
@@ -23,9 +23,7 @@ from shopcast_domain.manifest import (
     published_versions,
     read_manifest,
 )
-from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 
-_TEXTS = 64
 _EXPOSURES = 512
 
 
@@ -66,14 +64,11 @@ class PublishedModel:
 
     def __init__(self, repository: Path, manifest: Manifest, threads: int = 0) -> None:
         self._manifest = manifest
-        encoder = repository / ENCODER / str(manifest.encoder_version)
-        behavior = repository / BEHAVIOR / str(manifest.behavior_version)
-        self._encoder = open_session(encoder / "model.onnx", threads)
-        self._behavior = open_session(behavior / "model.onnx", threads)
-        self._tokeniser = ItemTokeniser.load(
-            encoder / TOKENISER,
-            max_tokens=manifest.tokeniser.max_tokens,
-            pad_id=manifest.tokeniser.pad_id,
+        self._graphs = Graphs(
+            repository / ENCODER / str(manifest.encoder_version),
+            repository / BEHAVIOR / str(manifest.behavior_version),
+            manifest.tokeniser,
+            threads=threads,
         )
 
     @property
@@ -83,40 +78,25 @@ class PublishedModel:
 
     def judge(self, timeline: Timeline, parts: Parts) -> Judged:
         """What it says of validation and test."""
-        vectors = self._encode(timeline.catalogue.texts)
-        calibration = self._manifest.calibration
-        validation, test = (
-            calibration.apply(self._logits(timeline, examples, vectors))
-            for examples in (parts.validation, parts.test)
-        )
+        validation, test = self.probabilities(timeline, parts.validation, parts.test)
         return Judged("published", validation, test)
 
-    def _encode(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
-        """float32 (texts, d); the empty text is zeros."""
-        ids = self._tokeniser.encode(texts)
-        vectors = np.zeros((len(texts), self._manifest.vector_dim), dtype=np.float32)
-        order = np.argsort([len(one) for one in ids[1:]], kind="stable") + 1
-        for rows in np.array_split(order, -(-len(order) // _TEXTS)) if len(order) else ():
-            padded, mask = self._tokeniser.pad([ids[row] for row in rows])
-            feed = {"input_ids": padded, "attention_mask": mask}
-            vectors[rows] = self._encoder.run(None, feed)[0]
-        return vectors
+    def probabilities(self, timeline: Timeline, *parts: Examples) -> list[Floats]:
+        """What it says of exposures, float64 (M, 3), part by part."""
+        vectors = self._graphs.encode(timeline.catalogue.texts)
+        return [
+            self._manifest.calibration.apply(self._logits(timeline, examples, vectors))
+            for examples in parts
+        ]
 
     def _logits(
         self, timeline: Timeline, examples: Examples, vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         batches = ExposureBatches(examples, timeline, self._manifest.history_events)
-        found = []
-        for batch in DataLoader(batches, batch_size=_EXPOSURES, collate_fn=batches.collate):
-            arrays = {name: tensor.numpy() for name, tensor in batch.items()}
-            feed = {
-                "history_vectors": vectors[arrays["history_text"]],
-                "history_kind": arrays["history_kind"],
-                "history_numbers": arrays["history_numbers"],
-                "history_mask": arrays["history_mask"],
-                "candidate_vectors": vectors[arrays["text"]][:, None],
-                "candidate_features": arrays["features"][:, None],
-            }
-            assert set(feed) == set(BEHAVIOR_INPUTS)  # noqa: S101
-            found.append(self._behavior.run(None, feed)[0][:, 0])
-        return np.concatenate(found)
+        loader = DataLoader(batches, batch_size=_EXPOSURES, collate_fn=batches.collate)
+        return np.concatenate(
+            [
+                self._graphs.score({n: t.numpy() for n, t in batch.items()}, vectors)
+                for batch in loader
+            ]
+        )

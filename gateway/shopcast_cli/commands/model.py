@@ -12,7 +12,7 @@ from rich.markup import escape
 from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
 
 if TYPE_CHECKING:
-    from shopcast_build.learning.pipeline import BuildResult
+    from shopcast_build.release.pipeline import BuildResult
 
 _UNKNOWN_TOKENS_WORTH_A_WORD = 0.02
 
@@ -77,6 +77,12 @@ def build_model(
         int | None, typer.Option(help="Steps that fine-tune BERT; 0 leaves it frozen.")
     ] = None,
     head_epochs: Annotated[int | None, typer.Option(help="Passes of the behaviour head.")] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            help="Publish a smaller encoder of so many layers, distilled from the trained one."
+        ),
+    ] = None,
     max_bad_share: Annotated[
         float | None,
         typer.Option(
@@ -91,14 +97,24 @@ def build_model(
         typer.Option(help="Folder for a report on the quality of the log: JSON and HTML."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Publish although the quality gate says no; the manifest says so, and promoting it"
+            " takes --force too.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn event logs into a fine-tuned, verified model in a Triton model repository.
 
     Cleans the logs, joins the accounts of one person, cuts exposures (view, buy or return), splits
     them by time, fine-tunes BERT with the behaviour model, judges it against rivals on the test
-    period, exports ONNX, checks it against torch, and publishes a new version in one step. When
-    anything fails before that step, nothing is published and the version before goes on serving.
+    period, asks whether it is fit to publish (better than the baselines, calibrated, not worse than
+    the version that serves), exports ONNX, checks it against torch, and publishes a new version in
+    one step. When anything fails before that step, nothing is published. What serves changes only
+    with `platform models promote`, but for the first version of a repository.
 
     A build that is killed goes on with --resume, to the same model. Several processes share the
     training when torchrun starts them: torchrun --nproc-per-node 2 -m shopcast_cli build-model ...
@@ -111,9 +127,11 @@ def build_model(
     from shopcast_build.data.mapping import Mapping, load_mapping
     from shopcast_build.learning.checkpoints import open_run
     from shopcast_build.learning.export import ParityError
-    from shopcast_build.learning.pipeline import build_model as build
-    from shopcast_build.learning.publishing import PublishError
     from shopcast_build.learning.settings import load_settings
+    from shopcast_build.release.gate import GateError
+    from shopcast_build.release.pipeline import build_model as build
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
 
     flags = {
         "seed": seed,
@@ -121,11 +139,14 @@ def build_model(
         "exposures.return_window_days": return_window_days,
         "encoder.steps": encoder_steps,
         "head.epochs": head_epochs,
+        "distillation.layers": layers,
         "tracking.to": None if track is None else [name for name in track if name != "none"],
     }
     named = {name: value for name, value in flags.items() if value is not None}
     with (
-        failures(DataError, ParityError, PublishError, FloatingPointError),
+        failures(
+            DataError, GateError, ManifestError, ParityError, RepositoryError, FloatingPointError
+        ),
         open_run(run_folder, resume=resume) as opened,
     ):
         result = build(
@@ -137,6 +158,7 @@ def build_model(
             settings=load_settings(settings, parse_changes(changes or ()) | named),
             max_bad_share=max_bad_share,
             data_report=data_report,
+            force=force,
             reporter=ProgressReporter(),
             run=opened,
         )
@@ -176,7 +198,8 @@ def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
         "exposures": manifest.training.exposures,
         "people": result.people,
         "metrics": result.metrics,
-        "parity": manifest.parity,
+        "parity": manifest.parity.model_dump(mode="json"),
+        "gate": manifest.gate.model_dump(mode="json"),
         "cleaning": result.cleaning.to_json(),
         "unknown_token_share": result.unknown_token_share,
         "seconds": round(result.seconds, 1),
@@ -186,6 +209,7 @@ def as_dict(result: "BuildResult", repository: Path) -> dict[str, object]:
 def show(result: "BuildResult", repository: Path) -> None:
     """The result for people: what was read, how good it is, and what to do next."""
     from shopcast_build.learning.learner import TUNED
+    from shopcast_repository.serving import serving_version
 
     manifest, cleaning = result.manifest, result.cleaning
     counts = manifest.training.exposures
@@ -230,12 +254,31 @@ def show(result: "BuildResult", repository: Path) -> None:
             "fine-tuning BERT made the head worse on validation, beyond one standard error: what is"
             " published reads the vectors of the pretrained encoder"
         )
-    parity = manifest.parity
+    if taught := manifest.artefact.teacher:
+        artefact = manifest.artefact
+        out.print(
+            f"distilled from {taught.layers} to {artefact.layers} layers"
+            f" ({taught.parameters:,} to {artefact.parameters:,} parameters): vectors alike to a"
+            f" cosine of {taught.cosine:.3f}, {taught.faster:.1f} x as fast;"
+            f" '{taught.published_as}' above is what the larger one would have been",
+            soft_wrap=True,
+        )
+    for check in manifest.gate.checks:
+        mark = "[green]✓[/green]" if check.passed else "[red]✗[/red]"
+        out.print(f"{mark} {escape(check.finding)}", soft_wrap=True)
+    number = manifest.behavior_version
+    serving = serving_version(repository)
+    after = (
+        f"it serves; next: `platform serve --repository {repository}`"
+        if serving == number
+        else f"version {serving} goes on serving; next: `platform models promote {number}"
+        f" --repository {repository}`"
+    )
     out.print(
-        f"ONNX against torch: vectors within {parity['vector']:.1g}, logits within"
-        f" {parity['logit']:.1g}\n"
-        f"[bold green]published version {manifest.behavior_version}[/bold green] in {repository}"
-        f" after {result.seconds:.0f} s; next: `platform serve --repository {repository}`"
+        f"ONNX against torch: a probability moves by {manifest.parity.moved:.1g} at most\n"
+        f"[bold green]published version {number}[/bold green] in {repository} after"
+        f" {result.seconds:.0f} s; {after}",
+        soft_wrap=True,
     )
 
 

@@ -36,13 +36,23 @@ def serve(
         Path | None,
         typer.Option(help="Triton's environment; SHOPCAST_TRITON_HOME or .triton by default."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve Prometheus metrics here; 0 takes a free one, none by default.",
+            max=65535,
+            min=0,
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve predictions over gRPC.
 
-    Starts and supervises the bundled Triton, loads the newest published version, replays its golden
-    predictions, and only then reports SERVING. Stops cleanly on Ctrl-C and SIGTERM. Logs go to
-    stderr, Triton's to the directory's name with `.triton.log`.
+    Starts and supervises the bundled Triton, loads the version that was promoted, replays its
+    golden predictions, and only then reports SERVING. A version that is promoted later is taken up
+    while serving, in a Triton of its own; where it is refused, the one before goes on. Stops
+    cleanly on Ctrl-C and SIGTERM. Logs go to stderr, Triton's to the directory's name with
+    `.triton.log`.
 
     Example: platform serve --repository model_repository --port 50051
     """
@@ -64,12 +74,15 @@ def serve(
         triton_url=triton_url,
         triton_home=triton_home or default_folder(),
         triton_log=directory.with_name(directory.name + ".triton.log"),
+        metrics_port=metrics_port,
     )
 
     def ready(serving: "Serving") -> None:
+        metrics = f", metrics on port {serving.metrics}" if serving.metrics else ""
         out.print(
             f"serving version {serving.version} on {serving.address} (Triton on"
-            f" {serving.triton}); try `platform predict --target {serving.address} --help`",
+            f" {serving.triton}{metrics}); try `platform predict --target {serving.address}"
+            " --help`",
             soft_wrap=True,
         )
 

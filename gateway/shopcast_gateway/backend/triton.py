@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import aio, model_config_pb2
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from shopcast_domain.manifest import CONFIG
+from shopcast_domain.manifest import CONFIG, FALLBACK
 from shopcast_gateway.backend.protocol import Tensors
 from shopcast_gateway.errors import (
     ContractMismatch,
@@ -64,12 +64,26 @@ class TritonBackend:
     async def load(self, model: str, version: int) -> None:
         """Load a version of a model beside those that are loaded, which go on serving.
 
-        Loading a version again brings back one whose Python process has died.
+        Loading a version again brings back one whose Python process has died. What this server
+        cannot run as it was published, it runs as the version's fallback says, if it has one.
         Raises StartupError when the server refuses it, Unavailable when the server is away.
         """
         async with self._loading:
             ready = await self._ready_versions(model)
-            await self._load(model, version, ready | {version}, afresh=version in ready)
+            try:
+                await self._load(model, version, ready | {version}, afresh=version in ready)
+            except StartupError:
+                fallback = self._repository / model / str(version) / FALLBACK
+                if not fallback.is_file():
+                    raise
+                _log.error(
+                    "%s version %d cannot run here as it was published: its ONNX graph runs on the"
+                    " CPU in its place, slower; `platform doctor` says what is missing",
+                    model,
+                    version,
+                )
+                versions = ready | {version}
+                await self._load(model, version, versions, afresh=True, config_name=FALLBACK)
         if not await self.ready(model, version):
             raise StartupError(
                 f"Triton loaded {model} but not its version {version}: publish the version again"
@@ -142,13 +156,21 @@ class TritonBackend:
             if entry.name == model and entry.state == "READY"
         }
 
-    async def _load(self, model: str, version: int, versions: set[int], *, afresh: bool) -> None:
+    async def _load(
+        self,
+        model: str,
+        version: int,
+        versions: set[int],
+        *,
+        afresh: bool,
+        config_name: str = CONFIG,
+    ) -> None:
         """Make exactly these versions of a model the loaded ones, configured as `version` says.
 
         afresh: even those that are loaded; else the server leaves them as they are.
         """
         config = await asyncio.to_thread(
-            _read_config, self._repository / model / str(version) / CONFIG
+            _read_config, self._repository / model / str(version) / config_name
         )
         # What is sent replaces the server's whole config.pbtxt, not only the fields it names.
         config.version_policy.specific.versions[:] = sorted(versions)

@@ -2,9 +2,8 @@
 it was built."""
 
 import hashlib
-import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from shopcast_domain.manifest import (
     Manifest,
     ManifestError,
     manifest_path,
-    published_versions,
     read_manifest,
 )
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
@@ -28,44 +26,16 @@ from shopcast_gateway.errors import GatewayError, StartupError
 _GRAPH = "model.onnx"
 _REPLAY_TIMEOUT_S = 30.0
 
-_log = logging.getLogger(__name__)
+
+Reason = Literal["manifest", "files", "contract", "tokeniser", "load", "replay", "golden"]
 
 
 class Refused(Exception):
-    """A version that must not serve. One sentence says why."""
+    """A version that must not serve. One sentence says why; `reason` is what metrics count."""
 
-
-def check_published(repository: Path) -> list[int]:
-    """The published versions, oldest first. Raises StartupError when there is none."""
-    versions = published_versions(repository)
-    if not versions:
-        raise StartupError(
-            f"{repository} holds no published model: run `platform build-model`, or name another"
-            " folder with --repository"
-        )
-    return versions
-
-
-async def adopt_newest(repository: Path, backend: Backend) -> Model:
-    """The newest version that passes; each newer one is refused with a word in the log.
-
-    Raises StartupError when none passes or the repository holds none.
-    """
-    versions = check_published(repository)
-    refusals: list[str] = []
-    for version in reversed(versions):
-        try:
-            model = await adopt(repository, version, backend)
-        except Refused as error:
-            _log.error("version %d is refused: %s", version, error)
-            refusals.append(f"version {version}: {error}")
-        else:
-            _log.info("version %d adopted, its goldens reproduce", version)
-            return model
-    raise StartupError(
-        f"no published version in {repository} can serve ({'; '.join(refusals)}): publish one with"
-        " `platform build-model`"
-    )
+    def __init__(self, reason: Reason, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
 
 
 async def adopt(repository: Path, version: int, backend: Backend) -> Model:
@@ -73,20 +43,24 @@ async def adopt(repository: Path, version: int, backend: Backend) -> Model:
     try:
         manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))
     except ManifestError as error:
-        raise Refused(str(error)) from None
+        raise Refused("manifest", str(error)) from None
     if manifest.behavior_version != version:
-        raise Refused(f"its manifest is the manifest of version {manifest.behavior_version}")
+        raise Refused(
+            "manifest", f"its manifest is the manifest of version {manifest.behavior_version}"
+        )
     _check_files(repository, manifest)
-    _check_contract(manifest)
+    check_contract(manifest)
     model = Model(manifest, _tokeniser(repository, manifest), backend)
     try:
         await backend.load(ENCODER, manifest.encoder_version)
         await backend.load(BEHAVIOR, manifest.behavior_version)
         await _replay(model)
     except StartupError as error:
-        raise Refused(str(error)) from None
+        raise Refused("load", str(error)) from None
     except GatewayError as error:
-        raise Refused(f"its goldens could not be replayed ({type(error).__name__})") from error
+        raise Refused(
+            "replay", f"its goldens could not be replayed ({type(error).__name__})"
+        ) from error
     return model
 
 
@@ -97,23 +71,25 @@ def _check_files(repository: Path, manifest: Manifest) -> None:
     )
     for name in (f"{encoder}/{TOKENISER}", f"{encoder}/{_GRAPH}", f"{behavior}/{_GRAPH}"):
         if name not in manifest.files:
-            raise Refused(f"its manifest does not list {name}")
+            raise Refused("manifest", f"its manifest does not list {name}")
     for name, expected in manifest.files.items():
         path = repository / name
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise Refused(f"{name} cannot be read ({error.strerror})") from None
+            raise Refused("files", f"{name} cannot be read ({error.strerror})") from None
         if found != expected:
-            raise Refused(f"{name} is not the file that was published: its digest differs")
+            raise Refused("files", f"{name} is not the file that was published: its digest differs")
 
 
-def _check_contract(manifest: Manifest) -> None:
+def check_contract(manifest: Manifest) -> None:
+    """Raises Refused when a version was built for other features than are computed here."""
     if manifest.features != FEATURES or manifest.history_numbers != HISTORY_NUMBERS:
         raise Refused(
+            "contract",
             "it was built for other features than this gateway computes: build it again with this"
-            " version of shopcast"
+            " version of shopcast",
         )
 
 
@@ -125,7 +101,7 @@ def _tokeniser(repository: Path, manifest: Manifest) -> ItemTokeniser:
             repository / name, max_tokens=limits.max_tokens, pad_id=limits.pad_id
         )
     except Exception:  # tokenizers raises nothing more specific
-        raise Refused(f"{name} is no tokeniser") from None
+        raise Refused("tokeniser", f"{name} is no tokeniser") from None
 
 
 async def _replay(model: Model) -> None:
@@ -133,7 +109,9 @@ async def _replay(model: Model) -> None:
     tolerance = model.manifest.tolerance
     for number, golden in enumerate(model.manifest.goldens):
         if tuple(model.tokeniser.encode([golden.text])[0]) != golden.token_ids:
-            raise Refused(f"golden {number}: the tokeniser gives other tokens than at build time")
+            raise Refused(
+                "tokeniser", f"golden {number}: the tokeniser gives other tokens than at build time"
+            )
         texts = [golden.text, *(event.text for event in golden.history)]
         vectors = await _encode(model, texts)
         _check(f"golden {number}: the vector", vectors[0], golden.vector, tolerance.vector)
@@ -173,7 +151,9 @@ def _history(golden: Golden, vectors: Vectors) -> History:
 
 def _check(what: str, found: NDArray[Any], expected: tuple[float, ...], limit: float) -> None:
     if found.shape != (len(expected),):
-        raise Refused(f"{what} has {len(found)} numbers and {len(expected)} are expected")
+        raise Refused("golden", f"{what} has {len(found)} numbers and {len(expected)} are expected")
     difference = float(np.abs(found - np.array(expected)).max())
     if not difference <= limit:
-        raise Refused(f"{what} differs from build time by {difference:.2g}, more than {limit:.2g}")
+        raise Refused(
+            "golden", f"{what} differs from build time by {difference:.2g}, more than {limit:.2g}"
+        )

@@ -1,7 +1,7 @@
 """A published release as the gateway uses it: texts to vectors, histories and candidates to
 probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Floats, Ints
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
+from shopcast_domain.padding import pad_axis, padded_size
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
 from shopcast_gateway.errors import ContractMismatch
@@ -38,6 +39,7 @@ class Model:
         self.manifest = manifest
         self.tokeniser = tokeniser
         self._backend = backend
+        self._padding = manifest.artefact.padding
 
     async def encode(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
         """Vectors of 1 to ENCODE_BATCH texts, none of them empty: float32 (n, d).
@@ -45,6 +47,9 @@ class Model:
         Raises what Backend.infer raises.
         """
         ids, mask = self.tokeniser.pad(self.tokeniser.encode(texts))
+        tokens = padded_size(ids.shape[1], self._padding.get("tokens", ()))
+        ids = pad_axis(ids, 1, tokens, self.tokeniser.pad_id)
+        mask = pad_axis(mask, 1, tokens)
         vectors = await self._backend.infer(
             ENCODER,
             self.manifest.encoder_version,
@@ -69,19 +74,35 @@ class Model:
         logits = await self._backend.infer(
             BEHAVIOR,
             self.manifest.behavior_version,
-            _behavior_inputs(history, vectors, features),
+            _padded(_behavior_inputs(history, vectors, features), self._padding),
             "logits",
             timeout_s=timeout_s,
         )
-        return self.manifest.calibration.apply(
-            _of_shape(logits, (1, len(features), len(Outcome)))[0]
-        )
+        count = len(features)
+        candidates = padded_size(count, self._padding.get("candidates", ()))
+        logits = _of_shape(logits, (1, candidates, len(Outcome)))[0, :count]
+        return self.manifest.calibration.apply(logits)
 
 
 def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     if answer.shape != shape:
         raise ContractMismatch(f"the model answered {answer.shape} in place of {shape}")
     return answer
+
+
+def _padded(
+    inputs: dict[str, NDArray[Any]], padding: Mapping[str, Sequence[int]]
+) -> dict[str, NDArray[Any]]:
+    """Events and candidates padded up to the sizes that are served: masked events, and items whose
+    answers are cut off."""
+    if not padding:
+        return inputs
+    found = {}
+    for name, array in inputs.items():
+        axis = "events" if name.startswith("history") else "candidates"
+        size = padded_size(array.shape[1], padding.get(axis, ()))
+        found[name] = pad_axis(array, 1, size)
+    return found
 
 
 def _behavior_inputs(

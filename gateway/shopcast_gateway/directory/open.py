@@ -6,6 +6,8 @@ from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_key
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.errors import StartupError
 
+_SQLITE = b"SQLite format 3\0"
+
 
 async def open_directory(path: Path) -> SqliteDirectory:
     """Open or create a directory file; its key lies beside it as `NAME.key`, mode 0600.
@@ -18,5 +20,19 @@ async def open_directory(path: Path) -> SqliteDirectory:
         raise StartupError(
             f"{path.parent} cannot be made ({error.strerror}): choose another --directory"
         ) from None
-    key = load_or_create_key(path.with_name(path.name + ".key"))
+    key_file = path.with_name(path.name + ".key")
+    if _is_sqlite(path) and not key_file.exists():
+        raise StartupError(
+            f"{path} is there, and its key {key_file} is not: restore both from one backup, or name"
+            " another file with --directory"
+        )
+    key = load_or_create_key(key_file)
     return await SqliteDirectory.open(path, Pseudonyms(key))
+
+
+def _is_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) == _SQLITE
+    except OSError:
+        return False

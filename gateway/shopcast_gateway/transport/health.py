@@ -15,12 +15,20 @@ from shopcast_gateway.transport.interceptor import Context
 Status = health_pb2.HealthCheckResponse
 
 
+ADOPTION = "shopcast.adoption"
+"""NOT_SERVING while a promoted version is refused and the one before it goes on serving."""
+REFUSAL = "shopcast-refusal"
+"""Trailing metadata of a Check: why."""
+
+
 class HealthService(health_pb2_grpc.HealthServicer):
-    """Answers for '' (the whole server) and for the services named; others it does not know."""
+    """Answers for '' (the whole server), for the services named, which stand and fall with it, and
+    for ADOPTION; others it does not know."""
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._names = frozenset(("", *services))
+        self._names = frozenset(("", *services, ADOPTION))
         self._serving = False
+        self._refusal: str | None = None
         self._draining = False
         self._changed = asyncio.Event()
 
@@ -29,6 +37,11 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._serving = serving and not self._draining
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def tell_adoption(self, refusal: str | None) -> None:
+        """Why the version that is to serve does not; None where it does."""
+        self._refusal = refusal
+        self.set_serving(self._serving)
 
     def drain(self) -> None:
         """Tell NOT_SERVING for good, and end every Watch."""
@@ -41,7 +54,11 @@ class HealthService(health_pb2_grpc.HealthServicer):
         """The state now."""
         if request.service not in self._names:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
-        return Status(status=self._status())
+        if self._refusal is not None:
+            # Metadata is ASCII; the sentence is ours, but a path in it may not be.
+            told = self._refusal.encode("ascii", "backslashreplace").decode()
+            context.set_trailing_metadata(((REFUSAL, told),))
+        return Status(status=self._status(request.service))
 
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
@@ -51,7 +68,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         while True:
             changed = self._changed
             known = request.service in self._names
-            status = self._status() if known else Status.SERVICE_UNKNOWN
+            status = self._status(request.service) if known else Status.SERVICE_UNKNOWN
             if status != told:
                 await context.write(Status(status=status))
                 told = status
@@ -59,5 +76,6 @@ class HealthService(health_pb2_grpc.HealthServicer):
                 return
             await changed.wait()
 
-    def _status(self) -> int:
-        return Status.SERVING if self._serving else Status.NOT_SERVING
+    def _status(self, service: str) -> int:
+        refused = service == ADOPTION and self._refusal is not None
+        return Status.SERVING if self._serving and not refused else Status.NOT_SERVING

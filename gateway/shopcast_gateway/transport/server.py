@@ -53,6 +53,10 @@ class GatewayServer:
         """What health says from now on, of each service and of the whole."""
         self._health.set_serving(serving)
 
+    def tell_adoption(self, refusal: str | None) -> None:
+        """Why the version that is to serve does not, for health to say; None where it does."""
+        self._health.tell_adoption(refusal)
+
     async def stop(self, grace_s: float) -> None:
         """Drain: health turns NOT_SERVING, no new call is taken, running ones get `grace_s`."""
         self._health.drain()

@@ -16,25 +16,35 @@ from shopcast_build.data.people import read_links, resolve_people
 from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.thresholds import check_limits
-from shopcast_build.learning import processes, triton_config
+from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.checkpoints import Run, digest
-from shopcast_build.learning.evaluation import fit_decision, judge
+from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_decision, judge
 from shopcast_build.learning.examples import Examples
-from shopcast_build.learning.exposures import Split, split_by_time
+from shopcast_build.learning.exposures import split_by_time
 from shopcast_build.learning.learner import Learned, Learner
 from shopcast_build.learning.preparation import Parts, make_parts, make_timeline
-from shopcast_build.learning.publishing import publish
-from shopcast_build.learning.release import Release, write_release
 from shopcast_build.learning.reporter import Reporter, Silent
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.tracking import check_trackers
+from shopcast_build.release.contents import Release, write_release
+from shopcast_build.release.gate import Candidate, ask, refuse
+from shopcast_build.study.published import PublishedModel
 from shopcast_domain.events import Outcome
-from shopcast_domain.features import FEATURES
-from shopcast_domain.limits import MAX_CANDIDATES
-from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, Training
+from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    Gate,
+    Manifest,
+    Training,
+    manifest_path,
+    read_manifest,
+)
+from shopcast_repository.publishing import publish
+from shopcast_repository.serving import serving_version
+from shopcast_repository.verification import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +71,18 @@ def build_model(
     settings: BuildSettings,
     max_bad_share: float | None,
     data_report: Path | None = None,
+    force: bool = False,
     reporter: Reporter,
     run: Run | None = None,
 ) -> BuildResult | None:
     """Clean, resolve people, cut exposures, fine-tune, judge, export, verify, publish.
 
     data_report: folder that gets the report on the quality of the log, before the mapping's limits
-    can stop the build. run: where checkpoints and curves go. Of several processes only the first
-    one judges and publishes; the others return None.
+    can stop the build. force: publish even what fails the quality gate. run: where checkpoints and
+    curves go. Of several processes only the first one judges and publishes; the others return None.
 
-    Raises DataError (input), ParityError (export), PublishError (repository), FloatingPointError
-    (training); the repository is then as it was.
+    Raises DataError (input), GateError (quality), ParityError (export), RepositoryError,
+    FloatingPointError (training); the repository is then as it was.
     """
     began = time.monotonic()
     if not processes.is_first():
@@ -95,8 +106,9 @@ def build_model(
     parts = make_parts(timeline, exposures, split, settings, reporter)
     del exposures
 
+    digests = _digests(base, timeline, parts)
     if run:
-        run.begin(settings, **_digests(base, timeline, parts))
+        run.begin(settings, **digests)
     learner = Learner(base, timeline, parts, settings, reporter, run)
     learned = learner.learn()
     if learned is None:
@@ -108,6 +120,13 @@ def build_model(
     metrics = {
         name: judge(j.test, parts.test.outcome, decisions[name]) for name, j in judged.items()
     }
+    with reporter.stage("ask whether it is fit to publish") as progress:
+        gate = _gate(learned, decisions[best], parts, timeline, platforms, repository, settings)
+        progress(1, 1)
+    if force:
+        gate = gate.model_copy(update={"forced": bool(gate.failures)})
+    else:
+        refuse(gate)
     release = Release(
         model=learned.model,
         scorer=learned.scorer,
@@ -119,18 +138,36 @@ def build_model(
             Outcome(int(o)).name.lower() for o in np.unique(parts.train.outcome)
         ),
         metrics=metrics,
-        training=_training(cleaning, split, parts, base, platforms, settings, learned),
+        training=Training(
+            base_model=base.name,
+            base_model_licence=base.licence,
+            published_as=best,
+            encoder=learned.encoder,
+            scorer=learned.scorer.kind,
+            log_start=cleaning.first_time,
+            log_end=cleaning.last_time,
+            data_sha256=digests["data"],
+            train=split.train,
+            validation=split.validation,
+            test=split.test,
+            gap_days=split.gap.total_seconds() / 86_400,
+            exposures=parts.sizes(),
+            platforms=platforms,
+            settings=settings.model_dump(mode="json"),
+        ),
+        gate=gate,
         created=datetime.now(UTC),
         shopcast_version=version("shopcast"),
         settings=settings,
         batches=ExposureBatches(parts.test, timeline, settings.history.events),
+        probabilities=judged[best].test,
         texts=timeline.catalogue.texts,
+        teacher=learned.teacher,
     )
     with reporter.stage("export, verify and publish") as progress:
         manifest = publish(
             repository,
             lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
-            _configs(settings),
         )
         progress(1, 1)
     if run:
@@ -162,41 +199,41 @@ def _digests(base: BaseModel, timeline: Timeline, parts: Parts) -> dict[str, str
     }
 
 
-def _training(
-    cleaning: CleaningReport,
-    split: Split,
-    parts: Parts,
-    base: BaseModel,
-    platforms: tuple[str, ...],
-    settings: BuildSettings,
+def _gate(
     learned: Learned,
-) -> Training:
-    return Training(
-        base_model=base.name,
-        published_as=learned.published,
-        encoder=learned.encoder,
-        scorer=learned.scorer.kind,
-        log_start=cleaning.first_time,
-        log_end=cleaning.last_time,
-        train=split.train,
-        validation=split.validation,
-        test=split.test,
-        gap_days=split.gap.total_seconds() / 86_400,
-        exposures=parts.sizes(),
-        platforms=platforms,
-        settings=settings.model_dump(mode="json"),
+    weights: tuple[float, float, float],
+    parts: Parts,
+    timeline: Timeline,
+    platforms: tuple[str, ...],
+    repository: Path,
+    settings: BuildSettings,
+) -> Gate:
+    judged = learned.judged
+    serving, uncompared = _serving(parts, timeline, repository, settings)
+    return ask(
+        Candidate("the new model", judged[learned.published].test, weights),
+        parts.test,
+        platforms,
+        majority=judged[MAJORITY],
+        baselines={GRADIENT_BOOSTING: judged[GRADIENT_BOOSTING]},
+        serving=serving,
+        uncompared=uncompared,
     )
 
 
-def _configs(settings: BuildSettings) -> dict[str, triton_config.ServedModel]:
-    return {
-        ENCODER: triton_config.encoder(
-            width=settings.encoder.vector_dim, max_tokens=settings.encoder.max_tokens
-        ),
-        BEHAVIOR: triton_config.behavior(
-            width=settings.encoder.vector_dim,
-            features=len(FEATURES),
-            max_events=settings.history.events,
-            max_candidates=MAX_CANDIDATES,
-        ),
-    }
+def _serving(
+    parts: Parts, timeline: Timeline, repository: Path, settings: BuildSettings
+) -> tuple[Candidate | None, str | None]:
+    """What serves now, judged on the same test period; or why it cannot be."""
+    number = serving_version(repository)
+    if number is None:
+        return None, None
+    manifest = read_manifest(manifest_path(repository, BEHAVIOR, number))
+    name = f"version {number}"
+    if manifest.features != FEATURES or manifest.history_numbers != HISTORY_NUMBERS:
+        return None, f"{name} reads other features than are computed now: it was not compared"
+    if problems := verify(repository, number):
+        return None, f"{name} is not whole ({problems[0]}): it was not compared"
+    model = PublishedModel(repository, manifest, settings.threads or 0)
+    (probabilities,) = model.probabilities(timeline, parts.test)
+    return Candidate(name, probabilities, model.decision_weights), None

@@ -81,6 +81,17 @@ class Contract:
                 raise ValueError(f"model.onnx answers {name} as {answer.dtype} {answer.shape}")
 
 
+def providers(device: str, args: Mapping[str, str]) -> list[Any]:
+    """What runs the graph. Raises RuntimeError when a GPU is asked for and ONNX Runtime has none:
+    by itself it would go on, on the CPU, without a word."""
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise RuntimeError("this ONNX Runtime has no CUDA provider")
+    gpu = {"device_id": int(args.get("model_instance_device_id", "0"))}
+    return [("CUDAExecutionProvider", gpu), "CPUExecutionProvider"]
+
+
 def shape_of(axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape after the batch axis when the named axes have these sizes."""
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
@@ -133,7 +144,7 @@ class TritonPythonModel:
         self._session = ort.InferenceSession(
             str(Path(__file__).with_name("model.onnx")),
             options,
-            providers=["CPUExecutionProvider"],
+            providers=providers(config["parameters"]["device"]["string_value"], args),
         )
         self._contract.check(self._session)
 

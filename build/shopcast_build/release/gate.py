@@ -1,0 +1,165 @@
+"""Whether a model is fit to publish: asked of the test period, with intervals by person.
+
+Each question is about a difference, and noise is what 99 % of a thousand resamplings of the people
+hold: the questions are several, and an equally good model should pass them all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shopcast_build.learning.evaluation import Judged
+from shopcast_build.learning.examples import Examples
+from shopcast_build.study.assessment import (
+    LEAST_EXPOSURES,
+    LEAST_PEOPLE,
+    Mask,
+    headline_of,
+)
+from shopcast_build.study.resampling import metric_draws, resample
+from shopcast_domain.features import Floats, Ints
+from shopcast_domain.manifest import Check, Gate
+
+_NOISE = (0.005, 0.995)
+_MAX_ECE = 0.02
+_LOSS = "log_loss"
+_NAMES = {_LOSS: "log loss", "purchase_auc": "AUC of purchases", "return_auc": "AUC of returns"}
+
+
+class GateError(Exception):
+    """A model is not fit to publish. One sentence says which questions it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What somebody says of the test period. probabilities: float64 (n, 3). weights: of the
+    decision."""
+
+    name: str
+    probabilities: Floats = field(repr=False)
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gain:
+    """How much better one is than another, and the range that noise leaves."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+class Questions:
+    """The questions about one model on one test period."""
+
+    def __init__(self, new: Candidate, test: Examples, platforms: Sequence[str]) -> None:
+        self._new, self._outcome, self._platforms = new, test.outcome, platforms
+        self._platform: Ints = test.platform
+        self._resampling = resample(test.person)
+        self._person = test.person
+        self._headline = f"{headline_of(test.outcome)}_auc"
+
+    def beats_knowing_nothing(self, majority: Judged) -> Check:
+        """Is it better than always answering the shares of the outcomes?"""
+        gain = self._gain(_LOSS, Candidate(majority.name, majority.test))
+        found = f"log loss is better than that of {majority.name} by {gain}"
+        if gain.value <= 0:
+            found = f"log loss is no better than that of {majority.name} ({gain})"
+        return Check(name="better than the shares", passed=gain.value > 0, finding=found)
+
+    def is_not_worse(self, name: str, other: Candidate) -> Check:
+        """Is it, overall and beyond noise, worse than another?"""
+        gains = {metric: self._gain(metric, other) for metric in (_LOSS, self._headline)}
+        worse = [m for m, gain in gains.items() if gain.high < 0]
+        told = ", ".join(f"{_NAMES[m]} {gains[m]}" for m in worse or gains)
+        verb = "is worse than" if worse else "is not worse than"
+        return Check(name=name, passed=not worse, finding=f"the model {verb} {other.name} ({told})")
+
+    def hides_no_regression(self, other: Candidate) -> list[Check]:
+        """On each platform: a loss on one may hide behind gains on the others."""
+        checks = []
+        for number, platform in enumerate(self._platforms):
+            rows = self._platform == number
+            if rows.sum() < LEAST_EXPOSURES or len(np.unique(self._person[rows])) < LEAST_PEOPLE:
+                continue
+            gain = self._gain(_LOSS, other, rows)
+            worse = gain.high < 0
+            verb = "is worse than" if worse else "is not worse than"
+            finding = f"on {platform} the model {verb} {other.name} (log loss {gain})"
+            checks.append(
+                Check(name=f"no regression on {platform}", passed=not worse, finding=finding)
+            )
+        return checks
+
+    def is_calibrated(self) -> Check:
+        """Can its probabilities be read as shares?"""
+        draws = self._draws(self._new, frozenset({"ece_beyond_chance"}), None)["ece_beyond_chance"]
+        value, low = float(draws[0]), float(np.nanquantile(draws[1:], _NOISE[0]))
+        passed = low <= _MAX_ECE
+        verb = "within" if passed else "more than"
+        return Check(
+            name="calibrated",
+            passed=passed,
+            finding=f"probabilities miss observed shares by {value:.3f} beyond chance, {verb} the"
+            f" {_MAX_ECE:g} allowed",
+        )
+
+    def _gain(self, metric: str, other: Candidate, rows: Mask | None = None) -> _Gain:
+        ours, theirs = (
+            self._draws(one, frozenset({metric}), rows)[metric] for one in (self._new, other)
+        )
+        gained = theirs - ours if metric == _LOSS else ours - theirs
+        low, high = np.nanquantile(gained[1:], _NOISE)
+        return _Gain(float(gained[0]), float(low), float(high))
+
+    def _draws(self, one: Candidate, only: frozenset[str], rows: Mask | None) -> dict[str, Floats]:
+        chosen = np.ones(len(self._outcome), dtype=bool) if rows is None else rows
+        return metric_draws(
+            one.probabilities[chosen],
+            self._outcome[chosen],
+            one.weights,
+            self._resampling.only(chosen),
+            only=only,
+        )
+
+
+def ask(
+    new: Candidate,
+    test: Examples,
+    platforms: Sequence[str],
+    *,
+    baselines: Mapping[str, Judged],
+    majority: Judged,
+    serving: Candidate | None,
+    uncompared: str | None = None,
+) -> Gate:
+    """Ask everything of a model.
+
+    baselines: rivals by name. serving: what serves now, judged on the same exposures. uncompared:
+    why what serves could not be.
+    """
+    questions = Questions(new, test, platforms)
+    checks = [questions.beats_knowing_nothing(majority)]
+    for name, rival in baselines.items():
+        checks.append(questions.is_not_worse(f"not worse than {name}", Candidate(name, rival.test)))
+    checks.append(questions.is_calibrated())
+    if serving is not None:
+        checks.append(questions.is_not_worse("not worse than what serves", serving))
+        checks += questions.hides_no_regression(serving)
+    elif uncompared:
+        checks.append(Check(name="not worse than what serves", passed=True, finding=uncompared))
+    return Gate(checks=tuple(checks))
+
+
+def refuse(gate: Gate) -> None:
+    """Raises GateError when a check failed."""
+    if gate.failures:
+        found = "; ".join(check.finding for check in gate.failures)
+        raise GateError(
+            f"the model is not fit to publish: {found}. Nothing was published; --force publishes it"
+            " all the same, and its manifest says so"
+        )

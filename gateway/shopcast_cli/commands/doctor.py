@@ -1,0 +1,115 @@
+"""`platform doctor`."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from shopcast_cli.console import out, print_json
+
+if TYPE_CHECKING:
+    from shopcast_gateway.doctor.finding import Finding, State
+
+_MARKS: "dict[State, str]" = {
+    "failed": "[red]✗[/red]",
+    "warning": "[yellow]![/yellow]",
+    "ok": "[green]✓[/green]",
+    "skipped": "[dim]-[/dim]",
+}
+"""The worst first."""
+_NAME_WIDTH = 11
+
+
+def doctor(
+    repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path(
+        "model_repository"
+    ),
+    directory: Annotated[Path, typer.Option(help="SQLite file of the gateway.")] = Path(
+        "shopcast.db"
+    ),
+    host: Annotated[str, typer.Option(help="Address that serving would bind.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="gRPC port that serving would bind; 0: any.", max=65535, min=0)
+    ] = 50051,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Metrics port that serving would bind; 0: any.", max=65535, min=0),
+    ] = None,
+    triton_home: Annotated[
+        Path | None,
+        typer.Option(help="Triton's environment; SHOPCAST_TRITON_HOME or .triton by default."),
+    ] = None,
+    triton_url: Annotated[
+        str | None, typer.Option(help="host:port of a Triton in place of the bundled one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check whether this installation can serve, and say what to do where it cannot.
+
+    Give it the options of `platform serve`. It looks at Python, packages, Triton, ports, the
+    published versions, the vocabulary, warm-up, GPU and backends of the one that serves, the
+    directory and its key, the clock and the space. It starts no server and changes nothing. Exit
+    code 1 when a check failed; warnings leave it 0.
+
+    Example: platform doctor --repository model_repository --directory shopcast.db
+    """
+    from shopcast_gateway.doctor.checkup import examine
+    from shopcast_gateway.doctor.finding import Installation
+    from shopcast_gateway.triton.environment import default_folder
+
+    findings = examine(
+        Installation(
+            repository=repository,
+            directory=directory,
+            host=host,
+            port=port,
+            metrics_port=metrics_port,
+            triton_home=triton_home or default_folder(),
+            triton_url=triton_url,
+        )
+    )
+    counts = _counts(findings)
+    if as_json:
+        _print_json(findings, counts)
+    else:
+        _print(findings, counts)
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
+def _counts(findings: "list[Finding]") -> "dict[State, int]":
+    """How many checks are in which state, each in its worst."""
+    states: dict[str, set[State]] = {}
+    for one in findings:
+        states.setdefault(one.name, set()).add(one.state)
+    worst = Counter(next(state for state in _MARKS if state in some) for some in states.values())
+    return {state: worst[state] for state in _MARKS}
+
+
+def _print_json(findings: "list[Finding]", counts: "dict[State, int]") -> None:
+    print_json(
+        {
+            "healthy": not counts["failed"],
+            "checks": counts,
+            "findings": [
+                {"name": f.name, "state": f.state, "found": f.found, "remedy": f.remedy}
+                for f in findings
+            ],
+        }
+    )
+
+
+def _print(findings: "list[Finding]", counts: "dict[State, int]") -> None:
+    for one in findings:
+        line = f"{_MARKS[one.state]} {one.name:<{_NAME_WIDTH}} {escape(one.found)}"
+        out.print(line, soft_wrap=True)
+        if one.remedy is not None:
+            out.print(f"{'':<{_NAME_WIDTH + 3}}{escape(one.remedy)}", soft_wrap=True)
+    told = [
+        f"{count} {'warnings' if (state, count > 1) == ('warning', True) else state}"
+        for state in ("ok", "warning", "failed", "skipped")
+        if (count := counts[state])
+    ]
+    out.print(f"{sum(counts.values())} checks: {', '.join(told)}")

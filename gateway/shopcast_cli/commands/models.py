@@ -1,0 +1,267 @@
+"""`platform models ...`: what is published, what serves, and whether it is whole."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from shopcast_cli.console import fail, failures, out, print_json, table
+
+if TYPE_CHECKING:
+    from shopcast_domain.manifest import Manifest
+
+app = typer.Typer(
+    help="Look at published versions, and say which one serves.", no_args_is_help=True
+)
+
+Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
+Number = Annotated[int, typer.Argument(help="A published version.", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_DEFAULT = Path("model_repository")
+
+
+@app.command("list")
+def list_versions(repository: Repository = _DEFAULT, as_json: AsJson = False) -> None:
+    """Every published version: which one serves, how good it is, how it runs.
+
+    Example: platform models list --repository model_repository
+    """
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.serving import read_serving, serving_version
+    from shopcast_repository.versions import all_versions, find_manifest
+
+    with failures(RepositoryError, ManifestError):
+        versions = all_versions(repository)
+        serving, said = serving_version(repository), read_serving(repository)
+        found: list[tuple[int, Manifest | str]] = []
+        for version in versions:
+            try:
+                found.append((version, find_manifest(repository, version)))
+            except ManifestError as error:  # one broken manifest must not hide the others
+                found.append((version, str(error)))
+    if as_json:
+        print_json(
+            [
+                {"version": version, "serving": version == serving} | _facts(one)
+                for version, one in found
+            ]
+        )
+        return
+    shown = table(str(repository), "version", "published", "as", "runs in", "log loss", "gate")
+    for version, one in found:
+        before = said is not None and version == said.before
+        mark = " [green]serving[/green]" if version == serving else " before" if before else ""
+        facts = _facts(one)
+        if "broken" in facts:
+            shown.add_row(f"{version}{mark}", "", "[red]unreadable[/red]", "", "", "")
+            continue
+        loss = facts["log_loss"]
+        shown.add_row(
+            f"{version}{mark}",
+            facts["published"][:16].replace("T", " "),
+            escape(facts["as"]),
+            f"{facts['target']}, {facts['precision']}",
+            "" if loss is None else f"{loss:.4f}",
+            "forced" if facts["forced"] else "passed",
+        )
+    out.print(shown)
+
+
+def _facts(one: "Manifest | str") -> dict[str, Any]:
+    if isinstance(one, str):
+        return {"broken": one}
+    training, artefact = one.training, one.artefact
+    return {
+        "published": one.created.isoformat(timespec="seconds"),
+        "as": training.published_as,
+        "target": artefact.target,
+        "device": artefact.device,
+        "precision": artefact.precision,
+        "layers": artefact.layers,
+        "derived_from": artefact.derived_from,
+        "log_loss": one.metrics.get(training.published_as, {}).get("log_loss"),
+        "forced": one.gate.forced,
+    }
+
+
+@app.command()
+def show(version: Number, repository: Repository = _DEFAULT, as_json: AsJson = False) -> None:
+    """What a version is: its card, or with --json its manifest.
+
+    Example: platform models show 3
+    """
+    from rich.markdown import Markdown
+
+    from shopcast_domain.manifest import BEHAVIOR, ManifestError
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.versions import find_manifest
+
+    with failures(RepositoryError, ManifestError):
+        manifest = find_manifest(repository, version)
+    if as_json:
+        print_json(manifest.model_dump(mode="json"))
+        return
+    card = repository / BEHAVIOR / str(version) / "model_card.md"
+    try:
+        out.print(Markdown(card.read_text(encoding="utf-8")))
+    except OSError as error:
+        fail(f"{card} cannot be read ({error.strerror}): run `platform models verify {version}`")
+
+
+@app.command()
+def diff(
+    first: Number, second: Number, repository: Repository = _DEFAULT, as_json: AsJson = False
+) -> None:
+    """What differs between two versions: data, settings, quality, how they run.
+
+    Example: platform models diff 2 3
+    """
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.comparison import compare
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.versions import find_manifest
+
+    with failures(RepositoryError, ManifestError):
+        found = compare(find_manifest(repository, first), find_manifest(repository, second))
+    if as_json:
+        print_json([{"field": d.field, "first": d.first, "second": d.second} for d in found])
+        return
+    if not found:
+        out.print(f"versions {first} and {second} say the same of themselves")
+        return
+    shown = table("", "field", f"version {first}", f"version {second}")
+    for one in found:
+        shown.add_row(escape(one.field), escape(_short(one.first)), escape(_short(one.second)))
+    out.print(shown)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+_WIDEST = 60
+
+
+@app.command()
+def verify(
+    versions: Annotated[
+        list[int] | None, typer.Argument(help="Published versions; all of them if none is named.")
+    ] = None,
+    repository: Repository = _DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Check that versions are, byte for byte, what was published. Exit code 1 when one is not.
+
+    Example: platform models verify
+    """
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.verification import verify as problems_of
+    from shopcast_repository.versions import all_versions
+
+    with failures(RepositoryError):
+        known = all_versions(repository)
+        if unknown := sorted(set(versions or ()) - set(known)):
+            raise RepositoryError(
+                f"there is no version {unknown[0]} in {repository}: it has"
+                f" {', '.join(map(str, known))}"
+            )
+        found: dict[int, list[str]] = {}
+        for version in versions or known:
+            try:
+                found[version] = problems_of(repository, version)
+            except ManifestError as error:
+                found[version] = [str(error)]
+    if as_json:
+        print_json(
+            [
+                {"version": version, "whole": not problems, "problems": problems}
+                for version, problems in found.items()
+            ]
+        )
+    else:
+        for version, problems in found.items():
+            if not problems:
+                out.print(f"[green]✓[/green] version {version} is whole")
+            for problem in problems:
+                out.print(f"[red]✗[/red] version {version}: {escape(problem)}", soft_wrap=True)
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    version: Number,
+    repository: Repository = _DEFAULT,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even one that failed its gate before it was published.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a version serve. Running gateways take it up within seconds, if its goldens reproduce.
+
+    Example: platform models promote 3
+    """
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.serving import promote as let_serve
+
+    with failures(RepositoryError, ManifestError):
+        serving = let_serve(repository, version, force=force)
+    _tell(serving.model_dump(mode="json"), serving.version, serving.before, as_json=as_json)
+
+
+@app.command()
+def rollback(repository: Repository = _DEFAULT, as_json: AsJson = False) -> None:
+    """Let the version serve that did so before.
+
+    Example: platform models rollback
+    """
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.serving import rollback as go_back
+
+    with failures(RepositoryError, ManifestError):
+        serving = go_back(repository)
+    _tell(serving.model_dump(mode="json"), serving.version, serving.before, as_json=as_json)
+
+
+def _tell(content: dict[str, Any], version: int, before: int | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(content)
+        return
+    back = f"; `platform models rollback` leads to version {before}" if before else ""
+    out.print(f"version {version} serves{back}", soft_wrap=True)
+
+
+@app.command()
+def prune(
+    repository: Repository = _DEFAULT,
+    keep: Annotated[int, typer.Option(help="Newest versions to keep.", min=1)] = 3,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old versions, but never the one that serves nor the one before it.
+
+    Example: platform models prune --keep 3 --dry-run
+    """
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.pruning import prune as remove
+    from shopcast_repository.pruning import superfluous
+
+    with failures(RepositoryError):
+        removed = superfluous(repository, keep) if dry_run else remove(repository, keep)
+    if as_json:
+        print_json({"removed": removed, "dry_run": dry_run})
+    elif removed:
+        verb = "would remove" if dry_run else "removed"
+        out.print(f"{verb} versions {', '.join(map(str, removed))}")
+    else:
+        out.print("nothing to remove")

@@ -1,0 +1,107 @@
+"""The directory file and its key, looked at without opening them for writing."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_key
+from shopcast_gateway.directory.sqlite_connection import BUSY_TIMEOUT_MS, number_of
+from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, VERSION
+from shopcast_gateway.doctor.finding import (
+    Answer,
+    Installation,
+    Skip,
+    failed,
+    nearest_folder,
+    ok,
+    parts,
+)
+from shopcast_gateway.errors import StartupError
+
+_BACKUP = "restore it from a backup, or name another file with --directory"
+
+
+def directory(installation: Installation) -> list[Answer]:
+    """Whether the gateway could open the directory file, or make it."""
+    path = installation.directory
+    key_path = path.with_name(path.name + ".key")
+    folder = nearest_folder(path.parent)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return [
+            failed(
+                f"{folder} is no folder that this user may write to",
+                "give rights there, or choose another --directory",
+            )
+        ]
+    if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        return [
+            failed(
+                f"{path} is no file that this user may read and write",
+                "give rights on it, or choose another --directory",
+            )
+        ]
+    filled = path.exists() and path.stat().st_size > 0
+    if filled and not key_path.exists():
+        return [failed(f"{key_path} is missing, without which {path} is useless", _BACKUP)]
+    if not key_path.exists():
+        return [ok(f"{path} is not there yet, `platform serve` makes it and its key")]
+    try:
+        fingerprint = Pseudonyms(load_or_create_key(key_path)).fingerprint()
+    except StartupError as error:
+        return [failed(*parts(error, "restore it from a backup"))]
+    if not filled:
+        return [ok(f"{path} is not there yet, `platform serve` makes it")]
+    return [_content(path, fingerprint)]
+
+
+def _content(path: Path, fingerprint: bytes) -> Answer:
+    """As sqlite_connection.open_store checks it, without making a table or a file."""
+    try:
+        with closing(_connect(path)) as connection:
+            application = number_of(connection, "PRAGMA application_id")
+            version = number_of(connection, "PRAGMA user_version")
+            if application != APPLICATION_ID:
+                return failed(
+                    f"{path} is another application's database", "name another with --directory"
+                )
+            if version != VERSION:
+                return failed(
+                    f"{path} has schema {version} and this version of shopcast reads {VERSION}",
+                    "upgrade shopcast here"
+                    if version > VERSION
+                    else "name a new file and import the events into it",
+                )
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                return failed(f"{path} is damaged or no directory file", _BACKUP)
+            kept = connection.execute("SELECT fingerprint FROM pseudonym_key").fetchall()
+            if kept != [(fingerprint,)]:
+                return failed(
+                    f"{path} was written under another key than the one beside it",
+                    "restore the key it was made with, or name another file with --directory",
+                )
+    except sqlite3.OperationalError as error:
+        return failed(
+            f"{path} cannot be read now ({error})",
+            "see that no other program holds it, and that the disk is well",
+        )
+    except sqlite3.DatabaseError:
+        return failed(f"{path} is damaged or no directory file", _BACKUP)
+    return ok(f"{path} is whole, and its key fits")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Read-only, and so that SQLite puts no files beside it, as it does even for mere readers.
+
+    Where there is no write-ahead log nobody has the file open, and it may be taken as unchanging.
+    Raises Skip.
+    """
+    log, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    if log.exists() and not index.exists():
+        raise Skip(f"{log} holds what {path.name} lacks: `platform serve` puts it in and checks")
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=BUSY_TIMEOUT_MS / 1000
+    )
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection

@@ -1,0 +1,208 @@
+"""A model on a Triton, and the switch that predictions go through."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from shopcast_gateway.backend.triton import TritonBackend
+from shopcast_gateway.core.adoption import Refused, adopt
+from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
+from shopcast_gateway.core.prediction import ModelPredictor
+from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
+from shopcast_gateway.core.vectors import ItemVectors
+from shopcast_gateway.directory.protocol import Directory
+from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.triton.environment import locate
+from shopcast_gateway.triton.process import TritonProcess
+
+_RESTARTS = 5
+_RESTARTS_WITHIN_S = 600.0
+_DEATH_S = 5.0  # a Triton that failed a call by dying has ended by then
+_RETIRE_S = 30.0  # longer than any deadline a call may have
+
+_log = logging.getLogger(__name__)
+
+
+class TritonDied(StartupError):
+    """The server ended by itself while a version was being taken up: it may be tried again."""
+
+
+class Tritons:
+    """Where engines run: in a Triton of their own each, or all in one that is elsewhere.
+
+    One model name has one configuration, for all its versions: versions of other widths, or for
+    another backend, cannot be loaded beside each other. A second server for the new version can,
+    and leaves nothing of the old one behind.
+    """
+
+    def __init__(self, repository: Path, *, url: str | None, home: Path, log: Path) -> None:
+        self.repository, self._url, self._home, self._log = repository, url, home, log
+        self._starts: deque[float] = deque(maxlen=_RESTARTS)
+
+    async def start(self) -> TritonProcess | None:
+        """A new server; None where there is one elsewhere. Raises StartupError."""
+        if self._url is not None:
+            return None
+        environment = locate(self._home)
+        return await TritonProcess.start(environment, self.repository, log=self._log)
+
+    def count_death(self) -> None:
+        """Raises StartupError when servers keep ending by themselves."""
+        now = time.monotonic()
+        self._starts.append(now)
+        if len(self._starts) == _RESTARTS and now - self._starts[0] < _RESTARTS_WITHIN_S:
+            raise StartupError(
+                f"Triton ended {_RESTARTS} times within {_RESTARTS_WITHIN_S / 60:.0f} minutes: see"
+                f" {self._log}"
+            )
+
+    def address(self, process: TritonProcess | None) -> str:
+        """host:port of the KServe v2 gRPC service."""
+        if process is not None:
+            return process.grpc_address
+        assert self._url is not None  # noqa: S101 - else there is a process
+        return self._url
+
+
+class Engine:
+    """A version that answers. address: host:port of its Triton."""
+
+    def __init__(
+        self,
+        version: int,
+        predictor: Predictor,
+        vectors: ItemVectors,
+        backend: TritonBackend,
+        triton: TritonProcess | None,
+        address: str,
+    ) -> None:
+        self.version, self.address = version, address
+        self._predictor, self._vectors = predictor, vectors
+        self._backend, self._triton = backend, triton
+        self._calls, self._idle = 0, asyncio.Event()
+        self._idle.set()
+
+    @classmethod
+    async def start(cls, tritons: Tritons, directory: Directory, version: int) -> "Engine":
+        """Start a Triton and adopt a version there. Raises StartupError, and Refused when the
+        version must not serve."""
+        process = await tritons.start()
+        backend: TritonBackend | None = None
+        try:
+            address = tritons.address(process)
+            backend = await TritonBackend.connect(address, repository=tritons.repository)
+            model = await adopt(tritons.repository, version, backend)
+        except BaseException as error:
+            if backend is not None:
+                await backend.close()
+            died = process is not None and await _died(process, error)
+            if process is not None:
+                await asyncio.shield(process.stop())
+            if died:
+                raise TritonDied(f"Triton ended while version {version} was loaded") from error
+            raise
+        vectors = ItemVectors(model, directory)
+        predictor = ModelPredictor(model, vectors, directory)
+        return cls(version, predictor, vectors, backend, process, address)
+
+    @classmethod
+    async def first_that_passes(
+        cls,
+        tritons: Tritons,
+        directory: Directory,
+        versions: Iterable[int],
+        status: AdoptionStatus,
+    ) -> "Engine":
+        """The first of the versions that may serve; the status is told of those that may not.
+        Raises StartupError when none may."""
+        for version in versions:
+            try:
+                return await cls.start(tritons, directory, version)
+            except Refused as error:
+                _log.error("version %d is refused: %s", version, error)
+                status.refused(version, Refusal(error.reason, str(error)))
+        told = "; ".join(f"version {v}: {why.sentence}" for v, why in status.refusals.items())
+        raise StartupError(
+            f"no published version in {tritons.repository} can serve ({told}): publish one with"
+            " `platform build-model`"
+        )
+
+    async def ended(self) -> int:
+        """Wait for its Triton to end; returns the exit status. Forever where it is elsewhere."""
+        if self._triton is None:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+        return await self._triton.wait()
+
+    async def close(self) -> None:
+        """Keep what was encoded, let go of the Triton, and stop it if it is its own."""
+        await self._vectors.close()
+        await self._backend.close()
+        if self._triton is not None:
+            await self._triton.stop()
+
+    async def retire(self) -> None:
+        """Close it once its calls have ended."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), _RETIRE_S)
+        await self.close()
+
+    async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
+        """As Predictor.predict."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            return await self._predictor.predict(query, timeout_s=timeout_s)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+
+async def _died(process: TritonProcess, error: BaseException) -> bool:
+    """Whether a server ended by itself, which a failed load or replay may be the first sign of."""
+    if not isinstance(error, StartupError) and not (
+        isinstance(error, Refused) and error.reason in ("load", "replay")
+    ):
+        return False
+    try:
+        await asyncio.wait_for(process.wait(), _DEATH_S)
+    except TimeoutError:
+        return False
+    return True
+
+
+class Switch:
+    """Answers with the engine that is there, or UNAVAILABLE while there is none or it is off."""
+
+    engine: Engine | None = None
+    off = False
+
+    def __init__(self) -> None:
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
+        """As Predictor.predict."""
+        engine = self.engine
+        if engine is None or self.off:
+            raise Unavailable("no model is loaded")
+        return await engine.predict(query, timeout_s=timeout_s)
+
+    def replace(self, engine: Engine) -> None:
+        """Take new calls to another engine; the one before ends with its calls."""
+        old, self.engine = self.engine, engine
+        if old is not None:
+            task = asyncio.create_task(old.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def close(self) -> None:
+        """Take the engine out, and wait for those before it."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            await engine.close()
+        await asyncio.gather(*self._retiring, return_exceptions=True)

@@ -1,0 +1,62 @@
+"""Metrics for Prometheus, on a port of their own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
+from shopcast_gateway.errors import StartupError
+
+
+@contextmanager
+def serve_metrics(status: AdoptionStatus, *, host: str, port: int) -> Iterator[int]:
+    """Serve them until the context ends; the value is the port. Raises StartupError.
+
+    shopcast_model_version: the version that serves. shopcast_model_wanted_version: the one that is
+    to. shopcast_model_refused: 1 while it is refused. shopcast_model_adoptions_total,
+    shopcast_model_refusals_total: how often one was taken up, or refused.
+    """
+    registry = CollectorRegistry()
+    observe(status, registry)
+    try:
+        server, thread = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise StartupError(
+            f"metrics cannot be served on port {port} of {host} ({error.strerror}): choose another"
+            " with --metrics-port"
+        ) from None
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def observe(status: AdoptionStatus, registry: CollectorRegistry) -> None:
+    """Keep the metrics of a registry in step with a status."""
+    version = Gauge("shopcast_model_version", "The version that serves.", registry=registry)
+    wanted = Gauge(
+        "shopcast_model_wanted_version", "The version that is to serve.", registry=registry
+    )
+    refused = Gauge(
+        "shopcast_model_refused", "1 while the wanted version is refused.", registry=registry
+    )
+    adoptions = Counter(
+        "shopcast_model_adoptions", "Versions taken into service.", registry=registry
+    )
+    refusals = Counter(
+        "shopcast_model_refusals", "Versions refused, by reason.", ["reason"], registry=registry
+    )
+
+    def tell(now: AdoptionStatus, refusal: Refusal | None) -> None:
+        version.set(now.serving or 0)
+        wanted.set(now.wanted or 0)
+        refused.set(now.refusal is not None)
+        if refusal is None:
+            adoptions.inc()
+        else:
+            refusals.labels(refusal.reason).inc()
+
+    status.listeners.append(tell)

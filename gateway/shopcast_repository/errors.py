@@ -1,0 +1,9 @@
+"""What a repository cannot do, in one sentence each."""
+
+
+class RepositoryError(Exception):
+    """A repository, or a version in it, is not what was asked for. One sentence says what to do."""
+
+
+class PublishError(RepositoryError):
+    """Nothing was published. One sentence says why and what to do."""

@@ -1,0 +1,105 @@
+"""Atomic publication of a release into a Triton model repository.
+
+A release is an encoder version and a behaviour version. Both are staged in the repository, flushed
+to disk, and renamed into place, the behaviour model last: its manifest marks a whole release.
+Whatever a kill or a full disk leaves behind is either in `.staging`, or an encoder version that no
+manifest of a behaviour model names; neither is ever served, and the next publication removes both.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    ENCODER,
+    MANIFEST,
+    Manifest,
+    published_versions,
+)
+from shopcast_repository.digests import sha256
+from shopcast_repository.errors import PublishError
+from shopcast_repository.locking import flush, flush_tree, sole_writer
+from shopcast_repository.serving import SERVING, keep_serving
+
+STAGING = ".staging"
+MODELS = (ENCODER, BEHAVIOR)
+
+
+def publish(
+    repository: Path,
+    write: Callable[[Path, Path, int], Manifest],
+) -> Manifest:
+    """Publish the next version. The first one of a repository serves from then on; what serves is
+    otherwise left to `serving.promote`.
+
+    write: fills two empty folders (encoder, behaviour) for a version number and returns the
+    manifest, its `files` still empty. Raises PublishError; the repository is then as it was.
+    """
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        with sole_writer(repository):
+            sweep(repository)
+            version = _next_version(repository)
+            staged = {model: repository / STAGING / model for model in MODELS}
+            try:
+                for folder in staged.values():
+                    folder.mkdir(parents=True)
+                manifest = write(staged[ENCODER], staged[BEHAVIOR], version)
+                manifest = manifest.model_copy(update={"files": _digests(staged, version)})
+                text = manifest.model_dump_json(indent=1)
+                for folder in staged.values():
+                    (folder / MANIFEST).write_text(text, encoding="utf-8")
+                for model, folder in staged.items():
+                    flush_tree(folder)
+                    (repository / model).mkdir(exist_ok=True)
+                for model, folder in staged.items():
+                    folder.rename(repository / model / str(version))
+                    flush(repository / model)
+            finally:
+                sweep(repository)
+            _tell(repository, version)
+            return manifest
+    except OSError as error:
+        raise PublishError(
+            f"publishing into {repository} failed ({error.strerror}), nothing was changed:"
+            " check that the folder can be written and has room"
+        ) from error
+
+
+def sweep(repository: Path) -> None:
+    """Remove what an interrupted publication left."""
+    shutil.rmtree(repository / STAGING, ignore_errors=True)
+    published = set(published_versions(repository))
+    for encoder in _versions(repository / ENCODER):
+        if encoder not in published:
+            shutil.rmtree(repository / ENCODER / str(encoder))
+
+
+def _versions(folder: Path) -> list[int]:
+    return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+
+
+def _next_version(repository: Path) -> int:
+    return 1 + max((v for model in MODELS for v in _versions(repository / model)), default=0)
+
+
+def _digests(staged: dict[str, Path], version: int) -> dict[str, str]:
+    return {
+        f"{model}/{version}/{path.relative_to(folder).as_posix()}": sha256(path)
+        for model, folder in staged.items()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _tell(repository: Path, version: int) -> None:
+    """Say what serves, which is the first version where nobody has said so."""
+    try:
+        keep_serving(repository, version)
+    except OSError as error:
+        raise PublishError(
+            f"version {version} is published in {repository}, but {SERVING} could not be"
+            f" written ({error.strerror}): make room or rights, then run `platform models"
+            f" promote {version}`"
+        ) from error

@@ -1,0 +1,174 @@
+"""Which version serves: `serving.json` at the root of a repository.
+
+Publishing does not change what serves, except for the first version of a repository; promoting and
+rolling back do. A gateway reads the file when it starts and whenever it changes.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shopcast_domain.manifest import BEHAVIOR, CONFIG, ENCODER, published_versions
+from shopcast_repository.errors import RepositoryError
+from shopcast_repository.locking import replace_file, sole_writer
+from shopcast_repository.verification import verify
+from shopcast_repository.versions import all_versions, find_manifest
+
+SERVING = "serving.json"
+_REMEMBERED = 100
+
+Version = Annotated[int, Field(ge=1)]
+
+
+class Change(BaseModel):
+    """One change of what serves. at: UTC."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: datetime
+    action: Literal["first", "promote", "rollback"]
+    version: Version
+    before: Version | None
+    forced: bool = False
+
+
+class Serving(BaseModel):
+    """versions: those that rolling back leads to, the one that serves last. changes: oldest first,
+    the newest hundred."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    versions: Annotated[tuple[Version, ...], Field(min_length=1)]
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The one that serves."""
+        return self.versions[-1]
+
+    @property
+    def before(self) -> int | None:
+        """The one that rolling back leads to."""
+        return self.versions[-2] if len(self.versions) > 1 else None
+
+
+def read_serving(repository: Path) -> Serving | None:
+    """What serves; None where nobody has said so. Raises RepositoryError where it is unreadable."""
+    path = repository / SERVING
+    try:
+        return Serving.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RepositoryError(f"{path} cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RepositoryError(
+            f"{path} does not say which version serves ({where}: {first['msg']}): remove it and"
+            " name one with `platform models promote`"
+        ) from None
+
+
+def serving_version(repository: Path) -> int | None:
+    """The version that serves, the newest where nobody has said so; None where there is none."""
+    said = read_serving(repository)
+    return said.version if said else max(published_versions(repository), default=None)
+
+
+def promote(repository: Path, version: int, *, force: bool = False) -> Serving:
+    """Let a published version serve.
+
+    force: even one that was published although its gate had failed. Raises RepositoryError when the
+    version is not there, not whole, or failed its gate; ManifestError when it cannot be read.
+    """
+    manifest = find_manifest(repository, version)
+    if problems := verify(repository, version):
+        raise RepositoryError(
+            f"version {version} is not whole ({problems[0]}): it must not serve; publish it again"
+        )
+    failures = manifest.gate.failures
+    if failures and not force:
+        raise RepositoryError(
+            f"version {version} failed its gate before it was published ({failures[0].finding}):"
+            " promote it all the same with --force"
+        )
+    before = serving_version(repository)
+
+    def promoted(said: Serving | None) -> Serving:
+        stack = said.versions if said else () if before in (None, version) else (before,)
+        kept = tuple(v for v in stack if v != version)
+        return _changed(said, (*kept, version), "promote", forced=bool(failures))
+
+    return _write(repository, promoted)
+
+
+def rollback(repository: Path) -> Serving:
+    """Let the version serve that did so before. Raises RepositoryError when there is none."""
+    all_versions(repository)
+
+    def rolled_back(said: Serving | None) -> Serving:
+        standing = set(published_versions(repository))
+        stack = [v for v in (said.versions if said else ())[:-1] if v in standing]
+        if said is None or not stack:
+            raise RepositoryError(
+                f"no version served in {repository} before this one: name one with `platform models"
+                " promote`"
+            )
+        return _changed(said, tuple(stack), "rollback")
+
+    return _write(repository, rolled_back)
+
+
+def keep_serving(repository: Path, published: int) -> None:
+    """Write down what goes on serving after a publication: where nobody has said so, the newest of
+    the earlier versions, or this one if it is the first. For the holder of the lock; mends what a
+    kill left out of step."""
+    earlier = [version for version in published_versions(repository) if version != published]
+    first = max(earlier, default=published)
+    _put(repository, read_serving(repository) or _changed(None, (first,), "first"))
+
+
+def _changed(
+    said: Serving | None,
+    versions: tuple[int, ...],
+    action: Literal["first", "promote", "rollback"],
+    *,
+    forced: bool = False,
+) -> Serving:
+    change = Change(
+        at=datetime.now(UTC),
+        action=action,
+        version=versions[-1],
+        before=said.version if said else None,
+        forced=forced,
+    )
+    return Serving(
+        versions=versions, changes=(*(said.changes if said else ()), change)[-_REMEMBERED:]
+    )
+
+
+def _write(repository: Path, change: Callable[[Serving | None], Serving]) -> Serving:
+    try:
+        with sole_writer(repository):
+            serving = change(read_serving(repository))
+            _put(repository, serving)
+    except OSError as error:
+        raise RepositoryError(
+            f"{repository / SERVING} cannot be written ({error.strerror}): make room or rights"
+            " there, and run this again"
+        ) from error
+    return serving
+
+
+def _put(repository: Path, serving: Serving) -> None:
+    """Write it, and then the configurations for a Triton that is started by hand; the gateway reads
+    those of the version it loads."""
+    replace_file(repository / SERVING, serving.model_dump_json(indent=1).encode())
+    for model in (ENCODER, BEHAVIOR):
+        folder = repository / model
+        replace_file(folder / CONFIG, (folder / str(serving.version) / CONFIG).read_bytes())

@@ -1,0 +1,84 @@
+"""Whether a version is, byte for byte, what was published."""
+
+from pathlib import Path
+
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    CONFIG,
+    ENCODER,
+    MANIFEST,
+    Manifest,
+    manifest_path,
+    read_manifest,
+)
+from shopcast_repository import triton_config
+from shopcast_repository.digests import sha256
+from shopcast_repository.served import served_models
+
+
+def verify(repository: Path, version: int) -> list[str]:
+    """What is wrong with a published version, one sentence each, in the order of its files.
+
+    Reads every file. The manifest is kept twice, so that a change of one copy is seen too. Raises
+    ManifestError when the behaviour model's copy cannot be read at all.
+    """
+    manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))
+    return [
+        *_manifests(repository, version, manifest),
+        *_files(repository, manifest),
+        *_strangers(repository, manifest),
+        *_configs(repository, manifest),
+    ]
+
+
+def _manifests(repository: Path, version: int, manifest: Manifest) -> list[str]:
+    if manifest.behavior_version != version:
+        return [f"{BEHAVIOR}/{version}/{MANIFEST} is the manifest of another version"]
+    other = manifest_path(repository, ENCODER, manifest.encoder_version)
+    name = other.relative_to(repository).as_posix()
+    try:
+        same = other.read_bytes() == manifest_path(repository, BEHAVIOR, version).read_bytes()
+    except OSError as error:
+        return [f"{name} cannot be read ({error.strerror})"]
+    return [] if same else [f"{name} differs from that of the behaviour model: one was changed"]
+
+
+def _files(repository: Path, manifest: Manifest) -> list[str]:
+    found = []
+    for name, expected in manifest.files.items():
+        try:
+            digest = sha256(repository / name)
+        except OSError as error:
+            found.append(f"{name} cannot be read ({error.strerror})")
+            continue
+        if digest != expected:
+            found.append(f"{name} is not the file that was published: its digest differs")
+    return found
+
+
+def _strangers(repository: Path, manifest: Manifest) -> list[str]:
+    folders = (
+        repository / ENCODER / str(manifest.encoder_version),
+        repository / BEHAVIOR / str(manifest.behavior_version),
+    )
+    there = {
+        path.relative_to(repository).as_posix()
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MANIFEST and "__pycache__" not in path.parts
+    }
+    return [f"{name} was not published" for name in sorted(there - set(manifest.files))]
+
+
+def _configs(repository: Path, manifest: Manifest) -> list[str]:
+    """The configurations must say what the manifest says."""
+    found = []
+    for name, model in served_models(manifest).items():
+        path = repository / name / str(model.version) / CONFIG
+        try:
+            same = triton_config.read(path) == model
+        except (ValueError, OSError):
+            same = False
+        if not same:
+            found.append(f"{name}/{model.version}/{CONFIG} does not say what the manifest says")
+    return found

@@ -1,0 +1,324 @@
+"""Versions promoted while a gateway serves, on the real Triton: taken up, or refused and told."""
+
+import asyncio
+import hashlib
+import json
+import re
+import shutil
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import numpy as np
+import onnx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from onnx import numpy_helper
+
+from shopcast_build.learning.reporter import Silent
+from shopcast_build.release.exporting import Variant, export
+from shopcast_client import Item, PredictResult, ShopcastClient
+from shopcast_domain.features import FEATURES
+from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, manifest_path, read_manifest
+from shopcast_domain.tokeniser import TOKENISER
+from shopcast_repository.served import write_configs
+from shopcast_repository.serving import promote, rollback
+
+if TYPE_CHECKING:
+    from tests.conftest import Built, Gateway
+
+Serve = Callable[..., "Gateway"]
+WaitUntil = Callable[..., Any]
+Status = health_pb2.HealthCheckResponse
+
+
+async def ask(address: str) -> PredictResult:
+    async with ShopcastClient(address, timeout_s=20.0) as client:
+        items = [Item("i-1", title="Trail shoe", price=89.0), Item("i-2", title="Lamp")]
+        return await client.predict(platform="web", user_id="u-1", items=items)
+
+
+class Looks:
+    """What those on call see: health with its metadata, metrics and the log."""
+
+    def __init__(self, gateway: "Gateway", metrics: int) -> None:
+        self._gateway, self._metrics = gateway, metrics
+
+    def health(self, service: str = "") -> tuple[int, str | None]:
+        with grpc.insecure_channel(self._gateway.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service=service)
+            answer, call = stub.Check.with_call(request, timeout=20.0, wait_for_ready=True)
+            return answer.status, dict(call.trailing_metadata()).get("shopcast-refusal")
+
+    def metric(self, name: str) -> float:
+        address = f"http://127.0.0.1:{self._metrics}/metrics"
+        with urllib.request.urlopen(address, timeout=20.0) as answer:
+            text = answer.read().decode()
+        found = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+        return float(found[0].split()[-1]) if found else 0.0
+
+    def log(self) -> str:
+        return self._gateway.log.read_text()
+
+
+def again(repository: Path, change: Callable[[Path, Path, Manifest], Manifest]) -> int:
+    """Publish version 1 once more, with something changed, whole by its digests."""
+    number = 1 + max(int(path.name) for path in (repository / BEHAVIOR).glob("[0-9]*"))
+    folders = {model: repository / model / str(number) for model in (ENCODER, BEHAVIOR)}
+    for model, folder in folders.items():
+        shutil.copytree(repository / model / "1", folder)
+    manifest = read_manifest(manifest_path(repository, BEHAVIOR, 1)).model_copy(
+        update={"encoder_version": number, "behavior_version": number}
+    )
+    manifest = change(folders[ENCODER], folders[BEHAVIOR], manifest)
+    for folder in folders.values():
+        (folder / "config.pbtxt").unlink()
+        (folder / "manifest.json").unlink()
+    write_configs(manifest, folders)
+    files = {
+        f"{model}/{number}/{path.relative_to(folder).as_posix()}": hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for model, folder in folders.items()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    text = manifest.model_copy(update={"files": files}).model_dump_json()
+    for folder in folders.values():
+        (folder / "manifest.json").write_text(text)
+    return number
+
+
+def nothing(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
+    return manifest
+
+
+def other_tokeniser(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
+    """Two letters trade their numbers."""
+    path = encoder / TOKENISER
+    content = json.loads(path.read_text())
+    words = content["model"]["vocab"]
+    words["##a"], words["##e"], words["a"], words["e"] = (
+        words["##e"], words["##a"], words["e"], words["a"],
+    )  # fmt: skip
+    for one, other in (("shoe", "shirt"), ("the", "of"), ("black", "white"), ("s", "t")):
+        if one in words and other in words:
+            words[one], words[other] = words[other], words[one]
+    path.unlink()
+    path.write_text(json.dumps(content))
+    return manifest
+
+
+def other_features(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"features": (FEATURES[1], FEATURES[0], *FEATURES[2:])})
+
+
+def swapped_graph(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
+    """Digests and all: as if another runtime computed something else."""
+    path = encoder / "model.onnx"
+    model = onnx.load(path)
+    for weight in model.graph.initializer:
+        array = numpy_helper.to_array(weight)
+        if array.dtype == np.float32 and array.ndim == 2:
+            weight.CopyFrom(numpy_helper.from_array(array * np.float32(1.03), weight.name))
+    path.unlink()
+    path.write_bytes(model.SerializeToString())
+    return manifest
+
+
+def torn_graph(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
+    path = behavior / "model.onnx"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    return manifest
+
+
+BAD = [
+    pytest.param(other_tokeniser, "tokeniser", "gives other tokens", id="tokeniser"),
+    pytest.param(other_features, "contract", "other features", id="feature order"),
+    pytest.param(swapped_graph, "golden", "differs from build time", id="other arithmetic"),
+    pytest.param(torn_graph, "load", "refused to load behavior", id="torn graph"),
+]
+
+
+@pytest.fixture(scope="module")
+def models(built: "Built", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(built.repository, tmp_path_factory.mktemp("adoption") / "models")
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    models: Path, serve: Serve, tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[Gateway]":
+    folder = tmp_path_factory.mktemp("gateway")
+    gateway = serve(models, folder / "shop.db", "--metrics-port", 0).wait_ready()
+    yield gateway
+    assert gateway.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def looks(gateway: "Gateway") -> Looks:
+    return looks_of(gateway)
+
+
+def looks_of(gateway: "Gateway") -> Looks:
+    found = re.search(r"metrics on port (\d+)", gateway.said)
+    assert found is not None
+    return Looks(gateway, int(found[1]))
+
+
+def tritons(gateway: "Gateway") -> int:
+    return sum(process.name() == "tritonserver" for process in gateway.family())
+
+
+@contextmanager
+def asking(address: str) -> Iterator[list[PredictResult | BaseException]]:
+    """Ask all the time, beside what the test does."""
+    answers: list[PredictResult | BaseException] = []
+    stop = False
+
+    async def loop() -> None:
+        async with ShopcastClient(address, timeout_s=20.0) as client:
+            while not stop:
+                try:
+                    answers.append(
+                        await client.predict(
+                            platform="web",
+                            user_id="u-1",
+                            items=[Item("i-1", title=f"Shoe {len(answers)}")],
+                        )
+                    )
+                except Exception as error:
+                    answers.append(error)
+
+    thread = Thread(target=lambda: asyncio.run(loop()))
+    thread.start()
+    try:
+        yield answers
+    finally:
+        stop = True
+        thread.join()
+
+
+def test_a_promoted_version_is_taken_up_without_a_failed_call(
+    gateway: "Gateway", looks: Looks, models: Path, wait_until: WaitUntil
+) -> None:
+    number = again(models, nothing)
+    with asking(gateway.address) as answers:
+        wait_until(lambda: len(answers) > 5, "calls are answered")
+        promote(models, number)
+        wait_until(
+            lambda: (
+                not isinstance(answers[-1], BaseException)
+                and answers[-1].evidence.model_version == str(number)
+            ),
+            "the new version answers",
+        )
+        time.sleep(1.0)
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert failed == []
+    wait_until(lambda: tritons(gateway) == 1, "the old Triton has ended")
+    assert looks.metric("shopcast_model_version") == number
+    assert looks.health("shopcast.adoption") == (Status.SERVING, None)
+    rollback(models)
+    wait_until(lambda: looks.metric("shopcast_model_version") == 1, "the old version serves")
+
+
+@pytest.mark.parametrize(("change", "reason", "words"), BAD)
+def test_a_version_that_does_otherwise_is_refused_and_everybody_is_told(
+    gateway: "Gateway",
+    looks: Looks,
+    models: Path,
+    wait_until: WaitUntil,
+    change: Callable[[Path, Path, Manifest], Manifest],
+    reason: str,
+    words: str,
+) -> None:
+    number = again(models, change)
+    counted = f'shopcast_model_refusals_total{{reason="{reason}"}}'
+    before = looks.metric(counted)
+    promote(models, number)
+    wait_until(lambda: looks.metric(counted) == before + 1, "the refusal is counted")
+    assert looks.metric("shopcast_model_version") == 1
+    assert looks.metric("shopcast_model_wanted_version") == number
+    assert looks.metric("shopcast_model_refused") == 1
+    status, told = looks.health("shopcast.adoption")
+    assert status == Status.NOT_SERVING
+    assert told is not None
+    assert told.startswith(f"version {number} is refused: ")
+    assert words in told
+    assert looks.health()[0] == Status.SERVING  # the gateway as a whole goes on
+    assert f"version {number} is refused, version 1 goes on serving" in looks.log()
+    assert asyncio.run(ask(gateway.address)).evidence.model_version == "1"
+    rollback(models)
+    wait_until(
+        lambda: looks.health("shopcast.adoption") == (Status.SERVING, None), "all is well again"
+    )
+    assert looks.metric("shopcast_model_refused") == 0
+    assert "Traceback" not in looks.log()
+
+
+def test_a_file_changed_after_promotion_was_asked_for_is_refused(
+    gateway: "Gateway", looks: Looks, models: Path, wait_until: WaitUntil
+) -> None:
+    number = again(models, nothing)
+    counted = 'shopcast_model_refusals_total{reason="files"}'
+    said = (models / "serving.json").read_text()
+    path = models / BEHAVIOR / str(number) / "model.onnx"
+    content = bytearray(path.read_bytes())
+    promote(models, number)
+    path.unlink()
+    content[100] ^= 1
+    path.write_bytes(content)
+    wait_until(
+        lambda: looks.metric(counted) == 1 or looks.metric("shopcast_model_version") == number,
+        "the version is looked at",
+    )
+    if looks.metric("shopcast_model_version") == number:  # it was quicker than we were
+        pytest.skip("the gateway had read the file before it was changed")
+    assert "is not the file that was published" in (looks.health("shopcast.adoption")[1] or "")
+    assert json.loads(said)["versions"] == [1]
+    rollback(models)
+    wait_until(
+        lambda: looks.health("shopcast.adoption") == (Status.SERVING, None), "all is well again"
+    )
+
+
+def test_a_target_that_cannot_run_here_runs_as_its_fallback(
+    gateway: "Gateway", looks: Looks, models: Path, wait_until: WaitUntil
+) -> None:
+    """The bundled Triton has no ONNX Runtime backend."""
+    expected = asyncio.run(ask(gateway.address))
+    made = export(models, 1, Variant(target="onnxruntime"), Silent())
+    number = made.behavior_version
+    promote(models, number)
+    wait_until(lambda: looks.metric("shopcast_model_version") == number, "it serves")
+    assert f"encoder version {number} cannot run here as it was published" in looks.log()
+    found = asyncio.run(ask(gateway.address))
+    for one, other in zip(found.predictions, expected.predictions, strict=True):
+        assert one.purchase_probability == pytest.approx(other.purchase_probability, abs=1e-5)
+    rollback(models)
+    wait_until(lambda: looks.metric("shopcast_model_version") == 1, "the old version serves")
+
+
+def test_a_restart_serves_what_was_promoted_and_falls_back_from_what_is_refused(
+    models: Path, serve: Serve, tmp_path: Path
+) -> None:
+    number = again(models, swapped_graph)
+    promote(models, number)
+    gateway = serve(models, tmp_path / "shop.db", "--metrics-port", 0).wait_ready()
+    looks = looks_of(gateway)
+    assert looks.metric("shopcast_model_version") == 1
+    status, told = looks.health("shopcast.adoption")
+    assert status == Status.NOT_SERVING
+    assert f"version {number} is refused" in (told or "")
+    assert looks.health()[0] == Status.SERVING
+    assert gateway.stop() == 0
+    rollback(models)

@@ -1,0 +1,336 @@
+"""A published version: what lies in it, and its variants."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from shopcast_build.data.mapping import Mapping
+from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.export import ParityError
+from shopcast_build.learning.graphs import Graphs
+from shopcast_build.learning.settings import (
+    BuildSettings,
+    DistillationSettings,
+    EncoderSettings,
+    HeadSettings,
+)
+from shopcast_build.release import exporting
+from shopcast_build.release.errors import TargetError
+from shopcast_build.release.exporting import Variant, export
+from shopcast_build.release.parity import Decisions, measure_parity
+from shopcast_build.release.pipeline import build_model
+from shopcast_build.release.sample import FILE, ExposureSample
+from shopcast_build.release.tensorrt_plan import profiles
+from shopcast_build.simulation.settings import MarketSettings
+from shopcast_build.simulation.writer import simulate
+from shopcast_cli.app import app
+from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, Precision, published_versions
+from shopcast_repository import triton_config
+from shopcast_repository.errors import RepositoryError
+from shopcast_repository.served import padding_for, served_models, sizes_up_to
+from shopcast_repository.serving import promote
+from shopcast_repository.verification import verify
+from shopcast_repository.versions import find_manifest
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SETTINGS = BuildSettings(
+    threads=1,
+    encoder=EncoderSettings(vector_dim=8, max_tokens=16, steps=2),
+    head=HeadSettings(epochs=1),
+)
+
+
+class Quiet:
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Progress]:
+        yield lambda done, total: None
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A repository with version 1, from a build of a small market. Tests add versions to it."""
+    folder = tmp_path_factory.mktemp("release")
+    market = simulate(
+        MarketSettings(people=160, platforms=2, items_per_platform=50, days=110), folder / "market"
+    )
+    made = build_model(
+        [market.events], links=market.links, mapping=Mapping(), base_model=str(tiny_base),
+        repository=folder / "repository", settings=SETTINGS, max_bad_share=0.01, force=True,
+        reporter=Quiet(),
+    )  # fmt: skip
+    assert made is not None
+    return folder / "repository"
+
+
+@pytest.fixture(scope="module")
+def first(built: Path) -> Manifest:
+    return find_manifest(built, 1)
+
+
+def of(repository: Path, manifest: Manifest) -> Graphs:
+    number = str(manifest.behavior_version)
+    folders = repository / ENCODER / number, repository / BEHAVIOR / number
+    return Graphs(*folders, manifest.tokeniser, threads=1, padding=manifest.artefact.padding)
+
+
+def test_a_smaller_encoder_is_published_beside_its_teacher(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path
+) -> None:
+    folder = tmp_path_factory.mktemp("distilled")
+    market = simulate(
+        MarketSettings(people=160, platforms=2, items_per_platform=50, days=110), folder / "market"
+    )
+    smaller = DistillationSettings(layers=2, steps=20, learning_rate=2e-3)
+    made = build_model(
+        [market.events], links=market.links, mapping=Mapping(), base_model=str(tiny_base),
+        repository=folder / "repository",
+        settings=SETTINGS.model_copy(update={"distillation": smaller}), max_bad_share=0.01,
+        force=True, reporter=Quiet(),
+    )  # fmt: skip
+    assert made is not None
+    artefact = made.manifest.artefact
+    assert made.manifest.training.encoder == "distilled"
+    assert artefact.teacher is not None
+    assert (artefact.layers, artefact.teacher.layers) == (2, 4)
+    assert artefact.parameters < artefact.teacher.parameters
+    assert {artefact.teacher.published_as, made.published_as} <= set(made.metrics)
+    assert made.published_as.startswith("distilled")
+    assert made.manifest.parity.passed
+    card = (folder / "repository" / BEHAVIOR / "1" / "model_card.md").read_text("utf-8")
+    assert "distilled from | 4 layers" in card
+
+
+def test_a_version_says_what_it_is(built: Path, first: Manifest) -> None:
+    assert verify(built, 1) == []
+    assert first.artefact.target == "python"
+    assert first.artefact.layers == 4
+    assert first.training.base_model_licence == "unknown"
+    assert len(first.training.data_sha256) == 64
+    assert {"torch", "onnxruntime", "python"} <= set(first.software)
+    names = {name.split("/", 2)[2] for name in first.files}
+    assert {
+        "model.onnx", "model.py", "config.pbtxt", "tokenizer.json", "exposures.npz",
+        "model_card.md", "card/quality.svg", "card/platforms.svg",
+    } <= names  # fmt: skip
+    card = (built / BEHAVIOR / "1" / "model_card.md").read_text("utf-8")
+    assert first.training.data_sha256[:16] in card
+    for check in first.gate.checks:
+        assert check.finding in card
+    assert "](card/quality.svg)" in card
+
+
+def test_the_sample_holds_nobody(built: Path, first: Manifest) -> None:
+    with np.load(built / BEHAVIOR / "1" / FILE) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    people = arrays["person"]
+    assert set(people.tolist()) == set(range(len(set(people.tolist()))))  # codes of its own
+    texts = [a for a in arrays.values() if a.dtype.kind == "U"]
+    assert len(texts) == 1  # those of items
+    assert not any("@" in text or text.startswith(("u-", "p_")) for text in texts[0])
+
+
+def test_torch_and_the_graphs_agree_however_they_are_asked(built: Path, first: Manifest) -> None:
+    assert [row.how for row in first.parity.rows] == ["alone", "batch", "padded"]
+    assert first.parity.passed
+    assert first.parity.moved < 1e-5
+    assert all(row.same_label == 1.0 for row in first.parity.rows)
+
+
+def test_a_version_is_served_as_its_manifest_says(built: Path, first: Manifest) -> None:
+    for name, model in served_models(first).items():
+        assert triton_config.read(built / name / "1" / "config.pbtxt") == model
+        assert not (built / name / "1" / "fallback.pbtxt").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_fewer_bits_are_published_only_within_the_bound(
+    built: Path, first: Manifest, precision: Precision
+) -> None:
+    before = published_versions(built)
+    with pytest.raises(ParityError, match="nothing was published"):
+        export(built, 1, Variant(precision=precision, bound=1e-7), Quiet())
+    assert published_versions(built) == before
+    made = export(built, 1, Variant(precision=precision, bound=1e-7, force=True), Quiet())
+    number = made.behavior_version
+    assert made.gate.forced
+    assert made.gate.failures[-1].name == "parity"
+    with pytest.raises(RepositoryError, match="--force"):
+        promote(built, number)
+    assert made.artefact.precision == precision
+    assert made.artefact.derived_from == 1
+    assert made.parity.moved > 1e-7
+    assert verify(built, number) == []
+    same = ("features", "calibration", "decision_weights", "tokeniser", "training")
+    assert all(getattr(made, name) == getattr(first, name) for name in same)
+    size = {n: (built / ENCODER / str(n) / "model.onnx").stat().st_size for n in (1, number)}
+    assert size[number] < 0.75 * size[1]
+    with pytest.raises(RepositoryError, match="export from the fp32 version it came from, 1"):
+        export(built, number, Variant(), Quiet())
+
+
+def test_another_backend_gets_padded_shapes_and_a_fallback(built: Path, first: Manifest) -> None:
+    made = export(built, 1, Variant(target="onnxruntime"), Quiet())
+    number = str(made.behavior_version)
+    assert made.parity.moved < 1e-5
+    assert made.artefact.padding == padding_for("onnxruntime", max_tokens=16, history_events=64)
+    for name, model in served_models(made).items():
+        folder = built / name / number
+        assert triton_config.read(folder / "config.pbtxt") == model
+        fallback = triton_config.read(folder / "fallback.pbtxt")
+        assert (fallback.target, fallback.device) == ("python", "cpu")
+        proto = triton_config.read_proto(folder / "config.pbtxt")
+        assert proto.backend == "onnxruntime"
+        assert not any(one.allow_ragged_batch for one in proto.input)
+        warm = triton_config.warm_up_of(proto)
+        assert len(warm) == len({json.dumps(shapes) for shapes in warm})
+        sizes = [model.padding[axis] for axis in model.limits]
+        assert len(warm) == np.prod([len(one) for one in sizes])
+
+
+def test_padding_changes_nothing(built: Path, first: Manifest) -> None:
+    sample = ExposureSample.load(built / BEHAVIOR / "1" / FILE)
+    padded = first.artefact.model_copy(
+        update={"padding": padding_for("tensorrt", max_tokens=16, history_events=64)}
+    )
+    ways = [of(built, first), of(built, first.model_copy(update={"artefact": padded}))]
+    texts = sample.texts.tolist()
+    one, other = (graphs.encode(texts) for graphs in ways)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    batch = next(sample.batches(32))
+    one, other = (graphs.score(batch, one) for graphs in ways)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_graph_that_says_something_else_is_not_published(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(graph: Path, precision: Precision, output: Path) -> None:
+        model = onnx.load(graph)
+        for weight in model.graph.initializer:
+            array = numpy_helper.to_array(weight)
+            if array.ndim == 2 and array.dtype == np.float32:
+                weight.CopyFrom(numpy_helper.from_array(array * 1.05, weight.name))
+        output.write_bytes(model.SerializeToString())
+
+    monkeypatch.setattr(exporting, "convert", spoiled)
+    before = published_versions(built)
+    with pytest.raises(ParityError, match="move a probability by"):
+        export(built, 1, Variant(), Quiet())
+    assert published_versions(built) == before
+
+
+def test_what_is_seen_of_int8_depends_on_the_batch(built: Path, first: Manifest) -> None:
+    made = export(built, 1, Variant(precision="int8", bound=1.0), Quiet())
+    assert made.parity.between > 10 * first.parity.between
+    assert not made.gate.forced
+
+
+def test_the_same_export_gives_the_same_files(built: Path) -> None:
+    digests = []
+    for _ in range(2):
+        made = export(built, 1, Variant(precision="fp16", bound=1.0), Quiet())
+        number = made.behavior_version
+        digests.append(
+            {
+                name.replace(f"/{number}/", "/N/"): digest
+                for name, digest in made.files.items()
+                if not name.endswith((".pbtxt", ".md"))  # they hold the version's number
+            }
+        )
+    assert digests[0] == digests[1]
+
+
+NO_GPU: list[tuple[Variant, str]] = [
+    (Variant(target="tensorrt"), "add --device cuda"),
+    (Variant(target="tensorrt", device="cuda"), "this machine shows none: run this command where"),
+    (Variant(target="onnxruntime-tensorrt", device="cuda"), "TensorrtExecutionProvider"),
+    (Variant(device="cuda"), "onnxruntime-gpu"),
+    (Variant(device="cuda", precision="int8"), "choose --precision fp16"),
+]
+
+
+@pytest.mark.parametrize(("variant", "words"), NO_GPU)
+def test_without_a_gpu_one_sentence_says_what_is_missing(
+    built: Path, variant: Variant, words: str
+) -> None:
+    before = published_versions(built)
+    with pytest.raises(TargetError, match=words) as refused:
+        export(built, 1, variant, Quiet())
+    assert "\n" not in str(refused.value)
+    assert published_versions(built) == before
+
+
+def test_an_engine_takes_every_shape_that_is_padded_to(first: Manifest) -> None:
+    artefact = first.artefact.model_copy(
+        update={
+            "target": "tensorrt", "device": "cuda",
+            "backends": {ENCODER: "tensorrt", BEHAVIOR: "tensorrt"},
+            "padding": padding_for("tensorrt", max_tokens=16, history_events=64),
+        }
+    )  # fmt: skip
+    served = served_models(first.model_copy(update={"artefact": artefact}))
+    for model in served.values():
+        ranges = profiles(model)
+        assert set(ranges) == {tensor.name for tensor in model.inputs}
+        for sizes in model.shapes():
+            for tensor in model.inputs:
+                for rows in (1, model.max_batch):
+                    shape = (rows, *triton_config.shape_of(tensor, sizes))
+                    found = ranges[tensor.name]
+                    assert all(
+                        low <= size <= high
+                        for low, size, high in zip(
+                            found.smallest, shape, found.largest, strict=True
+                        )
+                    )
+    assert sizes_up_to(48, 8) == (8, 16, 32, 48)
+
+
+def test_a_sample_is_read_back(built: Path, tmp_path: Path) -> None:
+    sample = ExposureSample.load(built / BEHAVIOR / "1" / FILE)
+    sample.save(tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == (built / BEHAVIOR / "1" / FILE).read_bytes()
+    assert len(sample) == len(sample.outcome) > 100
+    assert np.all(sample.vectors[0] == 0)
+
+
+@pytest.mark.parametrize("change", [lambda p: p[:, ::-1], lambda p: p * 0 + 1 / 3])
+def test_parity_sees_other_probabilities(
+    built: Path, first: Manifest, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    sample = ExposureSample.load(built / BEHAVIOR / "1" / FILE)
+    from dataclasses import replace
+
+    spoiled = replace(sample, probabilities=change(sample.probabilities))
+    decisions = Decisions(first.calibration, first.decision_weights)
+    graphs = of(built, first)
+    vectors = graphs.encode(spoiled.texts.tolist())
+    found = measure_parity(graphs, spoiled, vectors, decisions, max_tokens=16, max_events=64)
+    assert not found.passed
+    assert found.between < 1e-5  # the graphs have not changed
+
+
+def test_export_tells_people_and_machines(built: Path) -> None:
+    place = ("export", "--repository", str(built), "--version", "1")
+    shown = CliRunner().invoke(app, [*place, "--max-shift", "0.5", "--precision", "fp16"])
+    assert shown.exit_code == 0, shown.stderr
+    assert "worst shift" in shown.stdout
+    assert "platform models promote" in shown.stdout
+    told = CliRunner().invoke(app, [*place, "--json"])
+    assert json.loads(told.stdout)["artefact"]["derived_from"] == 1
+    failed = CliRunner().invoke(app, [*place, "--precision", "int8", "--max-shift", "0"])
+    assert failed.exit_code == 1
+    assert failed.stderr.splitlines()[-1].startswith(
+        "error: the exported graphs move a probability"
+    )
+    nowhere = CliRunner().invoke(app, ["export", "--repository", str(built / "nowhere")])
+    assert nowhere.exit_code == 1
+    assert "is not there, no model repository" in nowhere.stderr
