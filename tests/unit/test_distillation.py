@@ -32,8 +32,10 @@ def settings(**changes: object) -> DistillationSettings:
 def test_the_student_learns_what_the_teacher_says(problem: Problem) -> None:
     model = problem.fresh()
     table = model.table
-    taught = distil(model.encoder, table, settings(), seed=0, progress=quiet)
-    untaught = distil(model.encoder, table, settings(steps=1), seed=0, progress=quiet)
+    taught = distil(model.encoder, table, model.vectors, settings(), seed=0, progress=quiet)
+    untaught = distil(
+        model.encoder, table, model.vectors, settings(steps=1), seed=0, progress=quiet
+    )
     assert len(layer_stack(taught.encoder.bert)) == 2
     assert taught.cosine > 0.8 > 0.5 > untaught.cosine
     assert sum(w.numel() for w in taught.encoder.parameters()) < sum(
@@ -44,7 +46,7 @@ def test_the_student_learns_what_the_teacher_says(problem: Problem) -> None:
 def test_the_teacher_stays_as_it_was(problem: Problem) -> None:
     model = problem.fresh()
     before = weights(model.encoder)
-    distil(model.encoder, model.table, settings(steps=3), seed=0, progress=quiet)
+    distil(model.encoder, model.table, model.vectors, settings(steps=3), seed=0, progress=quiet)
     assert changed(before, weights(model.encoder)) == set()
     assert len(layer_stack(model.encoder.bert)) == 4
 
@@ -53,7 +55,9 @@ def test_the_same_seed_gives_the_same_student(problem: Problem) -> None:
     model = problem.fresh()
     one, same, other = (
         weights(
-            distil(model.encoder, model.table, settings(steps=5), seed=s, progress=quiet).encoder
+            distil(
+                model.encoder, model.table, model.vectors, settings(steps=5), seed=s, progress=quiet
+            ).encoder
         )
         for s in (0, 0, 1)
     )

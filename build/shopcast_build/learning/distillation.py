@@ -41,6 +41,7 @@ class Distilled:
 def distil(
     teacher: ItemEncoder,
     table: TokenTable,
+    vectors: Tensor,
     settings: DistillationSettings,
     *,
     seed: int,
@@ -48,7 +49,8 @@ def distil(
 ) -> Distilled:
     """Train a student of `settings.layers` layers. Raises DataError when it would not be smaller.
 
-    Ends at the same weights for the same seed.
+    vectors: the teacher's, of every text of the table, float32 (n, d). Ends at the same weights for
+    the same seed.
     """
     student = fewer_layers(teacher, settings.layers)
     teacher = teacher.eval()
@@ -69,10 +71,12 @@ def distil(
             group["lr"] = rate
         rows = torch.from_numpy(rng.choice(shown, min(settings.batch_size, len(shown)), False))
         rows = rows.to(table.lengths.device)
-        # Every other batch is of texts as they are.
-        read = table.rows(rows) if step % 2 else table.changed_rows(rows, changed.change_texts)
-        with torch.no_grad():
-            wanted = teacher(*read)
+        if step % 2:  # texts as they are, whose vectors are known
+            read, wanted = table.rows(rows), vectors[rows]
+        else:
+            read = table.changed_rows(rows, changed.change_texts)
+            with torch.no_grad():
+                wanted = teacher(*read)
         loss = (1.0 - (student(*read) * wanted).sum(-1)).mean()
         optimiser.zero_grad()
         loss.backward()

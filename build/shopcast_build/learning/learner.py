@@ -134,6 +134,7 @@ class Learner:
             found = distil(
                 large.model.encoder,
                 model.table,
+                model.vectors,
                 settings.distillation,
                 seed=settings.seed,
                 progress=progress,

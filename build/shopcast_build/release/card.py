@@ -14,7 +14,7 @@ from shopcast_domain.manifest import Manifest
 
 CARD = "model_card.md"
 PLOTS = "card"
-_BINS = 10
+_BINS, _POINTS = 10, 200
 _LEAST = 20  # of a kind, for a slice to be drawn
 _METRICS = ("macro_f1", "log_loss", "ece")
 
@@ -40,7 +40,8 @@ def draw_plots(
             style = {"color": SERIES[number], "label": one.name.lower()}
             left.plot(x, y, marker="o", **style)
             precision, recall, _ = precision_recall_curve(hit, score)
-            right.plot(recall, precision, **style)
+            some = np.unique(np.linspace(0, len(recall) - 1, _POINTS).round().astype(int))
+            right.plot(recall[some], precision[some], **style)
             right.axhline(hit.mean(), color=SERIES[number], ls=":", lw=1.0)
         left.plot([0, top], [0, top], color=SERIES[5], ls="--", lw=1.0, label="perfect")
         left.set_title("Reliability")

@@ -99,13 +99,11 @@ class Questions:
         """Can its probabilities be read as shares?"""
         draws = self._draws(self._new, frozenset({"ece_beyond_chance"}), None)["ece_beyond_chance"]
         value, low = float(draws[0]), float(np.nanquantile(draws[1:], _NOISE[0]))
-        passed = low <= _MAX_ECE
-        verb = "within" if passed else "more than"
         return Check(
             name="calibrated",
-            passed=passed,
-            finding=f"probabilities miss observed shares by {value:.3f} beyond chance, {verb} the"
-            f" {_MAX_ECE:g} allowed",
+            passed=low <= _MAX_ECE,
+            finding=f"probabilities miss observed shares by {value:.3f} beyond chance, at least by"
+            f" {low:.3f}, where {_MAX_ECE:g} is allowed",
         )
 
     def _gain(self, metric: str, other: Candidate, rows: Mask | None = None) -> _Gain:
