@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.exposures import check_enough, cut_exposures, part, split_by_time
+from shopcast_build.learning.preparation import part_frames
 from shopcast_build.learning.settings import ExposureSettings
 from shopcast_domain.events import Outcome
 
@@ -270,3 +271,26 @@ def test_a_part_of_one_outcome_is_refused(name: str) -> None:
     with pytest.raises(DataError, match=f"{name} period ended in 'buy'") as refused:
         check_enough(*parts)
     assert_one_sentence(refused.value)
+
+
+def test_no_more_is_judged_than_memory_holds_and_people_stay_whole() -> None:
+    count = 80_000
+    exposures = pl.DataFrame(
+        {
+            "person": [n % 4_000 for n in range(count)],
+            "time": [START + timedelta(minutes=5 * n) for n in range(count)],
+            "outcome": [n % 3 for n in range(count)],
+        },
+        schema_overrides={"time": pl.Datetime("us", "UTC")},
+    )
+    few = ExposureSettings(max_judged=1_000, max_training=2_000)
+    split = split_by_time(exposures, START + timedelta(minutes=5 * count), few)
+    whole = part_frames(exposures, split, few.model_copy(update={"max_judged": count}))
+    frames, again = (part_frames(exposures, split, few) for _ in range(2))
+    for name in ("validation", "test"):
+        assert 0.6 * 1_000 < frames[name].height < 1.5 * 1_000 < whole[name].height
+        assert frames[name].equals(again[name])
+        kept = whole[name].filter(pl.col("person").is_in(frames[name]["person"].unique().implode()))
+        assert frames[name].equals(kept)
+    assert frames["training"].equals(whole["training"])
+    assert frames["training"].height == 2_000

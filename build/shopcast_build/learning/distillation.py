@@ -60,9 +60,8 @@ def distil(
     held_out = min(_MOST_HELD_OUT, int(len(texts) * _HELD_OUT))
     unseen, shown = texts[:held_out], texts[held_out:]
     changed = Augmentation(AugmentationSettings(word_dropout=settings.word_dropout))
-    optimiser = torch.optim.AdamW(
-        student.parameters(), settings.learning_rate, weight_decay=_WEIGHT_DECAY
-    )
+    learning = [weight for weight in student.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(learning, settings.learning_rate, weight_decay=_WEIGHT_DECAY)
     warmup = round(settings.steps * _WARMUP_SHARE)
     student.train()
     for step in range(settings.steps):
@@ -93,7 +92,8 @@ def distil(
 
 def fewer_layers(teacher: ItemEncoder, layers: int) -> ItemEncoder:
     """A copy with some of the layers, evenly spread, the first and the last among them where there
-    are two or more. Raises DataError when the teacher has no more than that."""
+    are two or more. All of it learns but the embeddings of tokens, so that words nobody has seen
+    yet keep their place. Raises DataError when the teacher has no more layers than that."""
     student = copy.deepcopy(teacher)
     stack = layer_stack(student.bert)
     if layers >= len(stack):
@@ -109,8 +109,8 @@ def fewer_layers(teacher: ItemEncoder, layers: int) -> ItemEncoder:
         stack.pop(-1)
     stack.extend(kept)
     student.bert.config.num_hidden_layers = layers
-    for weight in student.parameters():
-        weight.requires_grad_(True)
+    student.requires_grad_(True)
+    student.bert.get_input_embeddings().requires_grad_(False)
     return student
 
 

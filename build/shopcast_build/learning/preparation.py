@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from shopcast_build.data.log import CleanLog
@@ -10,7 +11,7 @@ from shopcast_build.data.people import People
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import Split, check_enough, cut_exposures, part
 from shopcast_build.learning.reporter import Reporter
-from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.settings import BuildSettings, ExposureSettings
 from shopcast_build.learning.timeline import Timeline, build_catalogue
 
 
@@ -45,14 +46,12 @@ def make_timeline(
     return timeline, cut_exposures(events, settings.exposures), log.platforms
 
 
-def make_parts(
-    timeline: Timeline,
-    exposures: pl.DataFrame,
-    split: Split,
-    settings: BuildSettings,
-    reporter: Reporter,
-) -> Parts:
-    """The examples of every part. Raises DataError when one is too small."""
+Frames = dict[str, pl.DataFrame]
+"""Exposures by part: training, validation, test, and where models are fitted again, all earlier."""
+
+
+def part_frames(exposures: pl.DataFrame, split: Split, settings: ExposureSettings) -> Frames:
+    """The exposures of every part, as many as are kept. Raises DataError when one is too small."""
     known_by = {
         "training": split.train,
         "validation": split.validation,
@@ -62,11 +61,32 @@ def make_parts(
     }
     frames = {name: part(exposures, span) for name, span in known_by.items()}
     check_enough(frames["training"], frames["validation"], frames["test"])
-    if not settings.exposures.refit:
+    if not settings.refit:
         del frames["all earlier"]
+    for name, frame in frames.items():
+        judged = name in ("validation", "test")
+        frames[name] = (
+            _of_some_people(frame, settings.max_judged)
+            if judged
+            else frame.tail(settings.max_training)
+        )
+    return frames
+
+
+def _of_some_people(frame: pl.DataFrame, most: int) -> pl.DataFrame:
+    """About `most` exposures: all those of people drawn at random, the same ones every time."""
+    if frame.height <= most:
+        return frame
+    people = frame["person"].unique().sort()
+    drawn = np.random.default_rng(0).random(len(people)) < most / frame.height
+    return frame.filter(pl.col("person").is_in(people.filter(pl.Series(drawn)).implode()))
+
+
+def make_parts(
+    timeline: Timeline, frames: Frames, settings: BuildSettings, reporter: Reporter
+) -> Parts:
+    """The examples of every part."""
     built = []
-    for name in frames.keys() & {"training", "all earlier"}:
-        frames[name] = frames[name].tail(settings.exposures.max_training)
     for name, frame in frames.items():
         with reporter.stage(f"features of {frame.height:,} {name} exposures") as progress:
             built.append(

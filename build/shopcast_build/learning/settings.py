@@ -39,6 +39,11 @@ class ExposureSettings(_Section):
     test_start: AwareDatetime | None = Field(None, description="in place of test_share")
     validation_start: AwareDatetime | None = Field(None, description="in place of validation_share")
     max_training: int = Field(400_000, ge=1_000, description="newest training exposures kept")
+    max_judged: int = Field(
+        1_000_000,
+        ge=1_000,
+        description="of validation and of the test, about: those of people drawn at random",
+    )
     refit: bool = Field(
         True,
         description="once everything is chosen on validation, train again with its exposures too",
@@ -199,7 +204,7 @@ class DistillationSettings(_Section):
 
     layers: int = Field(0, ge=0, description="of the smaller encoder; 0: none is made")
     steps: int = Field(400, ge=1, le=1_000_000, description="of its training")
-    batch_size: int = Field(64, ge=8, description="texts of one step")
+    batch_size: int = Field(32, ge=8, description="texts of one step")
     learning_rate: float = Field(5e-4, gt=0, description="at its peak")
     word_dropout: Chance = Field(0.2, description="of a text's words, in every other batch")
 

@@ -24,7 +24,7 @@ from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.exposures import split_by_time
 from shopcast_build.learning.learner import Learned, Learner
-from shopcast_build.learning.preparation import Parts, make_parts, make_timeline
+from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
 from shopcast_build.learning.reporter import Reporter, Silent
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
@@ -103,8 +103,10 @@ def build_model(
     cleaning, people_count = log.report, people.count
     del log, people  # the names of everybody are not needed any more, and they are large
     split = split_by_time(exposures, cleaning.last_time, settings.exposures)
-    parts = make_parts(timeline, exposures, split, settings, reporter)
+    frames = part_frames(exposures, split, settings.exposures)
     del exposures
+    parts = make_parts(timeline, frames, settings, reporter)
+    del frames
 
     digests = _digests(base, timeline, parts)
     if run:

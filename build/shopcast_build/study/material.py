@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import read_links, resolve_people
-from shopcast_build.learning.exposures import Split, part, split_by_time
-from shopcast_build.learning.preparation import Parts, make_parts, make_timeline
+from shopcast_build.learning.exposures import Split, split_by_time
+from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
@@ -89,12 +89,9 @@ def read_material(
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
-    parts = make_parts(timeline, exposures, split, settings, reporter)
-    spans = (split.train, split.validation, split.test)
-    training, validation, test = (
-        part(exposures, span).tail(len(getattr(parts, name)))
-        for span, name in zip(spans, PARTS, strict=True)
-    )
+    frames = part_frames(exposures, split, settings.exposures)
+    parts = make_parts(timeline, frames, settings, reporter)
+    training, validation, test = (frames[name] for name in ("training", "validation", "test"))
     return Material(
         timeline=timeline,
         accounts=find_accounts(timeline),
