@@ -78,7 +78,7 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 
 
 async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
-    versions = versions_to_try(settings.repository)
+    versions, seen = versions_to_try(settings.repository)
     status = AdoptionStatus()
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory)
@@ -110,25 +110,26 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         _log.info("version %d adopted, its goldens reproduce", engine.version)
         address = f"{settings.host}:{server.port}"
         ready(Serving(address, engine.version, engine.address, metrics))
-        await _Supervisor(tritons, directory, switch, server, status).run()
+        await _Supervisor(tritons, directory, switch, server, status, seen).run()
 
 
-def versions_to_try(repository: Path) -> list[int]:
+def versions_to_try(repository: Path) -> tuple[list[int], Said | None]:
     """Published versions in the order in which they may serve: the one that is to, those that did
-    before it, and where nobody has said so, from the newest down. Raises StartupError."""
+    before it, and where nobody has said so, from the newest down; and what was said. Raises
+    StartupError."""
     try:
         published, said = all_versions(repository), read_serving(repository)
     except RepositoryError as error:
         raise StartupError(str(error)) from None
     if said is None:
-        return published[::-1]
+        return published[::-1], None
     versions = [version for version in said.versions[::-1] if version in published]
     if not versions:
         raise StartupError(
             f"the version that is to serve is not in {repository}: name one that is with `platform"
             " models promote`"
         )
-    return versions
+    return versions, said
 
 
 class _Supervisor:
@@ -141,10 +142,12 @@ class _Supervisor:
         switch: Switch,
         server: GatewayServer,
         status: AdoptionStatus,
+        seen: Said | None,
     ) -> None:
+        """seen: what was to serve when the engine was chosen."""
         self._tritons, self._directory, self._switch = tritons, directory, switch
-        self._server, self._status = server, status
-        self._seen = self._look()
+        self._server, self._status, self._seen = server, status, seen
+        self._complaint = ""
 
     async def run(self) -> None:
         """Until the server stops. Raises StartupError when Triton does not come back."""
@@ -184,17 +187,16 @@ class _Supervisor:
         """The version that is to serve, once somebody says so anew."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            said = await asyncio.to_thread(self._look)
+            try:
+                said = await asyncio.to_thread(read_serving, self._tritons.repository)
+            except RepositoryError as error:
+                if str(error) != self._complaint:  # said once, not once a second
+                    self._complaint = str(error)
+                    _log.error("%s", error)
+                continue
             if said is not None and said != self._seen:
                 self._seen = said
                 return said.version
-
-    def _look(self) -> Said | None:
-        try:
-            return read_serving(self._tritons.repository)
-        except RepositoryError as error:
-            _log.error("%s", error)
-            return None
 
     async def _take_up(self, version: int) -> None:
         """Let a version serve if it may; else the one before goes on."""

@@ -5,7 +5,7 @@ hold: the questions are several, and an equally good model should pass them all.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from shopcast_domain.manifest import Check, Gate
 
 _NOISE = (0.005, 0.995)
 _MAX_ECE = 0.02
+_MOST_PEOPLE = 20_000
 _LOSS = "log_loss"
 _NAMES = {_LOSS: "log loss", "purchase_auc": "AUC of purchases", "return_auc": "AUC of returns"}
 
@@ -39,6 +40,10 @@ class Candidate:
     name: str
     probabilities: Floats = field(repr=False)
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def only(self, rows: Ints) -> "Candidate":
+        """The same of some exposures."""
+        return replace(self, probabilities=self.probabilities[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,9 @@ class Questions:
         self._person = test.person
         self._headline = f"{headline_of(test.outcome)}_auc"
 
-    def beats_knowing_nothing(self, majority: Judged) -> Check:
+    def beats_knowing_nothing(self, majority: Candidate) -> Check:
         """Is it better than always answering the shares of the outcomes?"""
-        gain = self._gain(_LOSS, Candidate(majority.name, majority.test))
+        gain = self._gain(_LOSS, majority)
         found = f"log loss is better than that of {majority.name} by {gain}"
         if gain.value <= 0:
             found = f"log loss is no better than that of {majority.name} ({gain})"
@@ -135,22 +140,38 @@ def ask(
     serving: Candidate | None,
     uncompared: str | None = None,
 ) -> Gate:
-    """Ask everything of a model.
+    """Ask everything of a model, on the exposures of at most 20,000 people.
 
     baselines: rivals by name. serving: what serves now, judged on the same exposures. uncompared:
     why what serves could not be.
     """
-    questions = Questions(new, test, platforms)
-    checks = [questions.beats_knowing_nothing(majority)]
+    rows = _of_some_people(test.person)
+
+    def told(name: str, judged: Judged) -> Candidate:
+        return Candidate(name, judged.test).only(rows)
+
+    questions = Questions(new.only(rows), test.take(rows), platforms)
+    checks = [questions.beats_knowing_nothing(told(majority.name, majority))]
     for name, rival in baselines.items():
-        checks.append(questions.is_not_worse(f"not worse than {name}", Candidate(name, rival.test)))
+        checks.append(questions.is_not_worse(f"not worse than {name}", told(name, rival)))
     checks.append(questions.is_calibrated())
     if serving is not None:
-        checks.append(questions.is_not_worse("not worse than what serves", serving))
-        checks += questions.hides_no_regression(serving)
+        before = serving.only(rows)
+        checks.append(questions.is_not_worse("not worse than what serves", before))
+        checks += questions.hides_no_regression(before)
     elif uncompared:
         checks.append(Check(name="not worse than what serves", passed=True, finding=uncompared))
     return Gate(checks=tuple(checks))
+
+
+def _of_some_people(person: Ints) -> Ints:
+    """The exposures of at most _MOST_PEOPLE people, drawn at random and always alike: a thousand
+    resamplings of a million would not fit into memory."""
+    people = np.unique(person)
+    if len(people) <= _MOST_PEOPLE:
+        return np.arange(len(person))
+    drawn = np.random.default_rng(0).choice(people, _MOST_PEOPLE, replace=False)
+    return np.flatnonzero(np.isin(person, drawn))
 
 
 def refuse(gate: Gate) -> None:

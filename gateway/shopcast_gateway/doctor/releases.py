@@ -40,7 +40,7 @@ _DRIFT_S = 60.0  # by which the clocks of two machines may differ
 def served_manifest(repository: Path) -> Manifest:
     """The manifest of the version that a gateway would try first. Raises Skip."""
     try:
-        return find_manifest(repository, versions_to_try(repository)[0])
+        return find_manifest(repository, versions_to_try(repository)[0][0])
     except (StartupError, RepositoryError, ManifestError, OSError):
         raise Skip("there is no version to look at that could serve, see repository") from None
 
@@ -55,7 +55,7 @@ def repository(installation: Installation) -> list[Answer]:
     except OSError as error:
         return [failed(f"{folder} cannot be read ({error.strerror})", "let this user read it")]
     try:
-        serves = versions_to_try(folder)[0]
+        serves = versions_to_try(folder)[0][0]
     except StartupError:
         serves = None
     answers = [
