@@ -18,11 +18,10 @@ class Difference:
 
 
 def compare(first: Manifest, second: Manifest) -> list[Difference]:
-    """The fields that differ, in the manifests' order. Left out is what differs between any two
-    versions: numbers, digests, goldens and the time of publication."""
-    one, other = (
-        dict(_flat(m.model_dump(mode="json", exclude=_OF_EVERY_VERSION))) for m in (first, second)
-    )
+    """The fields that differ, in the manifests' order; of the metrics those of the published model.
+    Left out is what differs between any two versions: numbers, digests, goldens and the time of
+    publication."""
+    one, other = (dict(_flat(_content(manifest))) for manifest in (first, second))
     names = dict.fromkeys([*one, *other])
     return [
         Difference(name, one.get(name), other.get(name))
@@ -31,8 +30,14 @@ def compare(first: Manifest, second: Manifest) -> list[Difference]:
     ]
 
 
+def _content(manifest: Manifest) -> dict[str, Any]:
+    content = manifest.model_dump(mode="json", exclude=_OF_EVERY_VERSION)
+    content["metrics"] = content["metrics"].get(manifest.training.published_as, {})
+    return content
+
+
 def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         return [
             pair
             for key, part in value.items()
