@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
-from shopcast_build.learning.checkpoints import Run
+from shopcast_build.learning.checkpoints import Run, load, save
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.settings import EncoderSettings
 from shopcast_build.learning.training import train
@@ -168,19 +168,36 @@ def test_adalora_takes_the_least_used_ranks_away(base_of: BaseOf) -> None:
     assert sum(ranks(encoder)) == 2 * len(early)
 
 
-def test_adalora_keeps_to_its_budget_after_a_resume(base_of: BaseOf) -> None:
-    encoder = fresh(base_of, "bert")
-    learn(encoder, start_tuning(encoder, settings("adalora"), STEPS))
-    resumed = fresh(base_of, "bert")
-    made = start_tuning(resumed, settings("adalora"), STEPS)
-    resumed.load_state_dict(encoder.state_dict())
-    optimiser = torch.optim.SGD([p for p in resumed.parameters() if p.requires_grad], lr=0.1)
-    for step in range(STEPS - 2, STEPS + 1):
-        (resumed(IDS, MASK) - WANTED).square().sum().backward()
-        optimiser.step()
-        made.after_step(step)
-        optimiser.zero_grad()
-    assert sum(ranks(resumed)) == sum(ranks(encoder))
+def test_adalora_goes_on_from_a_state_as_if_nothing_had_happened(
+    base_of: BaseOf, tmp_path: Path
+) -> None:
+    def go(encoder: ItemEncoder, made: Tuning, first: int, last: int) -> None:
+        learning = [p for p in encoder.parameters() if p.requires_grad]
+        optimiser = torch.optim.SGD(learning, lr=0.1)
+        for step in range(first, last + 1):
+            (encoder(IDS, MASK) - WANTED).square().sum().backward()
+            optimiser.step()
+            made.after_step(step)
+            optimiser.zero_grad()
+
+    whole = fresh(base_of, "bert").eval()
+    go(whole, start_tuning(whole, settings("adalora"), STEPS), 1, STEPS)
+    for killed_at in (STEPS // 4, STEPS - 2):  # before and after ranks are taken away for good
+        encoder = fresh(base_of, "bert").eval()
+        made = start_tuning(encoder, settings("adalora"), STEPS)
+        go(encoder, made, 1, killed_at)
+        save({"tuning": made.state(), "weights": encoder.state_dict()}, tmp_path / "state.pt")
+        found = load(tmp_path / "state.pt")
+        resumed = fresh(base_of, "bert").eval()
+        again = start_tuning(resumed, settings("adalora"), STEPS)
+        resumed.load_state_dict(found["weights"])
+        again.restore(found["tuning"])
+        go(resumed, again, killed_at + 1, STEPS)
+        for (name, one), other in zip(
+            whole.state_dict().items(), resumed.state_dict().values(), strict=True
+        ):
+            assert torch.equal(one, other), name
+        assert sum(ranks(resumed)) == sum(ranks(whole))
 
 
 def test_a_penalty_pulls_adalora_towards_orthogonal_ranks(base_of: BaseOf) -> None:

@@ -91,6 +91,7 @@ class ExposureTrainer(Trainer):
         state = {
             "weights": learning_weights(self._learner),
             "best": self._keep_best.state_dict(),
+            "tuning": self._learner.tuning.state() if self._learner.tuning else {},
             "vectors": self._learner.vectors if self._learner.learn_texts else None,
         }
         checkpoints.save(state, Path(output_dir) / _LEARNED)
@@ -99,6 +100,8 @@ class ExposureTrainer(Trainer):
         state = checkpoints.load(Path(resume_from_checkpoint) / _LEARNED)
         put_weights(self._learner, state["weights"])
         self._keep_best.load_state_dict(state["best"])
+        if self._learner.tuning:
+            self._learner.tuning.restore(state["tuning"])
         if state["vectors"] is not None:
             self._learner.vectors = state["vectors"].to(self._learner.vectors.device)
 

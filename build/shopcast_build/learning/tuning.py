@@ -5,7 +5,7 @@ adapter; that is bottleneck.py.
 """
 
 import warnings
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from peft import (
@@ -33,6 +33,7 @@ _QUERY_VALUE = frozenset(
         *("query_proj", "value_proj", "c_attn", "Wqkv", "qkv_proj", "query_key_value", "qkv"),
     ]
 )
+_AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of peft's RankAllocator
 _PREFIX_START = 0.02
 _ORTHOGONAL_WEIGHT = 0.5  # peft's default
 
@@ -53,6 +54,14 @@ class Tuning(Protocol):
         """Leave an encoder of plain layers that says the same."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep beside the weights: tensors, numbers, lists and dicts."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        ...
+
 
 class _Plain:
     def penalty(self) -> Tensor | float:
@@ -62,6 +71,12 @@ class _Plain:
         pass
 
     def finish(self) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
         pass
 
 
@@ -115,17 +130,27 @@ class _AdaLora(_Lora):
         return _ORTHOGONAL_WEIGHT * torch.stack(found).mean()
 
     def after_step(self, step: int) -> None:
-        """Weigh the ranks by this step's gradients and take away what is over budget.
-
-        The averages of their weights are in no checkpoint. After a resume they start anew: another
-        rank may be taken away, but as many are.
-        """
+        """Weigh the ranks by this step's gradients and take away what is over budget."""
         if step > self._last_cut and self._config.rank_pattern is None:
             allocator = self._peft.rankallocator
             allocator.update_ipt(self._peft.model)
             found = allocator.mask_to_budget(self._peft.model, allocator.target_bgt)
             self._config.rank_pattern = found
         self._peft.update_and_allocate(step)
+
+    def state(self) -> dict[str, Any]:
+        """The averages by which ranks are weighed, and which were taken away for good."""
+        allocator = self._peft.rankallocator
+        kept = {name: dict(getattr(allocator, name)) for name in _AVERAGES}
+        return kept | {"rank_pattern": self._config.rank_pattern}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with them."""
+        weights = dict(self._peft.model.named_parameters())
+        for name in _AVERAGES:
+            found = {key: value.to(weights[key].device) for key, value in state[name].items()}
+            setattr(self._peft.rankallocator, name, found)
+        self._config.rank_pattern = state["rank_pattern"]
 
 
 def start_tuning(encoder: ItemEncoder, settings: EncoderSettings, steps: int) -> Tuning:
