@@ -15,7 +15,8 @@ Matrix = NDArray[np.float32]
 _MOST_ROUNDS = 400
 _PATIENCE = 20
 _APART = 1_000_003  # seeds of members of one model
-_SAME = 1e-6  # values closer than this are one
+_NOISE = 1e-6  # of a text component: values closer than this are one
+_MARGIN = 1e-3
 
 
 def member_seeds(seed: int, members: int) -> list[int]:
@@ -79,7 +80,11 @@ class Trees:
         found = (_classifier(_MOST_ROUNDS, one, **growing) for one in member_seeds(seed, members))
         return cls(
             tuple(
-                _widened(one.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome), x)
+                _widened(
+                    one.fit(x, train.outcome, X_val=x_validation, y_val=validation.outcome),
+                    x,
+                    train.features.shape[1],
+                )
                 for one in found
             ),
             text,
@@ -92,7 +97,8 @@ class Trees:
         for one in self.members:
             rounds = min(max(1, round(one.n_iter_ * growth)), _MOST_ROUNDS)
             again = _classifier(rounds, one.random_state, early_stopping=False)
-            found.append(_widened(again.fit(x, train.outcome), x))
+            again.fit(x, train.outcome)
+            found.append(_widened(again, x, train.features.shape[1]))
         return Trees(tuple(found), self.text)
 
     @property
@@ -123,22 +129,29 @@ def _classifier(rounds: int, seed: int, **stopping: bool | int) -> HistGradientB
     )
 
 
-def _widened(fitted: HistGradientBoostingClassifier, x: Matrix) -> HistGradientBoostingClassifier:
-    """Move every threshold to the middle of the gap in the training values that it lies in.
+def _widened(
+    fitted: HistGradientBoostingClassifier, x: Matrix, numbers: int
+) -> HistGradientBoostingClassifier:
+    """Move every threshold away from the training value it lies on, into the gap above.
 
     Thresholds are quantiles, so the value of a popular item is often one itself, and the last bit
     of its vector, which another runtime or processor computes otherwise, would decide the branch.
-    What the trees say of the training values stays the same.
+    What the trees say of the training values stays the same; by _MARGIN at most, so that a count
+    that never occurred in training stays on the side where it was. numbers: how many of the columns
+    are, and so the same to the last bit; the others are components of texts.
     """
     values = [np.unique(column.astype(np.float64)) for column in x.T]
     for trees in fitted._predictors:  # as skl2onnx reads them, too
         for tree in trees:
             nodes = tree.nodes
             for node in np.flatnonzero(~nodes["is_leaf"].astype(bool)):
-                threshold, known = nodes["num_threshold"][node], values[nodes["feature_idx"][node]]
-                above = np.searchsorted(known, threshold + _SAME, side="right")
+                column, threshold = nodes["feature_idx"][node], nodes["num_threshold"][node]
+                known, noise = values[column], _NOISE if column >= numbers else 0.0
+                above = np.searchsorted(known, threshold + noise, side="right")
                 if 0 < above < len(known):
-                    nodes["num_threshold"][node] = (known[above - 1] + known[above]) / 2
+                    below = known[above - 1]
+                    away = min((known[above] - below) / 2, _MARGIN)
+                    nodes["num_threshold"][node] = below + away
     return fitted
 
 
