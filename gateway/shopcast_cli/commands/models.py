@@ -57,13 +57,14 @@ def list_versions(repository: Repository = _DEFAULT, as_json: AsJson = False) ->
         if "broken" in facts:
             shown.add_row(f"{version}{mark}", "", "[red]unreadable[/red]", "", "", "")
             continue
-        loss = facts["log_loss"]
+        loss, source = facts["log_loss"], facts["derived_from"]
+        told = f"as version {source}" if source else "" if loss is None else f"{loss:.4f}"
         shown.add_row(
             f"{version}{mark}",
             facts["published"][:16].replace("T", " "),
             escape(facts["as"]),
             f"{facts['target']}, {facts['precision']}",
-            "" if loss is None else f"{loss:.4f}",
+            told,
             "forced" if facts["forced"] else "passed",
         )
     out.print(shown)
@@ -81,6 +82,7 @@ def _facts(one: "Manifest | str") -> dict[str, Any]:
         "precision": artefact.precision,
         "layers": artefact.layers,
         "derived_from": artefact.derived_from,
+        # Of a build: what was exported from it was compared with it, not judged again.
         "log_loss": one.metrics.get(training.published_as, {}).get("log_loss"),
         "forced": one.gate.forced,
     }
