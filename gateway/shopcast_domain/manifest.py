@@ -2,12 +2,12 @@
 
 import json
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shopcast_domain.features import Floats
 
@@ -251,6 +251,15 @@ class Manifest(_Part):
     files: dict[str, str]
     tolerance: Tolerance = Tolerance()
     goldens: tuple[Golden, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _files_are_its_own(self) -> "Manifest":
+        """A manifest is a file like any other: what it names is read, so only from its folders."""
+        own = (f"{ENCODER}/{self.encoder_version}/", f"{BEHAVIOR}/{self.behavior_version}/")
+        for name in self.files:
+            if not name.startswith(own) or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"files names {name!r}, which is not in the version's folders")
+        return self
 
 
 def manifest_path(repository: Path, model: str, version: int) -> Path:

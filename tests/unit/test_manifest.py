@@ -58,6 +58,18 @@ def test_a_manifest_of_a_newer_schema_says_to_upgrade(manifest: Manifest, tmp_pa
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["encoder/2/model.onnx", "encoder/1/../../secret", "/etc/passwd", "behavior/1/../2/x"]
+)
+def test_files_outside_of_the_version_are_refused(
+    manifest: Manifest, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / MANIFEST
+    path.write_text(manifest.model_copy(update={"files": {name: "0" * 64}}).model_dump_json())
+    with pytest.raises(ManifestError, match="not in the version's folders"):
+        read_manifest(path)
+
+
 def test_a_manifest_without_goldens_is_refused(manifest: Manifest, tmp_path: Path) -> None:
     path = tmp_path / MANIFEST
     path.write_text(manifest.model_copy(update={"goldens": ()}).model_dump_json())
