@@ -31,6 +31,7 @@ def prune(repository: Path, keep: int) -> list[int]:
     all_versions(repository)
     try:
         with sole_writer(repository):
+            sweep(repository)
             removed = superfluous(repository, keep)
             staging = repository / STAGING
             for version in removed:

@@ -69,7 +69,10 @@ def publish(
 
 def sweep(repository: Path) -> None:
     """Remove what an interrupted publication left."""
-    shutil.rmtree(repository / STAGING, ignore_errors=True)
+    staging = repository / STAGING
+    if staging.is_symlink():
+        staging.unlink()  # nothing is moved or removed outside of the repository
+    shutil.rmtree(staging, ignore_errors=True)
     published = set(published_versions(repository))
     for encoder in _versions(repository / ENCODER):
         if encoder not in published:

@@ -177,6 +177,19 @@ def test_pruning_keeps_the_newest_what_serves_and_what_served(
     assert rollback(repository).version == 1
 
 
+def test_nothing_is_moved_out_of_the_repository(
+    repository: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("kept")
+    (repository / ".staging").symlink_to(outside)
+    assert prune(repository, 1) == [2]
+    (repository / ".staging").symlink_to(outside)
+    release(repository, manifest)
+    assert [path.name for path in outside.iterdir()] == ["mine"]
+
+
 def test_a_second_writer_is_told(repository: Path, manifest: Manifest) -> None:
     with sole_writer(repository):
         for attempt in (
