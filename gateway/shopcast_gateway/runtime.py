@@ -216,6 +216,10 @@ class _Supervisor:
             reason = error.reason if isinstance(error, Refused) else "load"
             self._status.refused(version, Refusal(reason, str(error)))
             return
+        except Exception as error:  # no room, no file handles: what serves must go on
+            _log.exception("version %d could not be taken up", version)
+            self._status.refused(version, Refusal("load", type(error).__name__))
+            return
         self._switch.replace(engine)
         self._status.adopted(version)
         _log.info("version %d adopted, its goldens reproduce", version)

@@ -41,7 +41,8 @@ def export(
         "model_repository"
     ),
     version: Annotated[
-        int | None, typer.Option(help="The version to export; the one that serves if not given.")
+        int | None,
+        typer.Option(help="The version to export; the one that serves if not given.", min=1),
     ] = None,
     target: Annotated[
         Target,
