@@ -219,7 +219,7 @@ def _plans(
     build = partial(tensorrt_plan.build_plan, cache=repository / f".{tensorrt_plan.CACHE}")
     served: dict[str, ServedModel] = served_models(manifest)
     plans = [
-        build(folders[name] / GRAPH, model, variant.precision, folders[name] / PLAN)
+        build(folders[name] / GRAPH, model, model.precision, folders[name] / PLAN)
         for name, model in served.items()
         if model.target == "tensorrt"
     ]

@@ -166,6 +166,7 @@ def _variables(environment: TritonEnvironment, links: Path) -> dict[str, str]:
         "HOME": str(links),
         "TMPDIR": str(links),
         "PYTHONDONTWRITEBYTECODE": "1",  # a published version stays as it is
+        "PYTHONPYCACHEPREFIX": str(links / "bytecode"),  # none that lies beside it is run
     }
 
 
