@@ -1,6 +1,7 @@
 """manifest.json: the contract between a published model and whoever serves it."""
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ NO_CHANCE = -1e9
 """The logit of an outcome the model was never trained on."""
 
 SCHEMA_VERSION = 1
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Target = Literal["python", "onnxruntime", "onnxruntime-tensorrt", "tensorrt"]
@@ -289,7 +291,7 @@ def read_manifest(path: Path) -> Manifest:
 def _check_schema(path: Path, text: bytes) -> None:
     try:
         found = json.loads(text)["schema_version"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return  # what is wrong with it is for the validation to say
     if isinstance(found, int) and found > SCHEMA_VERSION:
         raise ManifestError(
@@ -301,11 +303,15 @@ def _check_schema(path: Path, text: bytes) -> None:
 def published_versions(repository: Path) -> list[int]:
     """Behaviour versions that have a manifest, oldest first. The manifest of the behaviour model is
     moved into place last, so a version that has one is whole."""
-    folder = repository / BEHAVIOR
-    if not folder.is_dir():
+    return [
+        version
+        for version in version_folders(repository / BEHAVIOR)
+        if manifest_path(repository, BEHAVIOR, version).is_file()
+    ]
+
+
+def version_folders(model: Path) -> list[int]:
+    """The numbers of a model's version folders, whole or not, in rising order."""
+    if not model.is_dir():
         return []
-    return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        if entry.name.isdigit() and (entry / MANIFEST).is_file()
-    )
+    return sorted(int(entry.name) for entry in model.iterdir() if _VERSION.fullmatch(entry.name))

@@ -15,7 +15,8 @@ _LOCK = ".publish.lock"
 def sole_writer(repository: Path) -> Iterator[None]:
     """Hold the repository's lock, which a kill lets go of. Raises PublishError when another process
     has it, OSError when there is no writing there."""
-    with (repository / _LOCK).open("w") as lock:
+    descriptor = os.open(repository / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -28,6 +29,7 @@ def sole_writer(repository: Path) -> Iterator[None]:
 def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place in one step: whoever reads it finds the old content or the new."""
     partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # of a kill; a link would be written through
     partial.write_bytes(content)
     flush(partial)
     partial.replace(path)

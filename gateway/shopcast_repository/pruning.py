@@ -46,6 +46,7 @@ def prune(repository: Path, keep: int) -> list[int]:
     except OSError as error:
         left = len(published_versions(repository))
         raise RepositoryError(
-            f"pruning {repository} failed ({error.strerror}): {left} versions are left, each whole"
+            f"pruning {repository} failed ({error.strerror or error}), {left} versions are left,"
+            " each whole: make room or rights there, and run this again"
         ) from error
     return removed

@@ -2,8 +2,8 @@
 
 A release is an encoder version and a behaviour version. Both are staged in the repository, flushed
 to disk, and renamed into place, the behaviour model last: its manifest marks a whole release.
-Whatever a kill or a full disk leaves behind is either in `.staging`, or an encoder version that no
-manifest of a behaviour model names; neither is ever served, and the next publication removes both.
+Whatever a kill or a full disk leaves behind is either in `.staging`, or an encoder version without
+a behaviour model; neither is ever served, and the next publication removes both.
 """
 
 import shutil
@@ -15,12 +15,12 @@ from shopcast_domain.manifest import (
     ENCODER,
     MANIFEST,
     Manifest,
-    published_versions,
+    version_folders,
 )
 from shopcast_repository.digests import sha256
 from shopcast_repository.errors import PublishError
 from shopcast_repository.locking import flush, flush_tree, sole_writer
-from shopcast_repository.serving import SERVING, keep_serving
+from shopcast_repository.serving import SERVING, keep_serving, read_serving
 
 STAGING = ".staging"
 MODELS = (ENCODER, BEHAVIOR)
@@ -34,11 +34,12 @@ def publish(
     otherwise left to `serving.promote`.
 
     write: fills two empty folders (encoder, behaviour) for a version number and returns the
-    manifest, its `files` still empty. Raises PublishError; the repository is then as it was.
+    manifest, its `files` still empty. Raises RepositoryError; the repository is then as it was.
     """
     try:
         repository.mkdir(parents=True, exist_ok=True)
         with sole_writer(repository):
+            read_serving(repository)  # before the work: were it broken, what follows would fail
             sweep(repository)
             version = _next_version(repository)
             staged = {model: repository / STAGING / model for model in MODELS}
@@ -73,18 +74,15 @@ def sweep(repository: Path) -> None:
     if staging.is_symlink():
         staging.unlink()  # nothing is moved or removed outside of the repository
     shutil.rmtree(staging, ignore_errors=True)
-    published = set(published_versions(repository))
-    for encoder in _versions(repository / ENCODER):
-        if encoder not in published:
+    # Where there is a behaviour model, if without its manifest, somebody may mend the version.
+    behaviors = set(version_folders(repository / BEHAVIOR))
+    for encoder in version_folders(repository / ENCODER):
+        if encoder not in behaviors:
             shutil.rmtree(repository / ENCODER / str(encoder))
 
 
-def _versions(folder: Path) -> list[int]:
-    return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
-
-
 def _next_version(repository: Path) -> int:
-    return 1 + max((v for model in MODELS for v in _versions(repository / model)), default=0)
+    return 1 + max((v for model in MODELS for v in version_folders(repository / model)), default=0)
 
 
 def _digests(staged: dict[str, Path], version: int) -> dict[str, str]:

@@ -64,13 +64,16 @@ def read_serving(repository: Path) -> Serving | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RepositoryError(f"{path} cannot be read ({error.strerror})") from None
+        raise RepositoryError(
+            f"{path} cannot be read ({error.strerror}): it must be a file that this user may read"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RepositoryError(
-            f"{path} does not say which version serves ({where}: {first['msg']}): remove it and"
-            " name one with `platform models promote`"
+            f"{path} does not say which version serves ({where}: {first['msg']}): if a newer"
+            " shopcast wrote it, upgrade; else move it away, which forgets what rolling back leads"
+            " to, and name a version with `platform models promote`"
         ) from None
 
 
@@ -87,19 +90,15 @@ def promote(repository: Path, version: int, *, force: bool = False) -> Serving:
     version is not there, not whole, or failed its gate; ManifestError when it cannot be read.
     """
     manifest = find_manifest(repository, version)
-    if problems := verify(repository, version):
-        raise RepositoryError(
-            f"version {version} is not whole ({problems[0]}): it must not serve; publish it again"
-        )
     failures = manifest.gate.failures
     if failures and not force:
         raise RepositoryError(
             f"version {version} failed its gate before it was published ({failures[0].finding}):"
             " promote it all the same with --force"
         )
-    before = serving_version(repository)
 
     def promoted(said: Serving | None) -> Serving:
+        before = serving_version(repository)
         stack = said.versions if said else () if before in (None, version) else (before,)
         kept = tuple(v for v in stack if v != version)
         return _changed(said, (*kept, version), "promote", forced=bool(failures))
@@ -108,7 +107,8 @@ def promote(repository: Path, version: int, *, force: bool = False) -> Serving:
 
 
 def rollback(repository: Path) -> Serving:
-    """Let the version serve that did so before. Raises RepositoryError when there is none."""
+    """Let the version serve that did so before. Raises RepositoryError when there is none, or it is
+    not whole."""
     all_versions(repository)
 
     def rolled_back(said: Serving | None) -> Serving:
@@ -156,6 +156,11 @@ def _write(repository: Path, change: Callable[[Serving | None], Serving]) -> Ser
     try:
         with sole_writer(repository):
             serving = change(read_serving(repository))
+            if problems := verify(repository, serving.version):
+                raise RepositoryError(
+                    f"version {serving.version} is not whole ({problems[0]}), so it must not serve:"
+                    " publish it again, or name another with `platform models promote`"
+                )
             _put(repository, serving)
     except OSError as error:
         raise RepositoryError(
@@ -168,7 +173,10 @@ def _write(repository: Path, change: Callable[[Serving | None], Serving]) -> Ser
 def _put(repository: Path, serving: Serving) -> None:
     """Write it, and then the configurations for a Triton that is started by hand; the gateway reads
     those of the version it loads."""
+    configs = {
+        folder / CONFIG: (folder / str(serving.version) / CONFIG).read_bytes()
+        for folder in (repository / ENCODER, repository / BEHAVIOR)
+    }
     replace_file(repository / SERVING, serving.model_dump_json(indent=1).encode())
-    for model in (ENCODER, BEHAVIOR):
-        folder = repository / model
-        replace_file(folder / CONFIG, (folder / str(serving.version) / CONFIG).read_bytes())
+    for path, content in configs.items():
+        replace_file(path, content)

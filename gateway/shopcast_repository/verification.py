@@ -65,7 +65,7 @@ def _strangers(repository: Path, manifest: Manifest) -> list[str]:
         path.relative_to(repository).as_posix()
         for folder in folders
         for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST and "__pycache__" not in path.parts
+        if path.is_file() and path.name != MANIFEST
     }
     return [f"{name} was not published" for name in sorted(there - set(manifest.files))]
 

@@ -22,7 +22,12 @@ def all_versions(repository: Path) -> list[int]:
             f"{repository} is {what}, no model repository: name the folder that `platform"
             " build-model` published into with --repository"
         )
-    versions = published_versions(repository)
+    try:
+        versions = published_versions(repository)
+    except OSError as error:
+        raise RepositoryError(
+            f"{repository} cannot be read ({error.strerror}): let this user read it"
+        ) from None
     if not versions:
         known = any((repository / model).is_dir() for model in (ENCODER, BEHAVIOR))
         what = "holds no published version" if known else "is no model repository of shopcast"

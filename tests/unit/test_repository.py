@@ -190,6 +190,88 @@ def test_nothing_is_moved_out_of_the_repository(
     assert [path.name for path in outside.iterdir()] == ["mine"]
 
 
+def test_pruning_keeps_what_a_gateway_may_have_gone_back_to(
+    repository: Path, manifest: Manifest
+) -> None:
+    """One that refused versions 2 and 3 goes on with version 1."""
+    release(repository, manifest)
+    promote(repository, 2)
+    promote(repository, 3)
+    assert prune(repository, 1) == []
+    assert all_versions(repository) == [1, 2, 3, 4]
+
+
+def test_rolling_back_refuses_what_is_not_whole(repository: Path) -> None:
+    promote(repository, 2)
+    before = (repository / SERVING).read_bytes()
+    (repository / ENCODER / "1" / "model.onnx").write_bytes(b"another graph")
+    with pytest.raises(RepositoryError, match="version 1 is not whole"):
+        rollback(repository)
+    (repository / BEHAVIOR / "1" / "config.pbtxt").unlink()
+    with pytest.raises(RepositoryError, match="version 1 is not whole"):
+        rollback(repository)
+    assert (repository / SERVING).read_bytes() == before
+
+
+def test_a_version_whose_manifest_is_lost_can_be_mended(
+    repository: Path, manifest: Manifest
+) -> None:
+    lost = manifest_path(repository, BEHAVIOR, 2)
+    lost.unlink()
+    assert prune(repository, 9) == []
+    assert release(repository, manifest).behavior_version == 4
+    shutil.copy(manifest_path(repository, ENCODER, 2), lost)
+    assert verify(repository, 2) == []
+
+
+def test_a_broken_record_is_found_before_the_work(repository: Path, manifest: Manifest) -> None:
+    (repository / SERVING).write_text("{")
+
+    def write(encoder: Path, behavior: Path, version: int) -> Manifest:
+        raise AssertionError
+
+    with pytest.raises(RepositoryError, match="does not say which version serves"):
+        publish(repository, write)
+    assert all_versions(repository) == [1, 2, 3]
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(repository: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in (".publish.lock", ".serving.json.partial"):
+        (repository / name).unlink(missing_ok=True)
+        (repository / name).symlink_to(victim)
+        try:
+            promote(repository, 2)
+        except RepositoryError as error:
+            assert "cannot be written" in str(error)
+        assert victim.read_text() == "mine"
+        (repository / name).unlink(missing_ok=True)
+
+
+def test_only_plain_numbers_are_versions(repository: Path, manifest: Manifest) -> None:
+    for name in ("²", "007", "0", "1e3", "9" * 20):
+        shutil.copytree(repository / BEHAVIOR / "1", repository / BEHAVIOR / name)
+        (repository / ENCODER / name).mkdir()
+    assert all_versions(repository) == [1, 2, 3]
+    assert prune(repository, 1) == [2]
+    assert release(repository, manifest).behavior_version == 4
+
+
+def test_bytecode_beside_a_model_is_found(repository: Path) -> None:
+    planted = repository / ENCODER / "2" / "__pycache__" / "model.cpython-311.pyc"
+    planted.parent.mkdir()
+    planted.write_bytes(b"code")
+    assert verify(repository, 2) == [f"{planted.relative_to(repository)} was not published"]
+
+
+def test_one_manifest_that_cannot_be_parsed_does_not_hide_the_others(repository: Path) -> None:
+    manifest_path(repository, BEHAVIOR, 2).write_text("[" * 200_000)
+    status, shown, told = run("list", "--repository", str(repository))
+    assert (status, told) == (0, "")
+    assert "unreadable" in shown
+
+
 def test_a_second_writer_is_told(repository: Path, manifest: Manifest) -> None:
     with sole_writer(repository):
         for attempt in (

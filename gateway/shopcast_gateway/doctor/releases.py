@@ -14,6 +14,7 @@ from shopcast_domain.manifest import (
     Manifest,
     ManifestError,
     published_versions,
+    version_folders,
 )
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.core.adoption import Refused, check_contract
@@ -104,7 +105,10 @@ def _version(folder: Path, version: int, serves: int | None) -> Answer | None:
 def _leftovers(folder: Path, versions: list[int]) -> list[Answer]:
     """What a publication that was interrupted leaves, or one that is running now."""
     sweeps = "the next publication removes it; where one is running, wait for it"
-    encoders, behaviors = _numbers(folder / ENCODER), _numbers(folder / BEHAVIOR) - set(versions)
+    encoders, behaviors = (
+        set(version_folders(folder / ENCODER)),
+        set(version_folders(folder / BEHAVIOR)) - set(versions),
+    )
     staged = warning(f"{STAGING} is left of an interrupted publication", sweeps)
     return [
         *([staged] if (folder / STAGING).exists() else []),
@@ -120,12 +124,6 @@ def _leftovers(folder: Path, versions: list[int]) -> list[Answer]:
             for number in sorted(behaviors)
         ),
     ]
-
-
-def _numbers(folder: Path) -> set[int]:
-    if not folder.is_dir():
-        return set()
-    return {int(one.name) for one in folder.iterdir() if one.name.isdigit()}
 
 
 def features(installation: Installation) -> list[Answer]:
