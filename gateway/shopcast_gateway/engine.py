@@ -5,7 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from shopcast_gateway.backend.triton import TritonBackend
@@ -97,11 +97,12 @@ class Engine:
             backend = await TritonBackend.connect(address, repository=tritons.repository)
             model = await adopt(tritons.repository, version, backend)
         except BaseException as error:
-            if backend is not None:
-                await backend.close()
             died = process is not None and await _died(process, error)
-            if process is not None:
-                await asyncio.shield(process.stop())
+            async with AsyncExitStack() as stack:
+                if process is not None:
+                    stack.push_async_callback(lambda: asyncio.shield(process.stop()))
+                if backend is not None:
+                    await backend.close()
             if died:
                 raise TritonDied(f"Triton ended while version {version} was loaded") from error
             raise
@@ -140,10 +141,11 @@ class Engine:
 
     async def close(self) -> None:
         """Keep what was encoded, let go of the Triton, and stop it if it is its own."""
-        await self._vectors.close()
-        await self._backend.close()
-        if self._triton is not None:
-            await self._triton.stop()
+        async with AsyncExitStack() as stack:  # whatever fails, no server is left
+            if self._triton is not None:
+                stack.push_async_callback(self._triton.stop)
+            stack.push_async_callback(self._backend.close)
+            await self._vectors.close()
 
     async def retire(self) -> None:
         """Close it once its calls have ended."""
@@ -198,7 +200,12 @@ class Switch:
         if old is not None:
             task = asyncio.create_task(old.retire())
             self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            task.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        self._retiring.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("an engine that was replaced did not close cleanly", exc_info=error)
 
     async def close(self) -> None:
         """Take the engine out, and wait for those before it."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
-from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
+from shopcast_gateway.core.adoption_status import AdoptionStatus, Change, Refusal
 from shopcast_gateway.errors import StartupError
 
 
@@ -50,13 +50,13 @@ def observe(status: AdoptionStatus, registry: CollectorRegistry) -> None:
         "shopcast_model_refusals", "Versions refused, by reason.", ["reason"], registry=registry
     )
 
-    def tell(now: AdoptionStatus, refusal: Refusal | None) -> None:
+    def tell(now: AdoptionStatus, change: Change) -> None:
         version.set(now.serving or 0)
         wanted.set(now.wanted or 0)
         refused.set(now.refusal is not None)
-        if refusal is None:
+        if change == "adopted":
             adoptions.inc()
-        else:
-            refusals.labels(refusal.reason).inc()
+        elif isinstance(change, Refusal):
+            refusals.labels(change.reason).inc()
 
     status.listeners.append(tell)

@@ -153,30 +153,34 @@ class _Supervisor:
         """Until the server stops. Raises StartupError when Triton does not come back."""
         stopped = asyncio.create_task(self._server.wait())
         changed = asyncio.create_task(self._change())
-        ended: asyncio.Task[int] | None = None
+        taking: asyncio.Task[None] | None = None
+        engine = self._engine
+        ended = asyncio.create_task(engine.ended())
         try:
             while True:
-                ended = ended or asyncio.create_task(self._engine.ended())
                 done, _ = await asyncio.wait(
-                    {stopped, changed, ended}, return_when=asyncio.FIRST_COMPLETED
+                    {stopped, ended, taking or changed}, return_when=asyncio.FIRST_COMPLETED
                 )
                 if stopped in done:
                     return
                 if ended in done:
-                    await self._revive(ended.result())
-                    ended = None
-                elif changed in done:
-                    before = self._engine
-                    await self._take_up(changed.result())
-                    changed = asyncio.create_task(self._change())
-                    if self._engine is not before:
-                        ended.cancel()
-                        ended = None
+                    await self._bring_back(engine, ended.result(), taking)
+                if taking is not None and taking.done():
+                    taking.result()
+                    taking, changed = None, asyncio.create_task(self._change())
+                elif taking is None and changed.done():
+                    taking = asyncio.create_task(self._take_up(changed.result()))
+                if self._engine is not engine:
+                    ended.cancel()
+                    engine = self._engine
+                    ended = asyncio.create_task(engine.ended())
         finally:
             # Not `stopped`: it waits on the server's own future, which stopping it still needs.
-            changed.cancel()
-            if ended is not None:
-                ended.cancel()
+            for task in (changed, ended, taking):
+                if task is not None:
+                    task.cancel()
+            if taking is not None:
+                await asyncio.gather(taking, return_exceptions=True)
 
     @property
     def _engine(self) -> Engine:
@@ -202,7 +206,6 @@ class _Supervisor:
         """Let a version serve if it may; else the one before goes on."""
         self._status.want(version)
         if version == self._engine.version:
-            self._status.adopted(version)
             return
         try:
             engine = await Engine.start(self._tritons, self._directory, version)
@@ -224,19 +227,31 @@ class _Supervisor:
         self._status.adopted(version)
         _log.info("version %d adopted, its goldens reproduce", version)
 
-    async def _revive(self, exit_status: int) -> None:
-        """Start Triton again with the same version. Raises StartupError when that fails."""
-        version = self._engine.version
+    async def _bring_back(
+        self, engine: Engine, exit_status: int, taking: asyncio.Task[None] | None
+    ) -> None:
+        """Answer again after the Triton of an engine has ended; with the version that is being
+        taken up, if it may serve."""
         _log.error("Triton ended with status %d: starting it again", exit_status)
         self._server.set_serving(False)
         self._switch.off = True
+        if taking is not None:
+            await taking
+        if self._engine is engine:
+            await self._revive(engine.version)
+        self._switch.off = False
+        self._server.set_serving(True)
+        _log.info("Triton is back, version %d serves", self._engine.version)
+
+    async def _revive(self, version: int) -> None:
+        """Start Triton again with the same version. Raises StartupError when that fails."""
         # By now the calls of the old engine have failed.
         await self._switch.close()
         while True:
             self._tritons.count_death()
             try:
                 self._switch.engine = await Engine.start(self._tritons, self._directory, version)
-                break
+                return
             except TritonDied:
                 continue
             except (Refused, StartupError) as error:
@@ -244,6 +259,3 @@ class _Supervisor:
                     f"version {version} cannot serve after Triton was started again ({error}):"
                     " publish it again with `platform build-model`"
                 ) from None
-        self._switch.off = False
-        self._server.set_serving(True)
-        _log.info("Triton is back, version %d serves", version)

@@ -1,6 +1,5 @@
 """Taking a version into service: whole, fitting and true to its goldens, or refused."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
 from shopcast_domain.manifest import (
     BEHAVIOR,
+    CONFIG,
     ENCODER,
     MANIFEST,
     Golden,
@@ -28,6 +28,8 @@ from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.model import History, Model
 from shopcast_gateway.errors import ContractMismatch, StartupError, Unavailable
 from shopcast_gateway.runtime import versions_to_try
+from shopcast_repository.digests import sha256
+from shopcast_repository.served import write_configs
 from shopcast_repository.serving import SERVING, Serving
 
 DIM = 8
@@ -142,12 +144,11 @@ async def repository(tmp_path: Path, manifest: Manifest) -> Path:
 
 def publish(repository: Path, version: int, manifest: Manifest) -> None:
     """Write a version's manifests, with the digests its files now have."""
+    write_configs(manifest, {model: repository / model / str(version) for model in PARAMETERS})
     files = {
-        f"{model}/{version}/{name}": hashlib.sha256(
-            (repository / model / str(version) / name).read_bytes()
-        ).hexdigest()
+        f"{model}/{version}/{name}": sha256(repository / model / str(version) / name)
         for model, names in PARAMETERS.items()
-        for name in names
+        for name in (*names, CONFIG)
     }
     text = manifest.model_copy(update={"files": files}).model_dump_json()
     for model in PARAMETERS:
@@ -188,10 +189,10 @@ def no_tokeniser(repository: Path, _: Backend) -> None:
 
 def raw(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, Backend], None]:
     def spoil(repository: Path, _: Backend) -> None:
-        path = manifest_path(repository, BEHAVIOR, 2)
-        content = json.loads(path.read_text())
+        content = json.loads(manifest_path(repository, BEHAVIOR, 2).read_text())
         change(content)
-        path.write_text(json.dumps(content))
+        for model in PARAMETERS:
+            manifest_path(repository, model, 2).write_text(json.dumps(content))
 
     return spoil
 
@@ -225,6 +226,13 @@ def remove(name: str) -> Callable[[Path, Backend], None]:
         (repository / name).unlink()
 
     return spoil
+
+
+def one_copy(repository: Path, _: Backend) -> None:
+    """The behaviour model's manifest alone says how to decide otherwise."""
+    path = manifest_path(repository, BEHAVIOR, 2)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"decision_weights": [100.0, 1e-6, 1e-6]}))
 
 
 def of_version_1(manifest: dict[str, Any]) -> None:
@@ -287,6 +295,7 @@ SPOILED = [
     pytest.param(
         raw(of_version_1), "manifest", "is the manifest of version 1", id="another version"
     ),
+    pytest.param(one_copy, "files", "one was changed", id="one copy of the manifest"),
     pytest.param(raw(lambda m: m["files"].clear()), "manifest", "does not list", id="no digests"),
     pytest.param(
         raw(lambda m: m.update(schema_version=2)), "manifest", "upgrade shopcast", id="newer schema"

@@ -1,7 +1,7 @@
 """Taking a published version into service: only one that is whole, fits, and does what it did when
 it was built."""
 
-import hashlib
+import asyncio
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
 from shopcast_gateway.core.model import ENCODE_BATCH, History, Model, Vectors
 from shopcast_gateway.errors import GatewayError, StartupError
+from shopcast_repository.verification import verify
 
 _GRAPH = "model.onnx"
 _REPLAY_TIMEOUT_S = 30.0
@@ -48,9 +49,10 @@ async def adopt(repository: Path, version: int, backend: Backend) -> Model:
         raise Refused(
             "manifest", f"its manifest is the manifest of version {manifest.behavior_version}"
         )
-    _check_files(repository, manifest)
     check_contract(manifest)
-    model = Model(manifest, _tokeniser(repository, manifest), backend)
+    await asyncio.to_thread(_check_files, repository, manifest)
+    tokeniser = await asyncio.to_thread(_tokeniser, repository, manifest)
+    model = Model(manifest, tokeniser, backend)
     try:
         await backend.load(ENCODER, manifest.encoder_version)
         await backend.load(BEHAVIOR, manifest.behavior_version)
@@ -72,15 +74,8 @@ def _check_files(repository: Path, manifest: Manifest) -> None:
     for name in (f"{encoder}/{TOKENISER}", f"{encoder}/{_GRAPH}", f"{behavior}/{_GRAPH}"):
         if name not in manifest.files:
             raise Refused("manifest", f"its manifest does not list {name}")
-    for name, expected in manifest.files.items():
-        path = repository / name
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise Refused("files", f"{name} cannot be read ({error.strerror})") from None
-        if found != expected:
-            raise Refused("files", f"{name} is not the file that was published: its digest differs")
+    if problems := verify(repository, manifest.behavior_version):
+        raise Refused("files", problems[0])
 
 
 def check_contract(manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,17 +13,18 @@ class Refusal:
     sentence: str
 
 
+Change = Refusal | Literal["wanted", "adopted"]
+
+
 @dataclass(slots=True)
 class AdoptionStatus:
     """wanted: the version that is to serve. serving: the one that does. refusals: by version.
-    listeners: are told of every change, with the refusal if it is one."""
+    listeners: are told of every change, and which it is."""
 
     wanted: int | None = None
     serving: int | None = None
     refusals: dict[int, Refusal] = field(default_factory=dict)
-    listeners: list[Callable[["AdoptionStatus", Refusal | None], None]] = field(
-        default_factory=list
-    )
+    listeners: list[Callable[["AdoptionStatus", Change], None]] = field(default_factory=list)
 
     @property
     def refusal(self) -> str | None:
@@ -34,18 +36,19 @@ class AdoptionStatus:
     def want(self, version: int) -> None:
         """A version is to serve."""
         self.wanted = version
+        self._tell("wanted")
 
     def adopted(self, version: int) -> None:
         """A version serves from now on."""
         self.serving = version
         self.refusals.pop(version, None)
-        self._tell(None)
+        self._tell("adopted")
 
     def refused(self, version: int, refusal: Refusal) -> None:
         """A version must not serve; what did goes on."""
         self.refusals[version] = refusal
         self._tell(refusal)
 
-    def _tell(self, refusal: Refusal | None) -> None:
+    def _tell(self, change: Change) -> None:
         for listener in self.listeners:
-            listener(self, refusal)
+            listener(self, change)

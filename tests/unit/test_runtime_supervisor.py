@@ -1,0 +1,197 @@
+"""What keeps a gateway answering while versions come and Tritons go; the engines are fakes."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from shopcast_gateway import runtime
+from shopcast_gateway.core.adoption import Refused
+from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.engine import Engine, Switch, Tritons
+from shopcast_gateway.metrics import observe
+from shopcast_repository.serving import SERVING, Serving
+
+
+class FakeEngine:
+    """Ends when it is told to."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.closed = False
+
+    async def ended(self) -> int:
+        return await asyncio.shield(self.died)
+
+    async def close(self) -> None:
+        self.closed = True
+
+    retire = close
+
+
+class FakeServer:
+    def __init__(self) -> None:
+        self.serving = True
+
+    def set_serving(self, serving: bool) -> None:
+        self.serving = serving
+
+    async def wait(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+class World:
+    """A supervisor with version 1 in service. starts: what starting a version gives or raises, once
+    `hold` is set if there is one."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.server, self.switch = folder, FakeServer(), Switch()
+        self.status, self.registry = AdoptionStatus(), CollectorRegistry()
+        observe(self.status, self.registry)
+        self.first = FakeEngine(1)
+        self.switch.engine = self.first  # type: ignore[assignment]
+        self.status.want(1)
+        self.status.adopted(1)
+        self.starts: dict[int, Any] = {}
+        self.started: list[int] = []
+        self.hold: asyncio.Event | None = None
+
+        async def start(tritons: Tritons, directory: object, version: int) -> Any:
+            self.started.append(version)
+            if self.hold is not None:
+                await self.hold.wait()
+            found = self.starts.get(version) or FakeEngine(version)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(Engine, "start", start)
+        monkeypatch.setattr(runtime, "_LOOK_S", 0.01)
+        tritons = Tritons(folder, url=None, home=folder, log=folder / "log")
+        seen = self.say(1)
+        self.task = asyncio.create_task(
+            runtime._Supervisor(
+                tritons, None, self.switch, self.server, self.status, seen,  # type: ignore[arg-type]
+            ).run()
+        )  # fmt: skip
+
+    def say(self, *versions: int) -> Serving:
+        said = Serving(versions=versions)
+        (self.folder / SERVING).write_text(said.model_dump_json())
+        return said
+
+    @property
+    def version(self) -> int:
+        assert self.switch.engine is not None
+        return self.switch.engine.version
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = World(tmp_path, monkeypatch)
+    yield made
+    made.task.cancel()
+    await asyncio.gather(made.task, return_exceptions=True)
+
+
+async def test_what_is_promoted_is_taken_up(world: World) -> None:
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    await until(lambda: world.first.closed)
+    assert world.metric("shopcast_model_version") == 2
+    world.say(1)
+    await until(lambda: world.version == 1)
+    assert world.metric("shopcast_model_adoptions_total") == 3
+
+
+@pytest.mark.parametrize(
+    "error", [Refused("golden", "it differs"), OSError(28, "No space left on device"), ValueError()]
+)
+async def test_whatever_goes_wrong_with_a_version_the_one_before_goes_on(
+    world: World, error: Exception
+) -> None:
+    world.starts[2] = error
+    world.say(1, 2)
+    await until(lambda: world.status.refusal is not None)
+    assert world.version == 1
+    assert not world.first.closed
+    assert world.server.serving
+    assert not world.task.done()
+    assert world.metric("shopcast_model_refused") == 1
+    world.say(1)
+    await until(lambda: world.status.refusal is None)
+    assert world.metric("shopcast_model_refused") == 0
+    assert world.metric("shopcast_model_adoptions_total") == 1  # nothing was taken up anew
+    world.say(1, 3)
+    await until(lambda: world.version == 3)
+
+
+async def test_a_triton_that_ends_while_a_version_is_taken_up_is_noticed(world: World) -> None:
+    world.hold = asyncio.Event()
+    world.say(1, 2)
+    await until(lambda: world.started == [2])
+    assert world.metric("shopcast_model_wanted_version") == 2  # said before it serves
+    world.first.died.set_result(9)
+    await until(lambda: not world.server.serving)
+    world.hold.set()
+    await until(lambda: world.server.serving)
+    assert (world.version, world.started) == (2, [2])
+    assert not world.switch.off
+
+
+async def test_it_comes_back_with_the_old_version_if_the_new_one_is_refused(world: World) -> None:
+    world.hold, world.starts[2] = asyncio.Event(), Refused("golden", "it differs")
+    world.say(1, 2)
+    await until(lambda: world.started == [2])
+    world.first.died.set_result(9)
+    await until(lambda: not world.server.serving)
+    world.hold.set()
+    await until(lambda: world.server.serving)
+    assert (world.version, world.started) == (1, [2, 1])
+
+
+async def test_a_broken_record_is_said_once_and_changes_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (world.folder / SERVING).write_text("{")
+    await asyncio.sleep(0.2)
+    assert world.version == 1
+    assert len([r for r in caplog.records if "does not say which version" in r.message]) == 1
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+
+
+async def test_an_engine_leaves_no_server_whatever_fails() -> None:
+    class Part:
+        closed = stopped = False
+
+        def __init__(self, error: Exception | None = None) -> None:
+            self.error = error
+
+        async def close(self) -> None:
+            self.closed = True
+            if self.error:
+                raise self.error
+
+        async def stop(self) -> None:
+            self.stopped = True
+
+    vectors, backend, triton = Part(OSError("full")), Part(ValueError("gone")), Part()
+    engine = Engine(1, None, vectors, backend, triton, "")  # type: ignore[arg-type]
+    with pytest.raises((OSError, ValueError)):
+        await engine.close()
+    assert vectors.closed
+    assert backend.closed
+    assert triton.stopped
