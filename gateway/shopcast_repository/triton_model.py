@@ -141,11 +141,13 @@ class TritonPythonModel:
         options.inter_op_num_threads = 1
         # Spinning threads of several sessions take the cores from one another.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = providers(config["parameters"]["device"]["string_value"], args)
         self._session = ort.InferenceSession(
-            str(Path(__file__).with_name("model.onnx")),
-            options,
-            providers=providers(config["parameters"]["device"]["string_value"], args),
+            str(Path(__file__).with_name("model.onnx")), options, providers=wanted
         )
+        first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
+        if self._session.get_providers()[0] != first:  # its libraries did not load
+            raise RuntimeError(f"ONNX Runtime's {first} does not work on this machine")
         self._contract.check(self._session)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

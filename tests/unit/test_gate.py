@@ -7,7 +7,7 @@ from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
 from shopcast_build.release.gate import Candidate, GateError, ask, refuse
 from shopcast_domain.features import FEATURES, Floats
-from shopcast_domain.manifest import Gate
+from shopcast_domain.manifest import Check, Gate
 
 PEOPLE, EACH = 300, 12
 PLATFORMS = ("web", "app", "tiny")
@@ -94,6 +94,18 @@ def test_a_regression_that_hides_behind_a_gain_elsewhere_is_found(world: World) 
     new = np.where(web[:, None], world.truth, world.blurred(0.7))
     gate = world.gate(new, serving=np.where(web[:, None], world.blurred(0.7), world.truth))
     assert failed(gate) == ["no regression on app"]
+
+
+def test_what_could_not_be_compared_counts_as_it_was_told(world: World) -> None:
+    shares = np.tile(world.truth.mean(0), (len(world.outcome), 1))
+    told = Judged("majority class", shares, shares)
+    for passed in (True, False):
+        unasked = Check(name="not worse than what serves", passed=passed, finding="it was not")
+        gate = ask(
+            Candidate("the new model", world.truth), world.test, PLATFORMS,
+            majority=told, baselines={}, serving=unasked,
+        )  # fmt: skip
+        assert (unasked in gate.failures) is not passed
 
 
 def test_a_model_that_knows_nothing_or_loses_to_trees_is_refused(world: World) -> None:

@@ -1,6 +1,7 @@
 """A published version: what lies in it, and its variants."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.examples import Examples, Progress
 from shopcast_build.learning.export import ParityError
 from shopcast_build.learning.graphs import Graphs
 from shopcast_build.learning.settings import (
@@ -20,7 +21,9 @@ from shopcast_build.learning.settings import (
     DistillationSettings,
     EncoderSettings,
     HeadSettings,
+    HistorySettings,
 )
+from shopcast_build.learning.timeline import Timeline
 from shopcast_build.release import exporting
 from shopcast_build.release.errors import TargetError
 from shopcast_build.release.exporting import Variant, export
@@ -30,7 +33,9 @@ from shopcast_build.release.sample import FILE, ExposureSample
 from shopcast_build.release.tensorrt_plan import profiles
 from shopcast_build.simulation.settings import MarketSettings
 from shopcast_build.simulation.writer import simulate
+from shopcast_build.study.published import PublishedModel
 from shopcast_cli.app import app
+from shopcast_domain.features import Floats
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, Precision, published_versions
 from shopcast_repository import triton_config
 from shopcast_repository.errors import RepositoryError
@@ -106,6 +111,47 @@ def test_a_smaller_encoder_is_published_beside_its_teacher(
     assert made.manifest.parity.passed
     card = (folder / "repository" / BEHAVIOR / "1" / "model_card.md").read_text("utf-8")
     assert "distilled from | 4 layers" in card
+
+
+def again(built: Path, tiny_base: Path, settings: BuildSettings) -> Manifest:
+    """Build from the same market into the same repository once more."""
+    market = built.parent / "market"
+    made = build_model(
+        [market / "events"], links=market / "links.csv", mapping=Mapping(),
+        base_model=str(tiny_base), repository=built, settings=settings, max_bad_share=0.01,
+        force=True, reporter=Quiet(),
+    )  # fmt: skip
+    assert made is not None
+    return made.manifest
+
+
+def test_what_serves_is_compared_through_its_own_windows(
+    built: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real = PublishedModel.probabilities
+
+    def spy(model: PublishedModel, timeline: Timeline, *parts: Examples) -> list[Floats]:
+        seen.extend(parts)
+        return real(model, timeline, *parts)
+
+    monkeypatch.setattr(PublishedModel, "probabilities", spy)
+    short = SETTINGS.model_copy(update={"history": HistorySettings(events=1, feature_events=1)})
+    gate = again(built, tiny_base, short).gate
+    assert any(check.name == "not worse than what serves" for check in gate.checks)
+    (examples,) = seen
+    assert (examples.position - examples.first).max() > 1
+
+
+def test_a_serving_version_that_is_not_whole_does_not_open_the_gate(
+    built: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(built, tmp_path / "copy" / "repository")
+    (tmp_path / "copy" / "market").symlink_to(built.parent / "market")
+    with (copy / BEHAVIOR / "1" / "model.onnx").open("ab") as graph:
+        graph.write(b"x")
+    failed = {check.name: check.finding for check in again(copy, tiny_base, SETTINGS).gate.failures}
+    assert "version 1 is not whole" in failed["not worse than what serves"]
 
 
 def test_a_version_says_what_it_is(built: Path, first: Manifest) -> None:

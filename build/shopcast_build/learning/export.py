@@ -98,8 +98,15 @@ def _export(
 def open_session(
     path: Path, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> onnxruntime.InferenceSession:
-    """A graph in ONNX Runtime, on the CPU unless told otherwise. threads: 0 lets it choose."""
+    """A graph in ONNX Runtime, on the CPU unless told otherwise. threads: 0 lets it choose.
+
+    Raises RuntimeError where the first of the providers does not work here: by itself ONNX Runtime
+    would go on with the next, and say so in its log only.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    if session.get_providers()[0] != providers[0]:
+        raise RuntimeError(f"ONNX Runtime's {providers[0]} does not work on this machine")
+    return session

@@ -116,7 +116,16 @@ def _opener(variant: Variant) -> Callable[[Path], Session]:
             " on a copy of the repository"
         )
     providers = [provider, "CUDAExecutionProvider", "CPUExecutionProvider"]
-    return lambda folder: open_session(folder / GRAPH, providers=list(dict.fromkeys(providers)))
+
+    def opened(folder: Path) -> Session:
+        try:
+            return open_session(folder / GRAPH, providers=list(dict.fromkeys(providers)))
+        except RuntimeError as error:
+            raise TargetError(
+                f"{error}: check its driver and libraries, and run this again"
+            ) from None
+
+    return opened
 
 
 def _open_plan(folder: Path) -> Session:

@@ -21,6 +21,7 @@ from shopcast_build.study.resampling import metric_draws, resample
 from shopcast_domain.features import Floats, Ints
 from shopcast_domain.manifest import Check, Gate
 
+NOT_WORSE = "not worse than what serves"
 _NOISE = (0.005, 0.995)
 _MAX_ECE = 0.02
 _MOST_PEOPLE = 20_000
@@ -79,7 +80,7 @@ class Questions:
     def is_not_worse(self, name: str, other: Candidate) -> Check:
         """Is it, overall and beyond noise, worse than another?"""
         gains = {metric: self._gain(metric, other) for metric in (_LOSS, self._headline)}
-        worse = [m for m, gain in gains.items() if gain.high < 0]
+        worse = [m for m, gain in gains.items() if not gain.high >= 0]  # NaN is no proof
         told = ", ".join(f"{_NAMES[m]} {gains[m]}" for m in worse or gains)
         verb = "is worse than" if worse else "is not worse than"
         return Check(name=name, passed=not worse, finding=f"the model {verb} {other.name} ({told})")
@@ -92,7 +93,7 @@ class Questions:
             if rows.sum() < LEAST_EXPOSURES or len(np.unique(self._person[rows])) < LEAST_PEOPLE:
                 continue
             gain = self._gain(_LOSS, other, rows)
-            worse = gain.high < 0
+            worse = not gain.high >= 0
             verb = "is worse than" if worse else "is not worse than"
             finding = f"on {platform} the model {verb} {other.name} (log loss {gain})"
             checks.append(
@@ -137,13 +138,12 @@ def ask(
     *,
     baselines: Mapping[str, Judged],
     majority: Judged,
-    serving: Candidate | None,
-    uncompared: str | None = None,
+    serving: Candidate | Check | None,
 ) -> Gate:
     """Ask everything of a model, on the exposures of at most 20,000 people.
 
-    baselines: rivals by name. serving: what serves now, judged on the same exposures. uncompared:
-    why what serves could not be.
+    baselines: rivals by name. serving: what serves now, judged on the same exposures, or the check
+    that says why it could not be.
     """
     rows = _of_some_people(test.person)
 
@@ -155,12 +155,12 @@ def ask(
     for name, rival in baselines.items():
         checks.append(questions.is_not_worse(f"not worse than {name}", told(name, rival)))
     checks.append(questions.is_calibrated())
-    if serving is not None:
+    if isinstance(serving, Candidate):
         before = serving.only(rows)
-        checks.append(questions.is_not_worse("not worse than what serves", before))
+        checks.append(questions.is_not_worse(NOT_WORSE, before))
         checks += questions.hides_no_regression(before)
-    elif uncompared:
-        checks.append(Check(name="not worse than what serves", passed=True, finding=uncompared))
+    elif serving is not None:
+        checks.append(serving)
     return Gate(checks=tuple(checks))
 
 

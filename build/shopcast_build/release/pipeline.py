@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 
 from shopcast_build.data.cleaning import clean
@@ -21,7 +22,7 @@ from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.checkpoints import Run, digest
 from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_decision, judge
-from shopcast_build.learning.examples import Examples
+from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import split_by_time
 from shopcast_build.learning.learner import Learned, Learner
 from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
@@ -30,21 +31,16 @@ from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.tracking import check_trackers
 from shopcast_build.release.contents import Release, write_release
-from shopcast_build.release.gate import Candidate, ask, refuse
+from shopcast_build.release.gate import NOT_WORSE, Candidate, ask, refuse
 from shopcast_build.study.published import PublishedModel
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
-from shopcast_domain.manifest import (
-    BEHAVIOR,
-    Gate,
-    Manifest,
-    Training,
-    manifest_path,
-    read_manifest,
-)
+from shopcast_domain.manifest import Check, Gate, Manifest, ManifestError, Training
+from shopcast_repository.errors import RepositoryError
 from shopcast_repository.publishing import publish
 from shopcast_repository.serving import serving_version
 from shopcast_repository.verification import verify
+from shopcast_repository.versions import find_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +84,7 @@ def build_model(
     if not processes.is_first():
         reporter = Silent()
     check_trackers(settings.tracking)
+    serving = serving_version(repository)  # first: a broken repository must not cost a training
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -106,6 +103,7 @@ def build_model(
     frames = part_frames(exposures, split, settings.exposures)
     del exposures
     parts = make_parts(timeline, frames, settings, reporter)
+    test = frames["test"]
     del frames
 
     digests = _digests(base, timeline, parts)
@@ -123,7 +121,8 @@ def build_model(
         name: judge(j.test, parts.test.outcome, decisions[name]) for name, j in judged.items()
     }
     with reporter.stage("ask whether it is fit to publish") as progress:
-        gate = _gate(learned, decisions[best], parts, timeline, platforms, repository, settings)
+        before = _Before(serving, repository, settings.threads)
+        gate = _gate(learned, decisions[best], parts, platforms, before.judge(timeline, test))
         progress(1, 1)
     if force:
         gate = gate.model_copy(update={"forced": bool(gate.failures)})
@@ -205,37 +204,54 @@ def _gate(
     learned: Learned,
     weights: tuple[float, float, float],
     parts: Parts,
-    timeline: Timeline,
     platforms: tuple[str, ...],
-    repository: Path,
-    settings: BuildSettings,
+    before: Candidate | Check | None,
 ) -> Gate:
     judged = learned.judged
-    serving, uncompared = _serving(parts, timeline, repository, settings)
     return ask(
         Candidate("the new model", judged[learned.published].test, weights),
         parts.test,
         platforms,
         majority=judged[MAJORITY],
         baselines={GRADIENT_BOOSTING: judged[GRADIENT_BOOSTING]},
-        serving=serving,
-        uncompared=uncompared,
+        serving=before,
     )
 
 
-def _serving(
-    parts: Parts, timeline: Timeline, repository: Path, settings: BuildSettings
-) -> tuple[Candidate | None, str | None]:
-    """What serves now, judged on the same test period; or why it cannot be."""
-    number = serving_version(repository)
-    if number is None:
-        return None, None
-    manifest = read_manifest(manifest_path(repository, BEHAVIOR, number))
-    name = f"version {number}"
-    if manifest.features != FEATURES or manifest.history_numbers != HISTORY_NUMBERS:
-        return None, f"{name} reads other features than are computed now: it was not compared"
-    if problems := verify(repository, number):
-        return None, f"{name} is not whole ({problems[0]}): it was not compared"
-    model = PublishedModel(repository, manifest, settings.threads or 0)
-    (probabilities,) = model.probabilities(timeline, parts.test)
-    return Candidate(name, probabilities, model.decision_weights), None
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The version that serves while another is built."""
+
+    version: int | None
+    repository: Path
+    threads: int
+
+    def judge(self, timeline: Timeline, test: pl.DataFrame) -> Candidate | Check | None:
+        """What it says of the new test period, whose exposures it sees through its own windows; or
+        why it was not asked."""
+        if self.version is None:
+            return None
+        name = f"version {self.version}"
+
+        def unasked(why: str, *, passed: bool) -> Check:
+            finding = f"{name} {why}: it was not compared"
+            return Check(name=NOT_WORSE, passed=passed, finding=finding)
+
+        try:
+            manifest = find_manifest(self.repository, self.version)
+            problems = verify(self.repository, self.version)
+        except (ManifestError, RepositoryError) as error:
+            return unasked(f"cannot be read ({error})", passed=False)
+        if problems:
+            return unasked(f"is not whole ({problems[0]})", passed=False)
+        if manifest.features != FEATURES or manifest.history_numbers != HISTORY_NUMBERS:
+            return unasked("reads other features than are computed now", passed=True)
+        examples = build_examples(
+            timeline,
+            test,
+            feature_events=manifest.feature_events,
+            history_events=manifest.history_events,
+        )
+        model = PublishedModel(self.repository, manifest, self.threads)
+        (probabilities,) = model.probabilities(timeline, examples)
+        return Candidate(name, probabilities, model.decision_weights)

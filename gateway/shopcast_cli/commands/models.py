@@ -250,7 +250,7 @@ def prune(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old versions, but never the one that serves nor the one before it.
+    """Remove old versions, but never the one that serves nor those that rolling back leads to.
 
     Example: platform models prune --keep 3 --dry-run
     """
