@@ -4,16 +4,13 @@ from pathlib import Path
 
 from shopcast_domain.manifest import (
     BEHAVIOR,
-    CONFIG,
     ENCODER,
     MANIFEST,
     Manifest,
     manifest_path,
     read_manifest,
 )
-from shopcast_repository import triton_config
 from shopcast_repository.digests import sha256
-from shopcast_repository.served import served_models
 
 
 def verify(repository: Path, version: int) -> list[str]:
@@ -27,7 +24,6 @@ def verify(repository: Path, version: int) -> list[str]:
         *_manifests(repository, version, manifest),
         *_files(repository, manifest),
         *_strangers(repository, manifest),
-        *_configs(repository, manifest),
     ]
 
 
@@ -68,17 +64,3 @@ def _strangers(repository: Path, manifest: Manifest) -> list[str]:
         if path.is_file() and path.name != MANIFEST
     }
     return [f"{name} was not published" for name in sorted(there - set(manifest.files))]
-
-
-def _configs(repository: Path, manifest: Manifest) -> list[str]:
-    """The configurations must say what the manifest says."""
-    found = []
-    for name, model in served_models(manifest).items():
-        path = repository / name / str(model.version) / CONFIG
-        try:
-            same = triton_config.read(path) == model
-        except (ValueError, OSError):
-            same = False
-        if not same:
-            found.append(f"{name}/{model.version}/{CONFIG} does not say what the manifest says")
-    return found

@@ -1,6 +1,7 @@
 """The real Triton, with tiny graphs whose answers can be worked out by hand."""
 
 import asyncio
+import importlib
 import os
 import shutil
 import signal
@@ -381,6 +382,32 @@ async def test_a_taken_port_is_named(
 async def test_nobody_at_the_address_is_said_so(repository: Path) -> None:
     with pytest.raises(StartupError, match="No Triton server answers at"):
         await TritonBackend.connect("127.0.0.1:1", repository=repository)
+
+
+async def test_bytecode_beside_a_version_is_neither_run_nor_written(
+    triton_environment: TritonEnvironment, tmp_path: Path
+) -> None:
+    repository, ran = tmp_path / "models", tmp_path / "ran"
+    publish_encoder(repository, 1, scale=1.0)
+    folder = repository / "encoder" / "1" / "__pycache__"
+    folder.mkdir()
+    source = f"{MODEL_PY.read_text()}\nopen({str(ran)!r}, 'w').close()\n"
+    planted = importlib._bootstrap_external._code_to_hash_pyc(  # type: ignore[attr-defined]
+        compile(source, "model.py", "exec"), bytes(8), False
+    )
+    (folder / f"model.{sys.implementation.cache_tag}.pyc").write_bytes(planted)
+    triton = await TritonProcess.start(triton_environment, repository, log=tmp_path / "log")
+    backend = await TritonBackend.connect(triton.grpc_address, repository=repository)
+    try:
+        for _ in range(2):
+            await backend.load("encoder", 1)
+            assert (await encode(backend, text(1, 2))).shape == (1, WIDTH)
+            assert not ran.exists()
+            shutil.rmtree(folder, ignore_errors=True)
+        assert not list(repository.rglob("*.pyc"))
+    finally:
+        await backend.close()
+        await triton.stop()
 
 
 async def test_the_server_sees_no_secrets_of_ours(

@@ -17,6 +17,12 @@ from shopcast_gateway.errors import StartupError
 
 _PYTHONS = ((3, 11), (3, 12))  # those the pinned numpy has wheels for
 _STAMP = ".shopcast-triton"
+_SITE_FILE = "shopcast.pth"
+_SITE = (
+    "import os, sys; sys.dont_write_bytecode = True; sys.pycache_prefix = os.devnull"
+    "  # no bytecode is written beside a version's model.py, and none that lies there is run\n"
+)
+"""For Triton's Python processes, which do not read the environment variables that say the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ def install(folder: Path, *, progress: Callable[[str], None]) -> TritonEnvironme
         stub = _stub(environment)
         shutil.copy2(_stub_of_this_python(environment), stub)
         _check_libraries(stub, environment.libraries)
+        (_packages(folder) / _SITE_FILE).write_text(_SITE, encoding="utf-8")
         _write_stamp(folder)
     except OSError as problem:
         raise StartupError(
@@ -93,6 +100,7 @@ def _stamp() -> dict[str, str]:
         "requirements": hashlib.sha256(_requirements().read_bytes()).hexdigest(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "base": sys.base_prefix,
+        "site": _SITE,
     }
 
 
@@ -141,8 +149,7 @@ def _check_machine() -> None:
 
 
 def _layout(folder: Path) -> TritonEnvironment:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    packages = folder / "lib" / f"python{version}" / "site-packages"
+    packages = _packages(folder)
     triton = packages / "pytriton" / "tritonserver"
     libraries = [packages / "nvidia_pytriton.libs"]
     # An interpreter outside the system's folders (pyenv, uv, conda) brings its own libpython.
@@ -155,6 +162,11 @@ def _layout(folder: Path) -> TritonEnvironment:
         python_bin=folder / "bin",
         libraries=tuple(libraries),
     )
+
+
+def _packages(folder: Path) -> Path:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return folder / "lib" / f"python{version}" / "site-packages"
 
 
 def _stub(environment: TritonEnvironment) -> Path:

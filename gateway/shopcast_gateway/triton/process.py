@@ -165,8 +165,6 @@ def _variables(environment: TritonEnvironment, links: Path) -> dict[str, str]:
         "LD_LIBRARY_PATH": ":".join(libraries),
         "HOME": str(links),
         "TMPDIR": str(links),
-        "PYTHONDONTWRITEBYTECODE": "1",  # a published version stays as it is
-        "PYTHONPYCACHEPREFIX": str(links / "bytecode"),  # none that lies beside it is run
     }
 
 
