@@ -7,7 +7,8 @@ import torch
 from learning_problem import DIM, Problem, changed, weights
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.learning.distillation import distil, fewer_layers
+from shopcast_build.learning import processes
+from shopcast_build.learning.distillation import check_smaller, distil, fewer_layers
 from shopcast_build.learning.encoder import layer_stack
 from shopcast_build.learning.export import export_encoder, open_session
 from shopcast_build.learning.settings import DistillationSettings
@@ -79,6 +80,16 @@ def test_layers_are_taken_evenly(problem: Problem, layers: int, expected: list[i
 def test_what_is_not_smaller_is_refused(problem: Problem, layers: int) -> None:
     with pytest.raises(DataError, match=r"give distillation\.layers"):
         fewer_layers(problem.fresh().encoder, layers)
+
+
+def test_several_processes_are_told_before_they_train(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = problem.fresh().encoder
+    check_smaller(encoder, 2)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(DataError, match="build without torchrun"):
+        check_smaller(encoder, 2)
 
 
 def test_a_student_is_exported_as_any_encoder(problem: Problem, tmp_path: Path) -> None:

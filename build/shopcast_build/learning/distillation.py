@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.learning import processes
 from shopcast_build.learning.augmentation import Augmentation
 from shopcast_build.learning.encoder import ItemEncoder, layer_stack
 from shopcast_build.learning.examples import Progress
@@ -94,13 +95,9 @@ def fewer_layers(teacher: ItemEncoder, layers: int) -> ItemEncoder:
     """A copy with some of the layers, evenly spread, the first and the last among them where there
     are two or more. All of it learns but the embeddings of tokens, so that words nobody has seen
     yet keep their place. Raises DataError when the teacher has no more layers than that."""
+    check_smaller(teacher, layers)
     student = copy.deepcopy(teacher)
     stack = layer_stack(student.bert)
-    if layers >= len(stack):
-        raise DataError(
-            f"the encoder has {len(stack)} layers, so distilling it into {layers} makes nothing"
-            " smaller: give distillation.layers (--layers) a lower number"
-        )
     chosen = np.linspace(0, len(stack) - 1, layers).round().astype(int)
     if layers == 1:
         chosen = np.array([len(stack) - 1])
@@ -112,6 +109,21 @@ def fewer_layers(teacher: ItemEncoder, layers: int) -> ItemEncoder:
     student.requires_grad_(True)
     student.bert.get_input_embeddings().requires_grad_(False)
     return student
+
+
+def check_smaller(teacher: ItemEncoder, layers: int) -> None:
+    """Raises DataError where a student of so many layers cannot be made here."""
+    have = len(layer_stack(teacher.bert))
+    if layers >= have:
+        raise DataError(
+            f"the encoder has {have} layers, so distilling it into {layers} makes nothing smaller:"
+            " give distillation.layers (--layers) a lower number"
+        )
+    if processes.count() > 1:
+        raise DataError(
+            "a smaller encoder is made by one process: build without torchrun, or leave"
+            " distillation.layers (--layers) out"
+        )
 
 
 @torch.no_grad()

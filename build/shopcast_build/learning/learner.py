@@ -14,7 +14,7 @@ import numpy as np
 from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import BaseModel
 from shopcast_build.learning.checkpoints import Run
-from shopcast_build.learning.distillation import distil
+from shopcast_build.learning.distillation import check_smaller, distil
 from shopcast_build.learning.encoder import layer_stack
 from shopcast_build.learning.evaluation import (
     BASKET_FEATURES,
@@ -80,6 +80,8 @@ class Learner:
         texts = timeline.catalogue.texts
         with reporter.stage(f"encode {len(texts) - 1:,} item texts") as progress:
             start = read_catalogue(base, texts, settings, progress, run)
+        if settings.distillation.layers:  # now rather than after the training
+            check_smaller(start.encoder, settings.distillation.layers)
         self.tokeniser = start.tokeniser
         self.unknown_token_share = start.table.share_of(base.unknown_id)
         self._heads = HeadTraining(timeline, parts, settings, reporter, run)
