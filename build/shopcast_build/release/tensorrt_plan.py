@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shopcast_build.release.errors import TargetError
 from shopcast_domain.manifest import Plan, Precision
+from shopcast_repository.locking import replace_file
 from shopcast_repository.triton_config import ServedModel, shape_of
 
 _WORKSPACE_BYTES = 2**30
@@ -71,12 +72,13 @@ def build_plan(
         profile.set_shape(name, shapes.smallest, shapes.usual, shapes.largest)
     config.add_optimization_profile(profile)
     timings = config.create_timing_cache(cache.read_bytes() if cache.is_file() else b"")
-    config.set_timing_cache(timings, ignore_mismatch=False)
+    if not config.set_timing_cache(timings, ignore_mismatch=False):  # of another TensorRT
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise TargetError("TensorRT could not build a plan: its log above says why")
     output.write_bytes(plan)
-    cache.write_bytes(config.get_timing_cache().serialize())
+    replace_file(cache, bytes(config.get_timing_cache().serialize()))
     major, minor = torch.cuda.get_device_capability(0)
     return Plan(
         gpu=torch.cuda.get_device_name(0),
@@ -92,6 +94,8 @@ class PlanSession:
         trt = _tensorrt()
         runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         self._engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise TargetError(f"{plan} was built for another GPU or TensorRT: export it again here")
         self._context = self._engine.create_execution_context()
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[Any]:
@@ -103,14 +107,16 @@ class PlanSession:
             for name, array in feed.items()
         }
         for name, tensor in held.items():
-            context.set_input_shape(name, tuple(tensor.shape))
+            if not context.set_input_shape(name, tuple(tensor.shape)):
+                raise TargetError(f"the plan does not take {name} of shape {tuple(tensor.shape)}")
             context.set_tensor_address(name, tensor.data_ptr())
         found = []
         for name in outputs:
             shape = tuple(context.get_tensor_shape(name))
             found.append(torch.empty(shape, dtype=torch.float32, device="cuda"))
             context.set_tensor_address(name, found[-1].data_ptr())
-        context.execute_async_v3(stream.cuda_stream)
+        if not context.execute_async_v3(stream.cuda_stream):
+            raise TargetError("the plan could not be run: TensorRT's log above says why")
         stream.synchronize()
         return [tensor.cpu().numpy() for tensor in found]
 
