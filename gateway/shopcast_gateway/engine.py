@@ -102,7 +102,9 @@ class Engine:
                 if process is not None:
                     stack.push_async_callback(lambda: asyncio.shield(process.stop()))
                 if backend is not None:
-                    await backend.close()
+                    stack.push_async_callback(backend.close)
+                    if process is None:
+                        await backend.put_back()
             if died:
                 raise TritonDied(f"Triton ended while version {version} was loaded") from error
             raise

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from shopcast_repository.versions import all_versions
 
 _GRACE_S = 5.0
 _LOOK_S = 1.0
+_AGAIN_S = (1.0, 10.0)  # pauses before a version that failed for a passing reason is tried again
 
 _log = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ class _Supervisor:
         if version == self._engine.version:
             return
         try:
-            engine = await Engine.start(self._tritons, self._directory, version)
+            engine = await self._start(version)
         except (Refused, StartupError) as error:
             _log.error(
                 "version %d is refused, version %d goes on serving: %s",
@@ -227,6 +228,19 @@ class _Supervisor:
         self._status.adopted(version)
         _log.info("version %d adopted, its goldens reproduce", version)
 
+    async def _start(self, version: int) -> Engine:
+        """A version on a Triton, in several attempts where a busy machine may have been the cause.
+        Raises as `Engine.start`."""
+        for pause_s in _AGAIN_S:
+            try:
+                return await Engine.start(self._tritons, self._directory, version)
+            except (Refused, TritonDied) as error:
+                if isinstance(error, Refused) and error.reason != "replay":
+                    raise
+                _log.warning("version %d is tried again in %g s: %s", version, pause_s, error)
+            await asyncio.sleep(pause_s)
+        return await Engine.start(self._tritons, self._directory, version)
+
     async def _bring_back(
         self, engine: Engine, exit_status: int, taking: asyncio.Task[None] | None
     ) -> None:
@@ -244,18 +258,17 @@ class _Supervisor:
         _log.info("Triton is back, version %d serves", self._engine.version)
 
     async def _revive(self, version: int) -> None:
-        """Start Triton again with the same version. Raises StartupError when that fails."""
+        """Start Triton again with the same version, or if it may not serve any more, with one
+        before it. Raises StartupError when none may, or Triton keeps ending."""
         # By now the calls of the old engine have failed.
         await self._switch.close()
         while True:
             self._tritons.count_death()
-            try:
-                self._switch.engine = await Engine.start(self._tritons, self._directory, version)
+            others, _ = versions_to_try(self._tritons.repository)
+            versions = [version, *(other for other in others if other != version)]
+            with suppress(TritonDied):
+                self._switch.engine = await Engine.first_that_passes(
+                    self._tritons, self._directory, versions, self._status
+                )
+                self._status.adopted(self._engine.version)
                 return
-            except TritonDied:
-                continue
-            except (Refused, StartupError) as error:
-                raise StartupError(
-                    f"version {version} cannot serve after Triton was started again ({error}):"
-                    " publish it again with `platform build-model`"
-                ) from None

@@ -1,28 +1,56 @@
-"""One writer at a time, and files that are either old or new."""
+"""One writer at a time, and files that are either old or new.
+
+Two locks, because a publication takes minutes and going back to the version before must not wait
+for it: `sole_writer` is held by whoever prepares or removes a version, `deciding` for the moment in
+which what serves, or which versions stand, changes. Who holds both took `sole_writer` first.
+"""
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shopcast_repository.errors import PublishError
 
-_LOCK = ".publish.lock"
+_WRITING, _DECIDING = ".publish.lock", ".serving.lock"
+_DECIDING_WAIT_S = 10.0
+_POLL_S = 0.05
 
 
 @contextmanager
 def sole_writer(repository: Path) -> Iterator[None]:
-    """Hold the repository's lock, which a kill lets go of. Raises PublishError when another process
-    has it, OSError when there is no writing there."""
-    descriptor = os.open(repository / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    """Be the one that publishes or prunes. A kill lets go. Raises PublishError when another process
+    does, OSError when there is no writing there."""
+    with _locked(repository / _WRITING, 0.0):
+        yield
+
+
+@contextmanager
+def deciding(repository: Path) -> Iterator[None]:
+    """Be the one that changes what serves or which versions stand, once whoever does is through.
+    Raises as `sole_writer`."""
+    with _locked(repository / _DECIDING, _DECIDING_WAIT_S):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, wait_s: float) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PublishError(
-                f"another process is writing to {repository}: wait for it and run this again"
-            ) from None
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise PublishError(
+                        f"another process is writing to {path.parent}: wait for it and run this"
+                        " again"
+                    ) from None
+            time.sleep(_POLL_S)
         yield
 
 

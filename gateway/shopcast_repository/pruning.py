@@ -5,7 +5,7 @@ from pathlib import Path
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, published_versions
 from shopcast_repository.errors import RepositoryError
-from shopcast_repository.locking import flush, sole_writer
+from shopcast_repository.locking import deciding, flush, sole_writer
 from shopcast_repository.publishing import STAGING, sweep
 from shopcast_repository.serving import read_serving
 from shopcast_repository.versions import all_versions
@@ -32,16 +32,17 @@ def prune(repository: Path, keep: int) -> list[int]:
     try:
         with sole_writer(repository):
             sweep(repository)
-            removed = superfluous(repository, keep)
             staging = repository / STAGING
-            for version in removed:
+            with deciding(repository):
+                removed = superfluous(repository, keep)
                 staging.mkdir(exist_ok=True)
-                for model in (BEHAVIOR, ENCODER):
-                    folder = repository / model / str(version)
-                    if folder.is_dir():
-                        folder.rename(staging / f"{model}-{version}")
-                        flush(repository / model)
-                shutil.rmtree(staging)
+                for version in removed:
+                    for model in (BEHAVIOR, ENCODER):
+                        folder = repository / model / str(version)
+                        if folder.is_dir():
+                            folder.rename(staging / f"{model}-{version}")
+                            flush(repository / model)
+            shutil.rmtree(staging)
             sweep(repository)
     except OSError as error:
         left = len(published_versions(repository))

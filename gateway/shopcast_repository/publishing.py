@@ -19,7 +19,7 @@ from shopcast_domain.manifest import (
 )
 from shopcast_repository.digests import sha256
 from shopcast_repository.errors import PublishError
-from shopcast_repository.locking import flush, flush_tree, sole_writer
+from shopcast_repository.locking import deciding, flush, flush_tree, sole_writer
 from shopcast_repository.serving import SERVING, keep_serving, read_serving
 
 STAGING = ".staging"
@@ -54,12 +54,13 @@ def publish(
                 for model, folder in staged.items():
                     flush_tree(folder)
                     (repository / model).mkdir(exist_ok=True)
-                for model, folder in staged.items():
-                    folder.rename(repository / model / str(version))
-                    flush(repository / model)
+                with deciding(repository):
+                    for model, folder in staged.items():
+                        folder.rename(repository / model / str(version))
+                        flush(repository / model)
+                    _tell(repository, version)
             finally:
                 sweep(repository)
-            _tell(repository, version)
             return manifest
     except OSError as error:
         raise PublishError(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shopcast_domain.manifest import BEHAVIOR, CONFIG, ENCODER, published_versions
 from shopcast_repository.errors import RepositoryError
-from shopcast_repository.locking import replace_file, sole_writer
+from shopcast_repository.locking import deciding, replace_file
 from shopcast_repository.verification import verify
 from shopcast_repository.versions import all_versions, find_manifest
 
@@ -126,8 +126,8 @@ def rollback(repository: Path) -> Serving:
 
 def keep_serving(repository: Path, published: int) -> None:
     """Write down what goes on serving after a publication: where nobody has said so, the newest of
-    the earlier versions, or this one if it is the first. For the holder of the lock; mends what a
-    kill left out of step."""
+    the earlier versions, or this one if it is the first. For who is `deciding`; mends what a kill
+    left out of step."""
     earlier = [version for version in published_versions(repository) if version != published]
     first = max(earlier, default=published)
     _put(repository, read_serving(repository) or _changed(None, (first,), "first"))
@@ -154,7 +154,7 @@ def _changed(
 
 def _write(repository: Path, change: Callable[[Serving | None], Serving]) -> Serving:
     try:
-        with sole_writer(repository):
+        with deciding(repository):
             serving = change(read_serving(repository))
             if problems := verify(repository, serving.version):
                 raise RepositoryError(

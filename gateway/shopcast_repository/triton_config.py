@@ -58,15 +58,20 @@ class ServedModel:
     instances: int = 2
     threads: int = 1
 
-    def shapes(self) -> Iterator[dict[str, int]]:
-        """Sizes of the named axes to warm up with: every one that callers pad to, or where they do
-        not, the smallest and the largest."""
+    def warm_ups(self) -> Iterator[tuple[int, dict[str, int]]]:
+        """Rows, and sizes of the named axes, of the requests to warm up with.
+
+        Every size that callers pad to, or where they do not, the smallest and the largest. A GPU
+        chooses kernels and reserves memory by the rows too; on a CPU they change nothing, and a
+        full batch of a BERT takes seconds.
+        """
         sizes = {
             axis: self.padding.get(axis) or (1, limit)
             for axis, limit in sorted(self.limits.items())
         }
-        for chosen in product(*sizes.values()):
-            yield dict(zip(sizes, chosen, strict=True))
+        for rows in (1,) if self.device == "cpu" else (1, self.max_batch):
+            for chosen in product(*sizes.values()):
+                yield rows, dict(zip(sizes, chosen, strict=True))
 
 
 def encoder(*, width: int, max_tokens: int, instances: int = 2, threads: int = 1) -> ServedModel:
@@ -127,10 +132,10 @@ def read(path: Path) -> ServedModel:
         raise ValueError(f"{path} is not a configuration of a served model") from problem
 
 
-def warm_up_of(proto: pb.ModelConfig) -> list[dict[str, tuple[int, ...]]]:
-    """The shapes, without the batch axis, of every warm-up request, by input."""
+def warm_up_of(proto: pb.ModelConfig) -> list[tuple[int, dict[str, tuple[int, ...]]]]:
+    """The rows of every warm-up request, and its shapes without the batch axis, by input."""
     return [
-        {name: tuple(one.dims) for name, one in request.inputs.items()}
+        (request.batch_size, {name: tuple(one.dims) for name, one in request.inputs.items()})
         for request in proto.model_warmup
     ]
 
@@ -189,7 +194,7 @@ def _to_proto(model: ServedModel) -> pb.ModelConfig:
         instance_group=[pb.ModelInstanceGroup(count=model.instances, kind=kind)],
         # Bare on purpose: with a queue policy requests stall for half a second.
         dynamic_batching=pb.ModelDynamicBatching(),
-        model_warmup=[_warm_up(model, sizes) for sizes in model.shapes()],
+        model_warmup=[_warm_up(model, rows, sizes) for rows, sizes in model.warm_ups()],
         parameters={key: pb.ModelParameter(string_value=text) for key, text in parameters.items()},
     )
     if model.version is not None:
@@ -203,7 +208,7 @@ def _to_proto(model: ServedModel) -> pb.ModelConfig:
     return proto
 
 
-def _warm_up(model: ServedModel, sizes: Mapping[str, int]) -> pb.ModelWarmup:
+def _warm_up(model: ServedModel, rows: int, sizes: Mapping[str, int]) -> pb.ModelWarmup:
     """One request of these sizes, all zeros: a token id that exists, and masks that hide it."""
     inputs = {
         tensor.name: pb.ModelWarmup.Input(
@@ -211,8 +216,8 @@ def _warm_up(model: ServedModel, sizes: Mapping[str, int]) -> pb.ModelWarmup:
         )
         for tensor in model.inputs
     }
-    name = " ".join(f"{axis}={size}" for axis, size in sizes.items())
-    return pb.ModelWarmup(name=name, batch_size=1, inputs=inputs)
+    name = " ".join(f"{axis}={size}" for axis, size in {"rows": rows, **sizes}.items())
+    return pb.ModelWarmup(name=name, batch_size=rows, inputs=inputs)
 
 
 def _from_proto(proto: pb.ModelConfig) -> ServedModel:

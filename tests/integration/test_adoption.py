@@ -295,9 +295,9 @@ def test_a_target_that_cannot_run_here_runs_as_its_fallback(
     gateway: "Gateway", looks: Looks, models: Path, wait_until: WaitUntil
 ) -> None:
     """The bundled Triton has no ONNX Runtime backend."""
-    expected = asyncio.run(ask(gateway.address))
     made = export(models, 1, Variant(target="onnxruntime"), Silent())
     number = made.behavior_version
+    expected = asyncio.run(ask(gateway.address))
     promote(models, number)
     wait_until(lambda: looks.metric("shopcast_model_version") == number, "it serves")
     assert f"encoder version {number} cannot run here as it was published" in looks.log()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,19 +165,24 @@ async def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def backend(
+async def triton(
     triton_environment: TritonEnvironment,
     repository: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[TritonBackend]:
+) -> AsyncIterator[TritonProcess]:
     log = tmp_path_factory.mktemp("log") / "triton.log"
     triton = await TritonProcess.start(triton_environment, repository, log=log)
+    yield triton
+    await triton.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def backend(triton: TritonProcess, repository: Path) -> AsyncIterator[TritonBackend]:
     backend = await TritonBackend.connect(triton.grpc_address, repository=repository)
     await backend.load("encoder", 1)
     await backend.load("behavior", 1)
     yield backend
     await backend.close()
-    await triton.stop()
 
 
 async def encode(
@@ -272,6 +278,47 @@ async def test_versions_come_and_go_while_the_others_serve(backend: TritonBacken
     finally:
         done.set()
     assert await traffic > 10
+
+
+async def test_what_is_not_to_serve_is_put_back(
+    backend: TritonBackend, triton: TritonProcess, repository: Path
+) -> None:
+    """On a server that others use: only what one loaded itself, and had not been there before."""
+    other = await TritonBackend.connect(triton.grpc_address, repository=repository)
+    try:
+        await other.load("encoder", 1)
+        await other.load("encoder", 2)
+        assert await backend.ready("encoder", 2)
+        await other.put_back()
+    finally:
+        await other.close()
+    assert not await backend.ready("encoder", 2)
+    np.testing.assert_array_equal(await encode(backend, text(3)), TABLE[3][None])
+
+
+async def test_a_fallback_is_not_for_a_model_that_serves_in_another_version(
+    backend: TritonBackend, repository: Path
+) -> None:
+    """One configuration is for all versions of a model."""
+    folder = repository / "encoder" / "4"
+    shutil.copytree(repository / "encoder" / "2", folder)
+    wanted = replace(
+        triton_config.encoder(width=WIDTH, max_tokens=16),
+        target="onnxruntime",  # which the bundled Triton does not have
+        padding={"tokens": (16,)},
+    )
+    (folder / "config.pbtxt").rename(folder / "fallback.pbtxt")
+    triton_config.write(wanted, folder / "config.pbtxt")
+    with pytest.raises(StartupError, match="Triton refused"):
+        await backend.load("encoder", 4)
+    np.testing.assert_array_equal(await encode(backend, text(3)), TABLE[3][None])
+    await backend.unload("encoder", 1)
+    try:
+        await backend.load("encoder", 4)
+        np.testing.assert_array_equal(await encode(backend, text(3), 4), 2 * TABLE[3][None])
+    finally:
+        await backend.unload("encoder", 4)
+        await backend.load("encoder", 1)
 
 
 async def test_a_model_that_was_never_published_is_refused(backend: TritonBackend) -> None:

@@ -48,7 +48,7 @@ def snapshot(repository: Path) -> dict[str, bytes]:
     return {
         path.relative_to(repository).as_posix(): path.read_bytes()
         for path in sorted(repository.rglob("*"))
-        if path.is_file() and path.name not in (".publish.lock", SERVING)
+        if path.is_file() and path.name not in (".publish.lock", ".serving.lock", SERVING)
     }
 
 

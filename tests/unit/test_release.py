@@ -125,6 +125,26 @@ def again(built: Path, tiny_base: Path, settings: BuildSettings) -> Manifest:
     return made.manifest
 
 
+def test_a_build_publishes_a_variant_too(built: Path, tiny_base: Path, tmp_path: Path) -> None:
+    market = built.parent / "market"
+    build = (
+        "build-model", "--events", str(market / "events"), "--links", str(market / "links.csv"),
+        "--base-model", str(tiny_base), "--encoder-steps", "0", "--head-epochs", "1", "--force",
+        "--set", "encoder.max_tokens=16", "--set", "encoder.vector_dim=8", "--set", "threads=1",
+        "--track", "none", "--run-folder", str(tmp_path / "run"),
+    )  # fmt: skip
+    place = ("--repository", str(tmp_path / "published"))
+    refused = CliRunner().invoke(app, [*build, *place, "--target", "tensorrt"])
+    assert refused.exit_code == 1
+    assert "add --device cuda" in refused.stderr
+    assert not (tmp_path / "published").exists()
+    made = CliRunner().invoke(app, [*build, *place, "--target", "onnxruntime", "--json"])
+    assert made.exit_code == 0, made.stderr
+    said = json.loads(made.stdout)
+    assert (said["version"], said["variant"]["version"]) == (1, 2)
+    assert find_manifest(tmp_path / "published", 2).artefact.derived_from == 1
+
+
 def test_what_serves_is_compared_through_its_own_windows(
     built: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +256,7 @@ def test_another_backend_gets_padded_shapes_and_a_fallback(built: Path, first: M
         assert proto.backend == "onnxruntime"
         assert not any(one.allow_ragged_batch for one in proto.input)
         warm = triton_config.warm_up_of(proto)
-        assert len(warm) == len({json.dumps(shapes) for shapes in warm})
+        assert len(warm) == len({json.dumps(one) for one in warm})
         sizes = [model.padding[axis] for axis in model.limits]
         assert len(warm) == np.prod([len(one) for one in sizes])
 
@@ -326,17 +346,16 @@ def test_an_engine_takes_every_shape_that_is_padded_to(first: Manifest) -> None:
     for model in served.values():
         ranges = profiles(model)
         assert set(ranges) == {tensor.name for tensor in model.inputs}
-        for sizes in model.shapes():
+        warmed = list(model.warm_ups())
+        assert {rows for rows, _ in warmed} == {1, model.max_batch}
+        for rows, sizes in warmed:
             for tensor in model.inputs:
-                for rows in (1, model.max_batch):
-                    shape = (rows, *triton_config.shape_of(tensor, sizes))
-                    found = ranges[tensor.name]
-                    assert all(
-                        low <= size <= high
-                        for low, size, high in zip(
-                            found.smallest, shape, found.largest, strict=True
-                        )
-                    )
+                shape = (rows, *triton_config.shape_of(tensor, sizes))
+                found = ranges[tensor.name]
+                assert all(
+                    low <= size <= high
+                    for low, size, high in zip(found.smallest, shape, found.largest, strict=True)
+                )
     assert sizes_up_to(48, 8) == (8, 16, 32, 48)
 
 

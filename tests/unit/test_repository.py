@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,10 @@ from shopcast_domain.manifest import (
     ManifestError,
     manifest_path,
 )
+from shopcast_repository import locking
 from shopcast_repository.comparison import compare
 from shopcast_repository.errors import RepositoryError
-from shopcast_repository.locking import sole_writer
+from shopcast_repository.locking import deciding, sole_writer
 from shopcast_repository.pruning import prune, superfluous
 from shopcast_repository.publishing import publish
 from shopcast_repository.served import write_configs
@@ -36,18 +39,25 @@ def release(repository: Path, manifest: Manifest, **changes: object) -> Manifest
     """Publish a small version."""
 
     def write(encoder: Path, behavior: Path, version: int) -> Manifest:
-        numbers = {"encoder_version": version, "behavior_version": version}
-        made = manifest.model_copy(update=numbers | changes)
-        for folder in (encoder, behavior):
-            (folder / "model.onnx").write_bytes(b"graph %d" % version)
-            (folder / "model.py").write_bytes(b"code")
-        (encoder / "tokenizer.json").write_text("{}")
-        (behavior / "card").mkdir()
-        (behavior / "card" / "quality.svg").write_text("<svg/>")
-        write_configs(made, {ENCODER: encoder, BEHAVIOR: behavior})
-        return made
+        return fill(encoder, behavior, manifest, version, **changes)
 
     return publish(repository, write)
+
+
+def fill(
+    encoder: Path, behavior: Path, manifest: Manifest, version: int, **changes: object
+) -> Manifest:
+    """Write the files of a small version."""
+    numbers = {"encoder_version": version, "behavior_version": version}
+    made = manifest.model_copy(update=numbers | changes)
+    for folder in (encoder, behavior):
+        (folder / "model.onnx").write_bytes(b"graph %d" % version)
+        (folder / "model.py").write_bytes(b"code")
+    (encoder / "tokenizer.json").write_text("{}")
+    (behavior / "card").mkdir()
+    (behavior / "card" / "quality.svg").write_text("<svg/>")
+    write_configs(made, {ENCODER: encoder, BEHAVIOR: behavior})
+    return made
 
 
 @pytest.fixture
@@ -238,7 +248,7 @@ def test_a_broken_record_is_found_before_the_work(repository: Path, manifest: Ma
 def test_a_link_in_place_of_the_lock_is_not_followed(repository: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    for name in (".publish.lock", ".serving.json.partial"):
+    for name in (".serving.lock", ".serving.json.partial"):
         (repository / name).unlink(missing_ok=True)
         (repository / name).symlink_to(victim)
         try:
@@ -272,17 +282,51 @@ def test_one_manifest_that_cannot_be_parsed_does_not_hide_the_others(repository:
     assert "unreadable" in shown
 
 
-def test_a_second_writer_is_told(repository: Path, manifest: Manifest) -> None:
-    with sole_writer(repository):
-        for attempt in (
-            lambda: release(repository, manifest),
-            lambda: promote(repository, 2),
-            lambda: rollback(repository),
-            lambda: prune(repository, 1),
-        ):
-            with pytest.raises(RepositoryError, match="another process is writing"):
-                attempt()
+def test_a_second_writer_is_told(
+    repository: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "_DECIDING_WAIT_S", 0.1)
+    promote(repository, 2)
+    for held, attempts in (
+        (sole_writer, (lambda: release(repository, manifest), lambda: prune(repository, 1))),
+        (
+            deciding,
+            (
+                lambda: release(repository, manifest),
+                lambda: prune(repository, 1),
+                lambda: promote(repository, 3),
+                lambda: rollback(repository),
+            ),
+        ),
+    ):
+        with held(repository):
+            for attempt in attempts:
+                with pytest.raises(RepositoryError, match="another process is writing"):
+                    attempt()
     assert all_versions(repository) == [1, 2, 3]
+    assert serving_version(repository) == 2
+
+
+def test_going_back_does_not_wait_for_a_publication(repository: Path, manifest: Manifest) -> None:
+    promote(repository, 2)
+
+    def write(encoder: Path, behavior: Path, version: int) -> Manifest:
+        assert rollback(repository).version == 1
+        assert promote(repository, 3).version == 3
+        return fill(encoder, behavior, manifest, version)
+
+    assert publish(repository, write).behavior_version == 4
+    assert serving_version(repository) == 3
+
+
+def test_who_decides_is_waited_for(repository: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with deciding(repository):
+            waiting = pool.submit(promote, repository, 2)
+            time.sleep(0.2)
+            assert not waiting.done()
+            assert serving_version(repository) == 1
+        assert waiting.result(timeout=5).version == 2
 
 
 def test_what_differs_between_versions_is_named(manifest: Manifest) -> None:

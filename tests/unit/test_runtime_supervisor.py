@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from shopcast_gateway import runtime
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus
-from shopcast_gateway.engine import Engine, Switch, Tritons
+from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
 from shopcast_gateway.metrics import observe
 from shopcast_repository.serving import SERVING, Serving
 
@@ -44,8 +44,8 @@ class FakeServer:
 
 
 class World:
-    """A supervisor with version 1 in service. starts: what starting a version gives or raises, once
-    `hold` is set if there is one."""
+    """A supervisor with version 1 in service. starts: what starting a version gives or raises, one
+    after the other in a list, once `hold` is set if there is one."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.server, self.switch = folder, FakeServer(), Switch()
@@ -64,12 +64,19 @@ class World:
             if self.hold is not None:
                 await self.hold.wait()
             found = self.starts.get(version) or FakeEngine(version)
+            if isinstance(found, list):
+                found = found.pop(0) if found else FakeEngine(version)
             if isinstance(found, Exception):
                 raise found
             return found
 
         monkeypatch.setattr(Engine, "start", start)
         monkeypatch.setattr(runtime, "_LOOK_S", 0.01)
+        monkeypatch.setattr(runtime, "_AGAIN_S", (0.01, 0.01))
+        for number in (1, 2, 3):
+            made = folder / "behavior" / str(number) / "manifest.json"
+            made.parent.mkdir(parents=True)
+            made.touch()
         tritons = Tritons(folder, url=None, home=folder, log=folder / "log")
         seen = self.say(1)
         self.task = asyncio.create_task(
@@ -160,6 +167,39 @@ async def test_it_comes_back_with_the_old_version_if_the_new_one_is_refused(worl
     world.hold.set()
     await until(lambda: world.server.serving)
     assert (world.version, world.started) == (1, [2, 1])
+
+
+@pytest.mark.parametrize("error", [Refused("replay", "it is late"), TritonDied("it ended")])
+async def test_a_passing_failure_is_tried_again(world: World, error: Exception) -> None:
+    world.starts[2] = [error, error]
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    assert world.started == [2, 2, 2]
+    assert world.metric("shopcast_model_refused") == 0
+    world.starts[3] = [error, error, error]
+    world.say(1, 2, 3)
+    await until(lambda: world.status.refusal is not None)
+    assert (world.version, world.started[3:]) == (2, [3, 3, 3])
+
+
+async def test_a_lasting_failure_is_not(world: World) -> None:
+    world.starts[2] = [Refused("golden", "it differs")]
+    world.say(1, 2)
+    await until(lambda: world.status.refusal is not None)
+    assert world.started == [2]
+
+
+async def test_when_triton_returns_and_the_version_is_broken_the_one_before_serves(
+    world: World,
+) -> None:
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    world.starts[2] = Refused("files", "a byte differs")
+    second: Any = world.switch.engine
+    second.died.set_result(9)
+    await until(lambda: world.version == 1 and world.server.serving)
+    assert world.status.refusal is not None
+    assert world.metric("shopcast_model_version") == 1
 
 
 async def test_a_broken_record_is_said_once_and_changes_nothing(

@@ -68,7 +68,7 @@ def export(repository: Path, version: int, variant: Variant, reporter: Reporter)
     Raises TargetError where this machine lacks what the target needs, ParityError where a
     probability moves by more than the bound, RepositoryError and ManifestError.
     """
-    _check_variant(variant)
+    opened = check(variant)
     source = find_manifest(repository, version)
     if source.artefact.precision != "fp32":
         raise RepositoryError(
@@ -77,7 +77,6 @@ def export(repository: Path, version: int, variant: Variant, reporter: Reporter)
         )
     if problems := verify(repository, version):
         raise RepositoryError(f"version {version} is not whole: {problems[0]}")
-    opened = _opener(variant)
     with reporter.stage("export, compare with torch and publish") as progress:
 
         def write(encoder: Path, behavior: Path, number: int) -> Manifest:
@@ -88,7 +87,9 @@ def export(repository: Path, version: int, variant: Variant, reporter: Reporter)
     return manifest
 
 
-def _check_variant(variant: Variant) -> None:
+def check(variant: Variant) -> Callable[[Path], Session]:
+    """What runs a folder's graph on this machine as the target will. Raises TargetError where there
+    is no such variant, or this machine lacks what it needs."""
     needs_gpu = variant.target in ("onnxruntime-tensorrt", "tensorrt")
     if needs_gpu and variant.device == "cpu":
         raise TargetError(f"the target {variant.target} runs on a GPU: add --device cuda")
@@ -99,10 +100,10 @@ def _check_variant(variant: Variant) -> None:
         )
     if variant.device == "cuda" and variant.precision == "int8":
         raise TargetError("int8 is dynamic quantisation for CPUs: on a GPU choose --precision fp16")
+    return _opener(variant)
 
 
 def _opener(variant: Variant) -> Callable[[Path], Session]:
-    """What runs a graph as the target will, on this machine. Raises TargetError."""
     if variant.target == "tensorrt":
         tensorrt_plan.check_available()
         return _open_plan

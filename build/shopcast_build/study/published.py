@@ -23,12 +23,14 @@ from shopcast_domain.manifest import (
     published_versions,
     read_manifest,
 )
+from shopcast_repository.serving import serving_version
 
 _EXPOSURES = 512
 
 
 def find_version(repository: Path, number: int | None) -> Manifest:
-    """The manifest of a version, the newest for None. Raises DataError, ManifestError."""
+    """The manifest of a version, for None the one that serves. Raises DataError, ManifestError,
+    RepositoryError."""
     versions = published_versions(repository)
     if not versions:
         raise DataError(
@@ -38,7 +40,8 @@ def find_version(repository: Path, number: int | None) -> Manifest:
     if number is not None and number not in versions:
         known = ", ".join(map(str, versions))
         raise DataError(f"There is no version {number} in {repository}; it has {known}.")
-    manifest = read_manifest(manifest_path(repository, BEHAVIOR, number or versions[-1]))
+    chosen = number or serving_version(repository) or versions[-1]
+    manifest = read_manifest(manifest_path(repository, BEHAVIOR, chosen))
     if manifest.features != FEATURES:
         raise DataError(
             f"Version {manifest.behavior_version} in {repository} reads other features than this"

@@ -32,7 +32,8 @@ def evaluate(
         typer.Option(help="Judge a version published here, with the settings it was built with."),
     ] = None,
     version: Annotated[
-        int | None, typer.Option(help="Which version of --repository; the newest if not given.")
+        int | None,
+        typer.Option(help="Which version of --repository; the one that serves if not given."),
     ] = None,
     base_model: Annotated[
         str | None,
@@ -90,6 +91,7 @@ def evaluate(
     from shopcast_build.study.published import find_version, settings_of
     from shopcast_build.study.study import study_logs
     from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
 
     if repository is not None and (settings is not None or changes):
         raise typer.BadParameter(
@@ -100,7 +102,7 @@ def evaluate(
         raise typer.BadParameter(
             "say where it is published with --repository", param_hint="--version"
         )
-    with failures(DataError, ManifestError, FloatingPointError):
+    with failures(DataError, ManifestError, RepositoryError, FloatingPointError):
         names = tuple(part.strip() for part in contenders.split(",")) if contenders else CHOICES
         options = StudyOptions(contenders=names, seeds=seeds, textbook_steps=textbook_steps)
         chosen, base = load_settings(settings, parse_changes(changes or ())), base_model

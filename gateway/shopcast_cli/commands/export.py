@@ -98,16 +98,19 @@ def export(
         )
         manifest = publish_variant(repository, number, variant, ProgressReporter())
     if as_json:
-        print_json(
-            {
-                "version": manifest.behavior_version,
-                "artefact": manifest.artefact.model_dump(mode="json"),
-                "parity": manifest.parity.model_dump(mode="json"),
-                "gate": manifest.gate.model_dump(mode="json"),
-            }
-        )
+        print_json(as_dict(manifest))
     else:
         show(manifest, repository)
+
+
+def as_dict(manifest: "Manifest") -> dict[str, object]:
+    """A variant for machines."""
+    return {
+        "version": manifest.behavior_version,
+        "artefact": manifest.artefact.model_dump(mode="json"),
+        "parity": manifest.parity.model_dump(mode="json"),
+        "gate": manifest.gate.model_dump(mode="json"),
+    }
 
 
 def show(manifest: "Manifest", repository: Path) -> None:

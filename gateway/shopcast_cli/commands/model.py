@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from shopcast_cli.commands import export
 from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ def build_model(
             help="Publish a smaller encoder of so many layers, distilled from the trained one."
         ),
     ] = None,
+    target: Annotated[
+        export.Target | None,
+        typer.Option(help="Publish a variant for this target too, as `platform export` does."),
+    ] = None,
+    device: Annotated[
+        export.Device, typer.Option(help="Where the variant runs.")
+    ] = export.Device.CPU,
+    precision: Annotated[
+        export.Precision | None, typer.Option(help="Of the variant's encoder; fp32 if not given.")
+    ] = None,
     max_bad_share: Annotated[
         float | None,
         typer.Option(
@@ -116,6 +127,9 @@ def build_model(
     one step. When anything fails before that step, nothing is published. What serves changes only
     with `platform models promote`, but for the first version of a repository.
 
+    With --target, --device or --precision a variant for another way of serving is published as the
+    version after it; what that needs is asked for before the training.
+
     A build that is killed goes on with --resume, to the same model. Several processes share the
     training when torchrun starts them: torchrun --nproc-per-node 2 -m shopcast_cli build-model ...
 
@@ -128,6 +142,9 @@ def build_model(
     from shopcast_build.learning.checkpoints import open_run
     from shopcast_build.learning.export import ParityError
     from shopcast_build.learning.settings import load_settings
+    from shopcast_build.release.errors import TargetError
+    from shopcast_build.release.exporting import Variant, check
+    from shopcast_build.release.exporting import export as publish_variant
     from shopcast_build.release.gate import GateError
     from shopcast_build.release.pipeline import build_model as build
     from shopcast_domain.manifest import ManifestError
@@ -143,12 +160,17 @@ def build_model(
         "tracking.to": None if track is None else [name for name in track if name != "none"],
     }
     named = {name: value for name, value in flags.items() if value is not None}
-    with (
-        failures(
-            DataError, GateError, ManifestError, ParityError, RepositoryError, FloatingPointError
-        ),
-        open_run(run_folder, resume=resume) as opened,
-    ):
+    variant = None
+    if target or precision or device is not export.Device.CPU:
+        variant = Variant(
+            target=(target or export.Target.PYTHON).value,
+            device=device.value,
+            precision=(precision or export.Precision.FP32).value,
+        )
+    expected = (DataError, GateError, ManifestError, ParityError, RepositoryError, TargetError)
+    with failures(*expected, FloatingPointError), open_run(run_folder, resume=resume) as opened:
+        if variant is not None:
+            check(variant)
         result = build(
             events,
             links=links,
@@ -164,10 +186,18 @@ def build_model(
         )
     if result is None:
         return  # the first process speaks for all
-    if as_json:
-        print_json(as_dict(result, repository))
-    else:
+    if not as_json:
         show(result, repository)
+    elif variant is None:
+        print_json(as_dict(result, repository))
+    if variant is not None:
+        number = result.manifest.behavior_version
+        with failures(*expected):
+            made = publish_variant(repository, number, variant, ProgressReporter())
+        if as_json:
+            print_json(as_dict(result, repository) | {"variant": export.as_dict(made)})
+        else:
+            export.show(made, repository)
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, object]:

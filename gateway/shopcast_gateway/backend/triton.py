@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class TritonBackend:
         self._client = client
         self._repository = repository
         self._loading = asyncio.Lock()
+        self._brought: list[tuple[str, int]] = []
 
     @classmethod
     async def connect(cls, url: str, *, repository: Path) -> "TritonBackend":
@@ -70,11 +72,14 @@ class TritonBackend:
         """
         async with self._loading:
             ready = await self._ready_versions(model)
+            if version not in ready:
+                self._brought.append((model, version))
             try:
                 await self._load(model, version, ready | {version}, afresh=version in ready)
             except StartupError:
                 fallback = self._repository / model / str(version) / FALLBACK
-                if not fallback.is_file():
+                # One configuration is for all versions: those that serve are not moved to the CPU.
+                if not fallback.is_file() or ready - {version}:
                     raise
                 _log.error(
                     "%s version %d cannot run here as it was published: its ONNX graph runs on the"
@@ -82,8 +87,7 @@ class TritonBackend:
                     model,
                     version,
                 )
-                versions = ready | {version}
-                await self._load(model, version, versions, afresh=True, config_name=FALLBACK)
+                await self._load(model, version, {version}, afresh=True, config_name=FALLBACK)
         if not await self.ready(model, version):
             raise StartupError(
                 f"Triton loaded {model} but not its version {version}: publish the version again"
@@ -103,6 +107,13 @@ class TritonBackend:
                 await self._client.unload_model(model, client_timeout=_LOAD_LIMIT_S)
             except InferenceServerException as problem:
                 raise _cause(problem, f"unloading {model}") from problem
+
+    async def put_back(self) -> None:
+        """Unload what was loaded through here and had not been before, as far as that succeeds: for
+        a version that is not to serve, on a server that others use too."""
+        while self._brought:
+            with suppress(GatewayError):
+                await self.unload(*self._brought.pop())
 
     async def ready(self, model: str, version: int) -> bool:
         """Whether the server says that the version can answer. Only an inference makes sure."""

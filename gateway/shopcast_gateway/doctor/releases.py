@@ -174,7 +174,7 @@ def warm_up(installation: Installation) -> list[Answer]:
             if said is None:
                 continue
             where = f"{name}/{model.version}/{file}"
-            count += len(list(said.shapes()))
+            count += len(list(said.warm_ups()))
             if (problem := _configured(installation.repository / where, said)) is not None:
                 answers.append(failed(f"{where} {problem}", _AGAIN))
     return answers or [ok(f"{count} warm-up requests cover every shape that is served")]
@@ -188,12 +188,13 @@ def _configured(path: Path, model: ServedModel) -> str | None:
     except (OSError, ValueError):
         return "is missing or no configuration of a served model"
     wanted = [
-        (sizes, {tensor.name: shape_of(tensor, sizes) for tensor in model.inputs})
-        for sizes in model.shapes()
+        (rows, {tensor.name: shape_of(tensor, sizes) for tensor in model.inputs}, sizes)
+        for rows, sizes in model.warm_ups()
     ]
-    missing = [sizes for sizes, shapes in wanted if shapes not in warmed]
+    missing = [(rows, sizes) for rows, shapes, sizes in wanted if (rows, shapes) not in warmed]
     if missing:
-        return f"does not warm up {_sizes(missing[0])}"
+        rows, sizes = missing[0]
+        return f"does not warm up {_sizes({'rows': rows, **sizes})}"
     if len(warmed) != len(wanted):
         return f"warms up {len(warmed)} shapes and {len(wanted)} are served"
     return None if same else "does not say what the manifest says"
