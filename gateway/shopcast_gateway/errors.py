@@ -2,6 +2,7 @@
 
 GatewayError
 ├── BadRequest            the caller sent what no server could answer; carries the field paths
+├── NotFound              what the request names is not there
 ├── Overloaded            we are full; carries when to try again
 ├── Unavailable           a backend or a store is away, or we drain
 ├── DeadlineExpired       too late
@@ -9,8 +10,8 @@ GatewayError
 
 StartupError              the gateway cannot start; the message says what to do
 
-The text of a GatewayError goes to the log; of a BadRequest it goes to the caller too. Neither may
-hold a user id or what the caller sent.
+The text of a GatewayError goes to the log; of a BadRequest or NotFound it goes to the caller too.
+Neither may hold a user id or what the caller sent.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,12 @@ class BadRequest(GatewayError):
         more = f" (and {len(others)} more)" if others else ""
         super().__init__(f"{field}: {problem}{more}")
         self.violations = (Violation(field, problem), *others)
+
+
+class NotFound(GatewayError):
+    """What the request names is not there."""
+
+    reason = "NOT_FOUND"
 
 
 class Overloaded(GatewayError):

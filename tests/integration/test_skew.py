@@ -28,7 +28,7 @@ from shopcast_cli.commands.directory import _events, _import
 from shopcast_domain.events import Account, Item
 from shopcast_domain.features import FEATURES, compute_features, history_numbers
 from shopcast_gateway.directory.open import open_directory
-from shopcast_gateway.directory.protocol import Reading
+from shopcast_gateway.directory.types import Reading
 
 MARKET = MarketSettings(
     people=150, items_per_platform=60, days=90, events_per_person=40, missing_links=0.1

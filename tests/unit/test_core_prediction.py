@@ -20,7 +20,7 @@ from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import CLOCK_SKEW_S, ModelPredictor
 from shopcast_gateway.core.protocol import PlatformUse, Prediction, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
-from shopcast_gateway.directory.protocol import Reading
+from shopcast_gateway.directory.types import Reading
 from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
 
 NOW_S = 1_790_000_000.0

@@ -11,9 +11,10 @@ import pytest
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_domain.features import MISSING, compute_features
 from shopcast_domain.item_text import item_text
-from shopcast_gateway.directory.protocol import Directory, LinkKind
+from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite import SqliteDirectory
+from shopcast_gateway.directory.types import LinkKind
 
 ANNA, ANNA_B = Account("shop-a", "anna"), Account("shop-b", "anna-7")
 BERT = Account("shop-a", "bert")

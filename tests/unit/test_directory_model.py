@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_domain.features import MISSING
 from shopcast_domain.item_text import item_text
-from shopcast_gateway.directory.protocol import LinkKind, Reading
-from shopcast_gateway.directory.pseudonym import Pseudonyms, person_id
+from shopcast_gateway.directory.pseudonym import Pseudonyms, person_code, person_id
 from shopcast_gateway.directory.sqlite import SqliteDirectory
+from shopcast_gateway.directory.types import LinkKind, Reading
 
 PSEUDONYMS = Pseudonyms(bytes(32))
 ACCOUNTS = [Account(platform, user) for platform in ("a", "b", "c") for user in ("1", "2")]
@@ -65,7 +65,7 @@ class Model:
     def person(self, account: Account) -> str | None:
         group = self.group(account)
         first = next((one for one in self.order if one in group), None)
-        return first and person_id(PSEUDONYMS.of(first))
+        return first and person_id(person_code(PSEUDONYMS.of(first)))
 
     def window(self, account: Account, before_s: float, limit: int) -> list[Event]:
         group = self.group(account)

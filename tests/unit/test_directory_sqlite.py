@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from shopcast_domain.events import Account, Event, EventKind, Item
-from shopcast_gateway.directory.protocol import LinkKind
-from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_key
+from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.directory.sqlite_reading import CANDIDATES, WINDOW
+from shopcast_gateway.directory.types import LinkKind
 from shopcast_gateway.errors import StartupError, Unavailable
 
 PSEUDONYMS = Pseudonyms(bytes(32))
@@ -115,7 +115,7 @@ async def test_a_link_is_kept_once_per_kind_in_either_order(path: Path) -> None:
 
 async def test_raw_ids_never_reach_the_disk(path: Path) -> None:
     key_path = path.parent / "key"
-    async with opened(path, Pseudonyms(load_or_create_key(key_path))) as directory:
+    async with opened(path, Pseudonyms(*load_or_create_keys(key_path))) as directory:
         await directory.record([event(n) for n in range(100)])
         await directory.link(ANNA, Account("b", RAW_ID), kind=LinkKind.LOGIN, confidence=1)
         await directory.read(ANNA, (SHOE,), before_s=2e9, limit=10)

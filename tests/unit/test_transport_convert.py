@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shopcast.v1 import event_service_pb2, identity_service_pb2, prediction_service_pb2, types_pb2
 from shopcast_domain.events import Account, Event, EventKind, Item, Outcome
 from shopcast_gateway.core import protocol as core
-from shopcast_gateway.directory.protocol import LinkKind, LinkResult, Person, RecordResult
+from shopcast_gateway.directory.types import LinkKind, LinkResult, Person, RecordResult
 from shopcast_gateway.errors import BadRequest
 from shopcast_gateway.transport import convert
 from shopcast_gateway.transport.checks import EVENT_KINDS

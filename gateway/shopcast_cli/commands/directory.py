@@ -97,7 +97,7 @@ async def _import(
 ) -> tuple[int, int]:
     from shopcast_domain.events import Account
     from shopcast_gateway.directory.open import open_directory
-    from shopcast_gateway.directory.protocol import LinkKind
+    from shopcast_gateway.directory.types import LinkKind
 
     directory = await open_directory(file)
     try:

@@ -20,7 +20,8 @@ from shopcast_gateway.core.protocol import (
     PredictQuery,
 )
 from shopcast_gateway.core.vectors import ItemVectors
-from shopcast_gateway.directory.protocol import Directory, Reading
+from shopcast_gateway.directory.protocol import Directory
+from shopcast_gateway.directory.types import Reading
 from shopcast_gateway.errors import DeadlineExpired
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ import numpy as np
 from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.model import ENCODE_BATCH, Model, Vectors
-from shopcast_gateway.directory.protocol import Directory, Vector
+from shopcast_gateway.directory.protocol import Directory
+from shopcast_gateway.directory.types import Vector
 from shopcast_gateway.errors import DeadlineExpired, GatewayError
 
 MEMORY_LIMIT = 200_000

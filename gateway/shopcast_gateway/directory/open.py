@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_key
+from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.errors import StartupError
 
@@ -26,8 +26,8 @@ async def open_directory(path: Path) -> SqliteDirectory:
             f"{path} is there, and its key {key_file} is not: restore both from one backup, or name"
             " another file with --directory"
         )
-    key = load_or_create_key(key_file)
-    return await SqliteDirectory.open(path, Pseudonyms(key))
+    keys = load_or_create_keys(key_file)
+    return await SqliteDirectory.open(path, Pseudonyms(*keys))
 
 
 def _is_sqlite(path: Path) -> bool:

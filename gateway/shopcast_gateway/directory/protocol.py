@@ -1,102 +1,160 @@
 """The seam between the gateway's core and whatever keeps accounts, events and items."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from shopcast_domain.events import Account, Event, Item
-from shopcast_domain.features import Candidates, Window
-
-Vector = NDArray[np.float32]
-
-
-class LinkKind(StrEnum):
-    """How it is known that two accounts belong to one person."""
-
-    LOGIN = "login"
-    HASHED_EMAIL = "hashed_email"
-    HASHED_PHONE = "hashed_phone"
-    DEVICE = "device"
-    PROBABILISTIC = "probabilistic"
-
-
-@dataclass(frozen=True, slots=True)
-class RecordResult:
-    """What became of a batch of events: recorded + duplicates = events sent."""
-
-    recorded: int
-    duplicates: int
-
-
-@dataclass(frozen=True, slots=True)
-class LinkResult:
-    """The person two accounts now belong to, and whether two persons became one."""
-
-    person_id: str
-    merged: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A person and their accounts.
-
-    person_id: "p_" and 32 hex digits. accounts: (platform, pseudonym of 32 hex digits), sorted.
-    """
-
-    person_id: str
-    accounts: tuple[tuple[str, str], ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """All one prediction needs, from one consistent read.
-
-    person_known: the account has been seen. window: the person's newest events over all platforms.
-    window_texts: item text per event of the window, '' where there is none.
-    window_platforms: platform name per event of the window.
-    candidates: the asked-for items with what the directory knows filled in.
-    candidate_texts: item text per candidate, '' where neither request nor directory has any.
-    candidate_known: whether an event of the directory names the item.
-    """
-
-    person_known: bool
-    window: Window
-    window_texts: tuple[str, ...]
-    window_platforms: tuple[str, ...]
-    candidates: Candidates
-    candidate_texts: tuple[str, ...]
-    candidate_known: tuple[bool, ...]
+from shopcast_gateway.directory.types import (
+    Change,
+    Consents,
+    HistoryEvent,
+    LinkKind,
+    LinkResult,
+    Person,
+    PersonData,
+    Purpose,
+    Reading,
+    Receipt,
+    RecordResult,
+    Retention,
+    Stats,
+    UnlinkResult,
+    Vector,
+)
 
 
 class Directory(Protocol):
-    """A store. Methods may be called concurrently; each raises Unavailable when it is away."""
+    """A store. Methods may be called concurrently; each raises Unavailable when it is away.
+
+    A person is the accounts that links connect. Their id is that of the account seen first, which
+    it keeps for ever: after a merge the younger person's id leads to the older one, and when the
+    link goes, it is theirs again.
+    """
+
+    # Events and items
 
     async def record(self, events: Sequence[Event]) -> RecordResult:
-        """Keep events, all or none; on disk when this returns. Known event ids change nothing."""
-        ...
-
-    async def link(
-        self, account: Account, other: Account, *, kind: LinkKind, confidence: float
-    ) -> LinkResult:
-        """Make two accounts one person's, creating accounts never seen. Twice changes nothing."""
-        ...
-
-    async def resolve(self, account: Account) -> Person | None:
-        """The person behind an account, or None when the account has never been seen."""
+        """Keep events, all or none; on disk when this returns. Known event ids change nothing, and
+        what breaks the flood rules is kept apart."""
         ...
 
     async def read(
-        self, account: Account, items: Sequence[Item], *, before_s: float, limit: int
+        self,
+        account: Account,
+        items: Sequence[Item],
+        *,
+        before_s: float,
+        limit: int,
+        purpose: Purpose = Purpose.PREDICTION,
+        min_confidence: float = 0.0,
     ) -> Reading:
         """The person's newest `limit` events before `before_s`, and the candidates' tallies.
 
         items: candidates on the account's platform; attributes they carry win over the directory's.
+        min_confidence: events of accounts that are less surely the person's are left out.
         """
         ...
+
+    async def history(
+        self,
+        account: Account,
+        *,
+        before_s: float,
+        limit: int,
+        as_of_s: float | None = None,
+        purpose: Purpose | None = None,
+    ) -> tuple[HistoryEvent, ...]:
+        """The person's newest events before `before_s`, newest first, ties in a fixed order.
+
+        as_of_s: the person and the events as they were known then. purpose: leaves out what may not
+        be used for it; None leaves out nothing.
+        """
+        ...
+
+    # Who is who
+
+    async def resolve(self, account: Account, *, as_of_s: float | None = None) -> Person | None:
+        """The person behind an account, now or as it was then; None when the account had never been
+        seen."""
+        ...
+
+    async def resolve_many(self, accounts: Sequence[Account]) -> tuple[Person | None, ...]:
+        """As `resolve`, in their order, of one moment."""
+        ...
+
+    async def find(self, person_id: str) -> Person | None:
+        """The person an id leads to, be it theirs or that of a person who became theirs; None where
+        nobody ever had it, or they were erased."""
+        ...
+
+    async def link(
+        self,
+        account: Account,
+        other: Account,
+        *,
+        kind: LinkKind,
+        confidence: float,
+        source: str = "",
+    ) -> LinkResult:
+        """Make two accounts one person's, creating accounts never seen.
+
+        The same again changes nothing; another confidence or source of the same kind replaces the
+        one before. source: who says so, 64 characters at most, no personal data.
+        """
+        ...
+
+    async def unlink(
+        self, account: Account, other: Account, *, kind: LinkKind | None = None
+    ) -> UnlinkResult:
+        """Take the links between two accounts away, those of one kind or all.
+
+        Raises NotFound when either account has never been seen.
+        """
+        ...
+
+    async def split(self, account: Account) -> UnlinkResult:
+        """Take all links of an account away, so that it is a person by itself.
+
+        `other_person_id` is that of the rest; the account's own where there is none. Raises
+        NotFound.
+        """
+        ...
+
+    async def undo(self, number: int) -> Change:
+        """Take a change of the journal back, which is a change too: a link goes, or returns as it
+        was. Nothing to take back is no error: the newest change of that link is returned.
+
+        Raises NotFound when there is no such change, or it cannot be taken back.
+        """
+        ...
+
+    async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
+        """The journal's entries with a number above `after`, oldest first."""
+        ...
+
+    # Privacy
+
+    async def set_consent(
+        self, account: Account, purposes: Mapping[Purpose, bool], *, everywhere: bool = False
+    ) -> Consents:
+        """Allow or refuse the use of an account's events, or of all the person's. Creates accounts
+        never seen, whose events of later are under it too. Returns what holds for the person."""
+        ...
+
+    async def consents(self, account: Account) -> Consents:
+        """What may be done with the person's events; empty when the account has never been seen."""
+        ...
+
+    async def export(self, account: Account) -> PersonData | None:
+        """Everything kept about a person, None when the account has never been seen."""
+        ...
+
+    async def erase(self, account: Account) -> Receipt | None:
+        """Remove a person: accounts, events, links, and the journal but for one entry that names
+        their id. None when the account has never been seen. Counts of items stay as they are."""
+        ...
+
+    # Vectors
 
     async def vectors(self, encoder: str, digests: Sequence[bytes]) -> Mapping[bytes, Vector]:
         """The vectors kept for text digests under an encoder version; absent ones are left out."""
@@ -104,6 +162,19 @@ class Directory(Protocol):
 
     async def keep_vectors(self, encoder: str, vectors: Mapping[bytes, Vector]) -> None:
         """Keep vectors (float32 (d,) each) for an encoder version."""
+        ...
+
+    # Upkeep
+
+    async def stats(self) -> Stats:
+        """What is in it."""
+        ...
+
+    async def compact(
+        self, retention: Retention, *, encoders: Collection[str] | None = None
+    ) -> int:
+        """Remove events beyond what is kept, and vectors of encoders that are not named; give room
+        back. Returns how many events went."""
         ...
 
     async def close(self) -> None:

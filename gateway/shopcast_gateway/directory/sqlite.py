@@ -13,20 +13,20 @@ import numpy as np
 
 from shopcast_domain.events import Account, Event, Item
 from shopcast_gateway.directory import sqlite_people, sqlite_reading, sqlite_recording
-from shopcast_gateway.directory.protocol import (
-    LinkKind,
-    LinkResult,
-    Person,
-    Reading,
-    RecordResult,
-    Vector,
-)
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import (
     Connections,
     open_store,
     select_in,
     transaction,
+)
+from shopcast_gateway.directory.types import (
+    LinkKind,
+    LinkResult,
+    Person,
+    Reading,
+    RecordResult,
+    Vector,
 )
 from shopcast_gateway.errors import Unavailable
 
@@ -58,7 +58,7 @@ class SqliteDirectory:
 
         Raises StartupError when the file cannot be used, and says why.
         """
-        opening = partial(open_store, path, pseudonyms.fingerprint(), readers=READERS)
+        opening = partial(open_store, path, pseudonyms.fingerprints()[0], readers=READERS)
         with ThreadPoolExecutor(1, "directory-open") as executor:
             connections = await asyncio.get_running_loop().run_in_executor(executor, opening)
         return cls(pseudonyms, connections)

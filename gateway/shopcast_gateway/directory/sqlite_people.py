@@ -4,10 +4,10 @@ import sqlite3
 import time
 
 from shopcast_domain.events import Account
-from shopcast_gateway.directory.protocol import LinkKind, LinkResult, Person
-from shopcast_gateway.directory.pseudonym import Pseudonyms, person_id
+from shopcast_gateway.directory.pseudonym import Pseudonyms, person_code, person_id
 from shopcast_gateway.directory.sqlite_connection import transaction
 from shopcast_gateway.directory.sqlite_recording import admit, intern_platforms, microseconds
+from shopcast_gateway.directory.types import LinkKind, LinkResult, Person
 
 
 def resolve(
@@ -23,7 +23,7 @@ def resolve(
     if not rows:
         return None
     accounts = sorted((platform, pseudonym.hex()) for platform, pseudonym in rows)
-    return Person(person_id(rows[0][1]), tuple(accounts))
+    return Person(person_id(person_code(rows[0][1])), tuple(accounts))
 
 
 def link(
@@ -53,7 +53,7 @@ def link(
             " WHERE person = (SELECT person FROM accounts WHERE id = ?) ORDER BY id LIMIT 1",
             numbers[:1],
         ).fetchone()
-    return LinkResult(person_id(person[0]), merged=len(people) == 2)
+    return LinkResult(person_id(person_code(person[0])), merged=len(people) == 2)
 
 
 def _merge(connection: sqlite3.Connection, person: int, other: int) -> None:

@@ -16,9 +16,9 @@ from shopcast_gateway.directory.attributes import (
     merge,
     text_of,
 )
-from shopcast_gateway.directory.protocol import Reading
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import select_in, transaction
+from shopcast_gateway.directory.types import Reading
 
 # -1 is MISSING. CROSS JOIN keeps the events, which lie in the wanted order, the outermost loop.
 WINDOW = """

@@ -12,9 +12,9 @@ from shopcast_domain.events import Account, Event, EventKind
 from shopcast_domain.features import HABIT, KINDS, micro_log
 from shopcast_domain.item_text import match_name
 from shopcast_gateway.directory.attributes import Attributes, attributes_of
-from shopcast_gateway.directory.protocol import RecordResult
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import number_of, select_in, transaction
+from shopcast_gateway.directory.types import RecordResult
 
 
 def microseconds(time_s: float) -> int:

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_key
+from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite_connection import BUSY_TIMEOUT_MS, number_of
 from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, VERSION
 from shopcast_gateway.doctor.finding import (
@@ -47,7 +47,7 @@ def directory(installation: Installation) -> list[Answer]:
     if not key_path.exists():
         return [ok(f"{path} is not there yet, `platform serve` makes it and its key")]
     try:
-        fingerprint = Pseudonyms(load_or_create_key(key_path)).fingerprint()
+        fingerprint = Pseudonyms(*load_or_create_keys(key_path)).fingerprints()[0]
     except StartupError as error:
         return [failed(*parts(error, "restore it from a backup"))]
     if not filled:

@@ -14,7 +14,7 @@ from shopcast.v1 import (
 from shopcast_domain.events import Account, Event, Item, Outcome
 from shopcast_domain.limits import MAX_CANDIDATES
 from shopcast_gateway.core.protocol import Evidence, Prediction, PredictQuery
-from shopcast_gateway.directory.protocol import LinkKind, LinkResult, Person, RecordResult
+from shopcast_gateway.directory.types import LinkKind, LinkResult, Person, RecordResult
 from shopcast_gateway.transport.checks import MAX_EVENTS, Checks
 
 LINK_KINDS: Mapping[int, LinkKind] = {

@@ -27,6 +27,7 @@ INTERNAL = StatusRow(
 TABLE: dict[type[errors.GatewayError], StatusRow] = {
     errors.GatewayError: INTERNAL,
     errors.BadRequest: StatusRow(grpc.StatusCode.INVALID_ARGUMENT, None),
+    errors.NotFound: StatusRow(grpc.StatusCode.NOT_FOUND, None),
     errors.Overloaded: StatusRow(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "The server is full; try again after a pause."
     ),
