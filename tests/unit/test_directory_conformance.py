@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.directory_identity_conformance import IdentityConformance
 
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_domain.features import MISSING, compute_features
@@ -395,7 +396,7 @@ class DirectoryConformance:
         assert [len((await read(directory, one)).window) for one in accounts] == [8] * 30
 
 
-class TestSqliteDirectory(DirectoryConformance):
+class TestSqliteDirectory(DirectoryConformance, IdentityConformance):
     @pytest.fixture
     async def directory(self, tmp_path: Path) -> AsyncIterator[Directory]:
         directory = await SqliteDirectory.open(tmp_path / "directory.sqlite", Pseudonyms(bytes(32)))
