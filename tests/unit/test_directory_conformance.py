@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.directory_identity_conformance import IdentityConformance
+from directory_people import IdentityConformance
 
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_domain.features import MISSING, compute_features
@@ -341,7 +341,7 @@ class DirectoryConformance:
 
     async def test_a_thousand_candidates_are_answered_in_order(self, directory: Directory) -> None:
         await directory.record(
-            [event(f"{n}", item=Item(f"i{n}", f"t {n}")) for n in range(0, 999, 3)]
+            [event(f"{n}", at=n, item=Item(f"i{n}", f"t {n}")) for n in range(0, 999, 3)]
         )
         items = tuple(Item(f"i{n}") for n in reversed(range(1000)))
         reading = await read(directory, items=items)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from shopcast_domain.item_text import item_text
 from shopcast_gateway.directory.pseudonym import Pseudonyms, person_code, person_id
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.directory.types import LinkKind, Reading
+from shopcast_gateway.errors import NotFound
 
 PSEUDONYMS = Pseudonyms(bytes(32))
 ACCOUNTS = [Account(platform, user) for platform in ("a", "b", "c") for user in ("1", "2")]
@@ -31,15 +33,33 @@ class Model:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.order: list[Account] = []  # as first seen
-        self.groups: list[set[Account]] = []
+        self.links: dict[tuple[frozenset[Account], LinkKind], float] = {}
 
     def see(self, account: Account) -> None:
         if account not in self.order:
             self.order.append(account)
-            self.groups.append({account})
 
     def group(self, account: Account) -> set[Account]:
-        return next((group for group in self.groups if account in group), set())
+        """By spreading over the links until nothing is new."""
+        found = {account} & set(self.order)
+        while more := {one for ends, _ in self.links for one in ends if ends & found} - found:
+            found |= more
+        return found
+
+    def confidence(self, account: Account, other: Account) -> float:
+        """The best product of any path, by trying them all."""
+
+        def best(at: Account, seen: frozenset[Account]) -> float:
+            if at == other:
+                return 1.0
+            steps = [
+                (next(iter(ends - {at})), sure)
+                for (ends, _), sure in self.links.items()
+                if at in ends and not ends - {at} & seen
+            ]
+            return max((sure * best(to, seen | {to}) for to, sure in steps), default=0.0)
+
+        return best(account, frozenset({account}))
 
     def record(self, events: list[Event]) -> int:
         known = {(event.account.platform, event.event_id) for event in self.events}
@@ -53,14 +73,27 @@ class Model:
                 self.events.append(event)
         return recorded
 
-    def link(self, account: Account, other: Account) -> bool:
+    def link(self, account: Account, other: Account, kind: LinkKind, confidence: float) -> bool:
         self.see(account)
         self.see(other)
-        one, two = self.group(account), self.group(other)
-        if one is not two:
-            self.groups.remove(two)
-            one |= two
-        return one is not two
+        apart = other not in self.group(account)
+        if account != other:
+            self.links[frozenset({account, other}), kind] = confidence
+        return apart
+
+    def unlink(self, account: Account, other: Account, kind: LinkKind | None) -> int:
+        gone = [
+            link for link in self.links if link[0] == {account, other} and kind in (None, link[1])
+        ]
+        for link in gone:
+            del self.links[link]
+        return len(gone)
+
+    def split(self, account: Account) -> int:
+        gone = [link for link in self.links if account in link[0]]
+        for link in gone:
+            del self.links[link]
+        return len(gone)
 
     def person(self, account: Account) -> str | None:
         group = self.group(account)
@@ -122,6 +155,9 @@ def check(model: Model, account: Account, before_s: float, limit: int, reading: 
     assert window.time_s.tolist() == [one.time_s for one in expected]
     assert window.kind.tolist() == [one.kind for one in expected]
     assert reading.window_platforms == tuple(one.account.platform for one in expected)
+    assert reading.window_confidence.tolist() == [
+        pytest.approx(model.confidence(account, one.account)) for one in expected
+    ]
     assert reading.window_texts == tuple(map(text_of, items))
     for event, item, price in zip(expected, items, window.price, strict=True):
         assert same(item.price if event.item.price is None else event.item.price, price)
@@ -166,9 +202,13 @@ events = st.builds(
     st.integers(0, 6).map(float),
     items,
 )
+kinds = st.sampled_from((LinkKind.LOGIN, LinkKind.DEVICE))
 operations: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just("record"), st.lists(events, max_size=8)),
-    st.tuples(st.just("link"), st.tuples(accounts, accounts)),
+    st.tuples(st.just("link"), st.tuples(accounts, accounts, kinds, st.sampled_from((1.0, 0.5)))),
+    st.tuples(st.just("unlink"), st.tuples(accounts, accounts, st.none() | kinds)),
+    st.tuples(st.just("split"), accounts),
+    st.tuples(st.just("undo"), st.integers(0, 12)),
     st.tuples(st.just("read"), st.tuples(accounts, st.integers(0, 7), st.integers(0, 9))),
 )
 
@@ -186,15 +226,50 @@ def test_any_history_reads_as_the_model_says(history: list[Operation]) -> None:
                     assert result.recorded == model.record(arguments)
                     assert result.duplicates == len(arguments) - result.recorded
                 elif name == "link":
-                    linked = await directory.link(*arguments, kind=LinkKind.LOGIN, confidence=1)
+                    one, other, kind, sure = arguments
+                    linked = await directory.link(one, other, kind=kind, confidence=sure)
                     assert linked.merged == model.link(*arguments)
-                    assert linked.person_id == model.person(arguments[0])
+                    assert linked.person_id == model.person(one)
+                elif name in ("unlink", "split"):
+                    await take_apart(directory, model, name, arguments)
+                elif name == "undo":
+                    await undo(directory, model, arguments)
                 else:
                     await compare(directory, model, *arguments)
             for account in ACCOUNTS:
                 await compare(directory, model, account, 7, 1000)
         finally:
             await directory.close()
+
+    async def take_apart(
+        directory: SqliteDirectory, model: Model, name: str, arguments: Any
+    ) -> None:
+        one, other, kind = (arguments, arguments, None) if name == "split" else arguments
+        if not {one, other} <= set(model.order):
+            with pytest.raises(NotFound):
+                await (directory.split(one) if name == "split" else directory.unlink(one, other))
+            return
+        if name == "split":
+            gone = await directory.split(one)
+            removed = model.split(one)
+        else:
+            gone = await directory.unlink(one, other, kind=kind)
+            removed = model.unlink(one, other, kind)
+            assert gone.other_person_id == model.person(other)
+        assert gone.removed == removed
+        assert gone.person_id == model.person(one)
+
+    async def undo(directory: SqliteDirectory, model: Model, number: int) -> None:
+        """Whatever it does, taking it back once more leads to the same people as before."""
+        before = await directory.resolve_many(ACCOUNTS)
+        entries = len(await directory.changes(0, limit=1000))
+        try:
+            done = await directory.undo(number)
+        except NotFound:
+            return
+        if len(await directory.changes(0, limit=1000)) > entries:
+            await directory.undo(done.number)
+            assert await directory.resolve_many(ACCOUNTS) == before
 
     async def compare(
         directory: SqliteDirectory, model: Model, account: Account, before_s: float, limit: int

@@ -16,7 +16,7 @@ from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.directory.sqlite_reading import CANDIDATES, WINDOW
-from shopcast_gateway.directory.types import LinkKind
+from shopcast_gateway.directory.types import LinkKind, Person
 from shopcast_gateway.errors import StartupError, Unavailable
 
 PSEUDONYMS = Pseudonyms(bytes(32))
@@ -154,7 +154,9 @@ async def test_a_reading_sorts_and_scans_nothing(path: Path) -> None:
     async with opened(path):
         pass
     with raw(path) as connection:
-        window = connection.execute(f"EXPLAIN QUERY PLAN {WINDOW}", (1, 2, 3)).fetchall()
+        window = connection.execute(
+            f"EXPLAIN QUERY PLAN {WINDOW.replace('(*)', '(?)')}", (1, 2, 3, 4)
+        ).fetchall()
         candidates = connection.execute(
             f"EXPLAIN QUERY PLAN {CANDIDATES.replace('(*)', '(?, ?)')}", (1, "a", "b")
         ).fetchall()
@@ -318,3 +320,70 @@ async def test_closing_finishes_what_was_asked_and_leaves_no_thread_and_no_file_
     await directory.close()
     with pytest.raises(Unavailable, match="closed"):
         await directory.record([event(1)])
+
+
+# Keys
+
+
+async def test_what_was_written_under_an_older_key_is_found_and_moves_to_the_newest(
+    path: Path,
+) -> None:
+    old, new = b"o" * 32, b"n" * 32
+    other = Account("shop-b", "other")
+    async with opened(path, Pseudonyms(old)) as directory:
+        await directory.record([event(1), Event("9", other, EventKind.VIEW, 1e9, SHOE)])
+        await directory.link(ANNA, Account("shop-c", "third"), kind=LinkKind.LOGIN, confidence=1)
+        before = await directory.resolve(ANNA)
+    async with opened(path, Pseudonyms(new, old)) as directory:
+        assert await directory.resolve(ANNA) == before
+        assert (await directory.stats()).accounts_by_key == (0, 3)
+        result = await directory.record([event(1), event(2)])
+        assert (result.recorded, result.duplicates) == (1, 1)
+        after = await directory.resolve(ANNA)
+        assert before is not None
+        assert after is not None
+        assert after.person_id == before.person_id
+        assert after.accounts != before.accounts
+        assert (await directory.stats()).accounts_by_key == (1, 2)
+        assert await directory.find(before.person_id) == after
+    for incomplete in (Pseudonyms(new), Pseudonyms(old)):
+        with pytest.raises(StartupError, match="another pseudonym key"):
+            await SqliteDirectory.open(path, incomplete)
+
+
+async def test_a_process_that_missed_a_rotation_writes_no_second_account(path: Path) -> None:
+    old, new = b"o" * 32, b"n" * 32
+    async with opened(path, Pseudonyms(old)) as late:
+        await late.record([event(1)])
+        async with opened(path, Pseudonyms(new, old)) as directory:
+            await directory.record([event(2)])
+            with pytest.raises(Unavailable, match="started again"):
+                await late.record([event(3)])
+            assert (await directory.stats()).accounts == 1
+
+
+async def test_what_was_erased_is_not_in_the_file_any_more(path: Path) -> None:
+    mark = "a-title-nobody-else-has"
+    async with opened(path) as directory:
+        await directory.link(ANNA, Account("b", "x"), kind=LinkKind.LOGIN, confidence=1)
+        for n in range(20):
+            await directory.record([event(n)])
+        await directory.link(
+            ANNA, Account("b", "x"), kind=LinkKind.DEVICE, confidence=0.5, source=mark
+        )
+        pseudonym = bytes.fromhex(dict((await person_of(directory)).accounts)["b"])
+        written = contents(path.parent)
+        assert any(mark.encode() in content for content in written.values())
+        assert any(pseudonym in content for content in written.values())
+        receipt = await directory.erase(ANNA)
+        assert receipt is not None
+        assert receipt.events == 20
+        for content in contents(path.parent).values():
+            assert mark.encode() not in content
+            assert pseudonym not in content
+
+
+async def person_of(directory: SqliteDirectory) -> Person:
+    person = await directory.resolve(ANNA)
+    assert person is not None
+    return person

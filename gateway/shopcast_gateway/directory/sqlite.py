@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,25 +12,44 @@ from typing import Self, TypeVar
 import numpy as np
 
 from shopcast_domain.events import Account, Event, Item
-from shopcast_gateway.directory import sqlite_people, sqlite_reading, sqlite_recording
+from shopcast_gateway.directory import (
+    sqlite_history,
+    sqlite_people,
+    sqlite_privacy,
+    sqlite_reading,
+    sqlite_recording,
+    sqlite_upkeep,
+)
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import (
     Connections,
+    microseconds,
     open_store,
     select_in,
     transaction,
 )
 from shopcast_gateway.directory.types import (
+    Change,
+    Consents,
+    FloodRules,
+    HistoryEvent,
     LinkKind,
     LinkResult,
     Person,
+    PersonData,
+    Purpose,
     Reading,
+    Receipt,
     RecordResult,
+    Retention,
+    Stats,
+    UnlinkResult,
     Vector,
 )
 from shopcast_gateway.errors import Unavailable
 
 READERS = 4
+FLOODS = FloodRules()
 
 _Answer = TypeVar("_Answer")
 _Work = Callable[[sqlite3.Connection], _Answer]
@@ -42,8 +61,11 @@ class SqliteDirectory:
     What a call has written is on disk (fsync) when it returns. Several processes may open one file.
     """
 
-    def __init__(self, pseudonyms: Pseudonyms, connections: Connections) -> None:
+    def __init__(
+        self, pseudonyms: Pseudonyms, connections: Connections, floods: FloodRules | None
+    ) -> None:
         self._pseudonyms = pseudonyms
+        self._floods = floods
         self._connections = connections
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         for connection in connections.readers:
@@ -53,48 +75,157 @@ class SqliteDirectory:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, pseudonyms: Pseudonyms) -> Self:
+    async def open(
+        cls, path: Path, pseudonyms: Pseudonyms, *, floods: FloodRules | None = FLOODS
+    ) -> Self:
         """Open the file, making it if missing; its integrity is checked, which reads it all.
 
-        Raises StartupError when the file cannot be used, and says why.
+        floods: what is quarantined; None lets everything in. Raises StartupError when the file
+        cannot be used, and says why.
         """
-        opening = partial(open_store, path, pseudonyms.fingerprints()[0], readers=READERS)
+        opening = partial(open_store, path, pseudonyms.fingerprints(), readers=READERS)
         with ThreadPoolExecutor(1, "directory-open") as executor:
             connections = await asyncio.get_running_loop().run_in_executor(executor, opening)
-        return cls(pseudonyms, connections)
+        return cls(pseudonyms, connections, floods)
 
     async def record(self, events: Sequence[Event]) -> RecordResult:
         """Keep events, all or none. Batches of thousands are what makes an import fast."""
         return await self._write(
-            lambda store: sqlite_recording.record(store, self._pseudonyms, events)
+            lambda store: sqlite_recording.record(store, self._pseudonyms, events, self._floods)
         )
 
+    async def read(
+        self,
+        account: Account,
+        items: Sequence[Item],
+        *,
+        before_s: float,
+        limit: int,
+        purpose: Purpose = Purpose.PREDICTION,
+        min_confidence: float = 0.0,
+    ) -> Reading:
+        """Window and candidates of one moment; events of equal time come in a fixed order."""
+        before_us = microseconds(before_s)
+        return await self._read(
+            lambda store: sqlite_reading.read(
+                store, self._pseudonyms, account, items, before_us, limit, purpose, min_confidence
+            )
+        )
+
+    async def history(
+        self,
+        account: Account,
+        *,
+        before_s: float,
+        limit: int,
+        as_of_s: float | None = None,
+        purpose: Purpose | None = None,
+    ) -> tuple[HistoryEvent, ...]:
+        """The person's newest events, now or as they were known then."""
+        before_us, as_of_us = microseconds(before_s), _microseconds(as_of_s)
+
+        def read(store: sqlite3.Connection) -> tuple[HistoryEvent, ...]:
+            with transaction(store, "DEFERRED"):
+                return sqlite_history.history(
+                    store, self._pseudonyms, account, before_us, limit, as_of_us, purpose
+                )
+
+        return await self._read(read)
+
+    async def resolve(self, account: Account, *, as_of_s: float | None = None) -> Person | None:
+        """The person behind an account; None when the account had never been seen."""
+        as_of_us = _microseconds(as_of_s)
+        (person,) = await self._read(
+            lambda store: sqlite_people.resolve(store, self._pseudonyms, (account,), as_of_us)
+        )
+        return person
+
+    async def resolve_many(self, accounts: Sequence[Account]) -> tuple[Person | None, ...]:
+        """As `resolve`, of one moment."""
+        return await self._read(
+            lambda store: sqlite_people.resolve(store, self._pseudonyms, accounts, None)
+        )
+
+    async def find(self, person_id: str) -> Person | None:
+        """The person an id leads to."""
+        return await self._read(lambda store: sqlite_people.find_person(store, person_id))
+
     async def link(
-        self, account: Account, other: Account, *, kind: LinkKind, confidence: float
+        self,
+        account: Account,
+        other: Account,
+        *,
+        kind: LinkKind,
+        confidence: float,
+        source: str = "",
     ) -> LinkResult:
         """Make two accounts one person's; the id of the person created first stays."""
         return await self._write(
             lambda store: sqlite_people.link(
-                store, self._pseudonyms, account, other, kind, confidence
+                store, self._pseudonyms, account, other, kind, confidence, source
             )
         )
 
-    async def resolve(self, account: Account) -> Person | None:
-        """The person behind an account, or None when the account has never been seen."""
-        return await self._read(
-            lambda store: sqlite_people.resolve(store, self._pseudonyms, account)
+    async def unlink(
+        self, account: Account, other: Account, *, kind: LinkKind | None = None
+    ) -> UnlinkResult:
+        """Take the links between two accounts away. Raises NotFound."""
+        return await self._write(
+            lambda store: sqlite_people.unlink(store, self._pseudonyms, account, other, kind)
         )
 
-    async def read(
-        self, account: Account, items: Sequence[Item], *, before_s: float, limit: int
-    ) -> Reading:
-        """Window and candidates of one moment; events of equal time come in a fixed order."""
-        before_us = sqlite_recording.microseconds(before_s)
-        return await self._read(
-            lambda store: sqlite_reading.read(
-                store, self._pseudonyms, account, items, before_us, limit
+    async def split(self, account: Account) -> UnlinkResult:
+        """Take all links of an account away. Raises NotFound."""
+        return await self._write(
+            lambda store: sqlite_people.split(store, self._pseudonyms, account)
+        )
+
+    async def undo(self, number: int) -> Change:
+        """Take a change of the journal back. Raises NotFound."""
+        return await self._write(lambda store: sqlite_people.undo(store, number))
+
+    async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
+        """The journal's entries with a number above `after`, oldest first."""
+        return await self._read(lambda store: sqlite_people.changes(store, after, limit))
+
+    async def set_consent(
+        self, account: Account, purposes: Mapping[Purpose, bool], *, everywhere: bool = False
+    ) -> Consents:
+        """Allow or refuse the use of an account's events, or of all the person's."""
+        return await self._write(
+            lambda store: sqlite_privacy.set_consent(
+                store, self._pseudonyms, account, purposes, everywhere=everywhere
             )
         )
+
+    async def consents(self, account: Account) -> Consents:
+        """What may be done with the person's events."""
+        return await self._read(
+            lambda store: sqlite_privacy.consents(store, self._pseudonyms, account)
+        )
+
+    async def export(self, account: Account) -> PersonData | None:
+        """Everything kept about a person."""
+        return await self._read(
+            lambda store: sqlite_privacy.export(store, self._pseudonyms, account)
+        )
+
+    async def erase(self, account: Account) -> Receipt | None:
+        """Remove a person, from the write-ahead log too where nobody is reading."""
+        return await self._write(
+            lambda store: sqlite_privacy.erase(store, self._pseudonyms, account)
+        )
+
+    async def stats(self) -> Stats:
+        """What is in the file; reads all of it."""
+        return await self._read(lambda store: sqlite_upkeep.stats(store, self._pseudonyms))
+
+    async def compact(
+        self, retention: Retention, *, encoders: Collection[str] | None = None
+    ) -> int:
+        """Remove what is not to be kept. Nothing else is written by this process meanwhile; other
+        processes write in between."""
+        return await self._write(lambda store: sqlite_upkeep.compact(store, retention, encoders))
 
     async def vectors(self, encoder: str, digests: Sequence[bytes]) -> Mapping[bytes, Vector]:
         """The vectors kept for text digests under an encoder version, read-only arrays."""
@@ -153,3 +284,7 @@ class SqliteDirectory:
             if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 raise Unavailable(f"The directory cannot be used now ({error}).") from error
             raise
+
+
+def _microseconds(time_s: float | None) -> int | None:
+    return None if time_s is None else microseconds(time_s)

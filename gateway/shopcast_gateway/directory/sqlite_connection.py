@@ -27,11 +27,11 @@ class Connections:
             connection.close()
 
 
-def open_store(path: Path, fingerprint: bytes, *, readers: int) -> Connections:
+def open_store(path: Path, fingerprints: Sequence[bytes], *, readers: int) -> Connections:
     """Open the file, which is made if missing and checked if not.
 
-    fingerprint: of the pseudonym key, which must be the one the file was made with.
-    Raises StartupError when the file is not a directory this version can use.
+    fingerprints: of the pseudonym keys, the newest first; all keys the file has been written with
+    must be among them. Raises StartupError when the file is not a directory this version can use.
     """
     try:
         path.touch(mode=0o600)
@@ -42,10 +42,13 @@ def open_store(path: Path, fingerprint: bytes, *, readers: int) -> Connections:
             "name a file in an existing folder that this user may write to."
         ) from error
     try:
-        _adopt(writer, path, fingerprint)
+        _adopt(writer, path, fingerprints)
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
         writer.execute("PRAGMA foreign_keys = ON")
+        writer.execute(
+            "PRAGMA secure_delete = ON"
+        )  # whoever is erased is not to be found in the file
         writer.execute("PRAGMA cache_size = -65536")  # 64 MiB
         return Connections(writer, tuple(_connect(path, "ro") for _ in range(readers)))
     except sqlite3.OperationalError as error:
@@ -74,15 +77,17 @@ def _connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
     return connection
 
 
-def _adopt(connection: sqlite3.Connection, path: Path, fingerprint: bytes) -> None:
+def _adopt(connection: sqlite3.Connection, path: Path, fingerprints: Sequence[bytes]) -> None:
     """Make the tables in an empty file; refuse a file that is not ours."""
+    if not path.stat().st_size:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     with transaction(connection, "IMMEDIATE"):
         application = number_of(connection, "PRAGMA application_id")
         version = number_of(connection, "PRAGMA user_version")
         if not number_of(connection, "SELECT count(*) FROM sqlite_master") and not application:
             for statement in SCHEMA.split(";\n"):
                 connection.execute(statement)
-            connection.execute("INSERT INTO pseudonym_key VALUES (?)", (fingerprint,))
+            _use_key(connection, fingerprints[0])
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
             return
@@ -100,11 +105,21 @@ def _adopt(connection: sqlite3.Connection, path: Path, fingerprint: bytes) -> No
         )
     if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise _damaged(path)
-    if connection.execute("SELECT fingerprint FROM pseudonym_key").fetchall() != [(fingerprint,)]:
+    known = {one for (one,) in connection.execute("SELECT fingerprint FROM pseudonym_keys")}
+    if not known <= set(fingerprints):
         raise StartupError(
             f"{path} was written under another pseudonym key: "
             "start with the key file it was made with, or name another directory file."
         )
+    if fingerprints[0] not in known:
+        with transaction(connection, "IMMEDIATE"):
+            _use_key(connection, fingerprints[0])
+
+
+def _use_key(connection: sqlite3.Connection, fingerprint: bytes) -> None:
+    connection.execute(
+        "INSERT INTO pseudonym_keys (fingerprint) VALUES (?) ON CONFLICT DO NOTHING", (fingerprint,)
+    )
 
 
 def _damaged(path: Path) -> StartupError:
@@ -129,6 +144,11 @@ def transaction(
     finally:
         if connection.in_transaction:  # SQLite itself rolls back on some errors
             connection.execute("ROLLBACK")
+
+
+def microseconds(time_s: float) -> int:
+    """Times are kept and compared as whole microseconds."""
+    return round(time_s * 1e6)
 
 
 def number_of(connection: sqlite3.Connection, sql: str) -> int:

@@ -1,29 +1,106 @@
-"""Who is one person, in the embedded directory."""
+"""Who is one person, in the embedded directory: now, and as it was."""
 
 import sqlite3
 import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from shopcast_domain.events import Account
-from shopcast_gateway.directory.pseudonym import Pseudonyms, person_code, person_id
-from shopcast_gateway.directory.sqlite_connection import transaction
-from shopcast_gateway.directory.sqlite_recording import admit, intern_platforms, microseconds
-from shopcast_gateway.directory.types import LinkKind, LinkResult, Person
+from shopcast_gateway.directory.paths import connected
+from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
+from shopcast_gateway.directory.sqlite_accounts import admit, find, intern_platforms
+from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
+from shopcast_gateway.directory.types import (
+    Change,
+    ChangeKind,
+    LinkKind,
+    LinkResult,
+    Person,
+    UnlinkResult,
+)
+from shopcast_gateway.errors import NotFound
+
+Link = tuple[int, int, str, float, str]
+"""Two accounts, the smaller number first; kind, confidence and source."""
+
+_CHANGES = "number, at_us, change, person, other_person, kind, confidence, source"
+_ACCOUNTS = (
+    "SELECT accounts.id, code, platforms.name, pseudonym FROM accounts"
+    " JOIN platforms ON platforms.id = accounts.platform"
+)
 
 
 def resolve(
-    connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Account
-) -> Person | None:
-    """The person behind an account, or None when it has never been seen."""
+    connection: sqlite3.Connection,
+    pseudonyms: Pseudonyms,
+    accounts: Sequence[Account],
+    as_of_us: int | None,
+) -> tuple[Person | None, ...]:
+    """The person behind each account, now or as it was then."""
+    with transaction(connection, "DEFERRED"):
+        found = find(connection, pseudonyms, dict.fromkeys(accounts))
+        if as_of_us is None:
+            people = {
+                person: _person(connection.execute(f"{_ACCOUNTS} WHERE person = ?", (person,)))
+                for person in {person for _, person in found.values()}
+            }
+            return tuple(people[found[one][1]] if one in found else None for one in accounts)
+        return tuple(
+            _person_then(connection, found[one][0], as_of_us) if one in found else None
+            for one in accounts
+        )
+
+
+def find_person(connection: sqlite3.Connection, public: str) -> Person | None:
+    """The person whose id it is, or was before they became another's."""
     rows = connection.execute(
-        "SELECT platforms.name, pseudonym FROM accounts"
-        " JOIN platforms ON platforms.id = accounts.platform"
-        " WHERE person = (SELECT person FROM accounts WHERE pseudonym = ?) ORDER BY accounts.id",
-        (pseudonyms.of(account),),
-    ).fetchall()
-    if not rows:
+        f"{_ACCOUNTS} WHERE person = (SELECT person FROM accounts WHERE code = ?)",
+        (code_of(public),),
+    )
+    return _person(rows)
+
+
+def _person(rows: Iterable[tuple[Any, ...]]) -> Person | None:
+    ordered = sorted(rows)
+    if not ordered:
         return None
-    accounts = sorted((platform, pseudonym.hex()) for platform, pseudonym in rows)
-    return Person(person_id(person_code(rows[0][1])), tuple(accounts))
+    accounts = sorted((platform, pseudonym.hex()) for _, _, platform, pseudonym in ordered)
+    return Person(person_id(ordered[0][1]), tuple(accounts))
+
+
+def _person_then(connection: sqlite3.Connection, account: int, as_of_us: int) -> Person | None:
+    accounts = sorted(
+        connected(account, ((a, b) for a, b, *_ in links_then(connection, account, as_of_us)))
+    )
+    rows = select_in(
+        connection, f"{_ACCOUNTS} WHERE created_us <= ? AND accounts.id IN (*)", accounts, as_of_us
+    )
+    there = list(rows)
+    return _person(there) if account in {row[0] for row in there} else None
+
+
+def links_then(connection: sqlite3.Connection, account: int, as_of_us: int) -> list[Link]:
+    """The links that led from an account at a time, however far."""
+    seen, waiting = {account}, [account]
+    found: dict[tuple[int, int, str], Link] = {}
+    while waiting:
+        one = waiting.pop()
+        standing: dict[tuple[int, int, str], Link] = {}
+        for change, *link in connection.execute(
+            "SELECT change, account, other, kind, confidence, source FROM journal"
+            " WHERE (account = ? OR other = ?) AND at_us <= ? ORDER BY number",
+            (one, one, as_of_us),
+        ):
+            name = (link[0], link[1], link[2])
+            if change == ChangeKind.LINKED:
+                standing[name] = (*name, link[3], link[4])
+            else:
+                standing.pop(name, None)
+        found |= standing
+        new = {end for link in standing.values() for end in link[:2]} - seen
+        seen |= new
+        waiting += new
+    return list(found.values())
 
 
 def link(
@@ -33,6 +110,7 @@ def link(
     other: Account,
     kind: LinkKind,
     confidence: float,
+    source: str,
 ) -> LinkResult:
     """Make two accounts one person's, in one transaction; the older person's id stays."""
     both = dict.fromkeys((account, other))
@@ -40,20 +118,209 @@ def link(
         platforms = intern_platforms(connection, dict.fromkeys(one.platform for one in both))
         admitted = admit(connection, pseudonyms, both, platforms)
         numbers = sorted(number for number, _ in admitted.values())
-        if len(numbers) == 2:
-            connection.execute(
-                "INSERT INTO links VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (*numbers, kind.value, confidence, microseconds(time.time())),
-            )
-        people = {person for _, person in admitted.values()}
-        if len(people) == 2:
-            _merge(connection, *people)
-        person = connection.execute(
-            "SELECT pseudonym FROM accounts"
-            " WHERE person = (SELECT person FROM accounts WHERE id = ?) ORDER BY id LIMIT 1",
-            numbers[:1],
+        if len(numbers) == 1:
+            return LinkResult(person_id(_code(connection, admitted[account][1])), merged=False)
+        change = _link(connection, (numbers[0], numbers[1], kind.value, confidence, source))
+        merged = change is not None and change.other_person_id is not None
+        person = change.person_id if change else person_id(_code(connection, admitted[account][1]))
+    return LinkResult(person, merged)
+
+
+def unlink(
+    connection: sqlite3.Connection,
+    pseudonyms: Pseudonyms,
+    account: Account,
+    other: Account,
+    kind: LinkKind | None,
+) -> UnlinkResult:
+    """Take the links between two accounts away. Raises NotFound."""
+    with transaction(connection, "IMMEDIATE"):
+        found = find(connection, pseudonyms, dict.fromkeys((account, other)))
+        if account not in found or other not in found:
+            raise NotFound("the account has never been seen")
+        ends = sorted((found[account][0], found[other][0]))
+        links = connection.execute(
+            "SELECT account, other, kind, confidence, source FROM links"
+            " WHERE account = ? AND other = ? AND kind = coalesce(?, kind) ORDER BY kind",
+            (*ends, kind and kind.value),
+        ).fetchall()
+        changes = [_unlink(connection, one) for one in links]
+        people = [person_id(_code_of(connection, found[one][0])) for one in (account, other)]
+    return UnlinkResult(people[0], people[1], len(links), any(c.other_person_id for c in changes))
+
+
+def split(connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Account) -> UnlinkResult:
+    """Take all links of an account away. Raises NotFound."""
+    with transaction(connection, "IMMEDIATE"):
+        found = find(connection, pseudonyms, (account,))
+        if account not in found:
+            raise NotFound("the account has never been seen")
+        number, person = found[account]
+        rest = connection.execute(
+            "SELECT min(id) FROM accounts WHERE person = ? AND id != ?", (person, number)
+        ).fetchone()[0]
+        links = connection.execute(
+            "SELECT account, other, kind, confidence, source FROM links WHERE account = ?"
+            " UNION ALL"
+            " SELECT account, other, kind, confidence, source FROM links WHERE other = ?"
+            " ORDER BY 1, 2, 3",
+            (number, number),
+        ).fetchall()
+        changes = [_unlink(connection, one) for one in links]
+        own = person_id(_code_of(connection, number))
+        others = own if rest is None else person_id(_code_of(connection, rest))
+    return UnlinkResult(own, others, len(links), any(c.other_person_id for c in changes))
+
+
+def undo(connection: sqlite3.Connection, number: int) -> Change:
+    """Take a change back. Raises NotFound."""
+    with transaction(connection, "IMMEDIATE"):
+        row = connection.execute(
+            "SELECT change, account, other, kind, confidence, source FROM journal"
+            " WHERE number = ? AND account IS NOT NULL",
+            (number,),
         ).fetchone()
-    return LinkResult(person_id(person_code(person[0])), merged=len(people) == 2)
+        if row is None:
+            raise NotFound("the journal has no such change that could be taken back")
+        standing = connection.execute(
+            "SELECT account, other, kind, confidence, source FROM links"
+            " WHERE account = ? AND other = ? AND kind = ?",
+            row[1:4],
+        ).fetchone()
+        made = None
+        if row[0] == ChangeKind.LINKED and standing is not None:
+            made = _unlink(connection, standing)
+        elif row[0] == ChangeKind.UNLINKED and standing is None:
+            made = _link(connection, row[1:])
+        if made is not None:
+            return made
+        return _change(
+            connection.execute(
+                f"SELECT {_CHANGES} FROM journal WHERE account = ? AND other = ? AND kind = ?"
+                " ORDER BY number DESC LIMIT 1",
+                row[1:4],
+            ).fetchone()
+        )
+
+
+def changes(connection: sqlite3.Connection, after: int, limit: int) -> list[Change]:
+    """The journal's entries after a number, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_CHANGES} FROM journal WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+    )
+    return [_change(row) for row in rows]
+
+
+def journal_of(connection: sqlite3.Connection, accounts: Collection[int]) -> list[Change]:
+    """The entries that name any of the accounts."""
+    found = {
+        row[0]: row
+        for column in ("account", "other")
+        for row in select_in(
+            connection,
+            f"SELECT {_CHANGES} FROM journal WHERE {column} IN (*)",
+            list(accounts),
+        )
+    }
+    return [_change(found[number]) for number in sorted(found)]
+
+
+def note(
+    connection: sqlite3.Connection,
+    change: ChangeKind,
+    person: bytes,
+    other_person: bytes | None = None,
+    link: Link | tuple[None, ...] = (None,) * 5,
+) -> Change:
+    """Append to the journal."""
+    row = connection.execute(
+        "INSERT INTO journal (at_us, change, person, other_person, account, other, kind,"
+        f" confidence, source) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {_CHANGES}",
+        (microseconds(time.time()), change.value, person, other_person, *link),
+    ).fetchone()
+    return _change(row)
+
+
+def _change(row: tuple[Any, ...]) -> Change:
+    number, at_us, change, person, other_person, kind, confidence, source = row
+    return Change(
+        number=number,
+        at_s=at_us / 1e6,
+        kind=ChangeKind(change),
+        person_id=person_id(person),
+        other_person_id=None if other_person is None else person_id(other_person),
+        link_kind=None if kind is None else LinkKind(kind),
+        confidence=confidence,
+        source=source,
+    )
+
+
+def _link(connection: sqlite3.Connection, link: Link) -> Change | None:
+    """Add or replace a link; None where it stands just so."""
+    account, other, kind, confidence, source = link
+    standing = connection.execute(
+        "SELECT confidence, source FROM links WHERE account = ? AND other = ? AND kind = ?",
+        (account, other, kind),
+    ).fetchone()
+    if standing == (confidence, source):
+        return None
+    connection.execute(
+        "INSERT INTO links VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " confidence = excluded.confidence, source = excluded.source,"
+        " linked_us = excluded.linked_us",
+        (*link, microseconds(time.time())),
+    )
+    _weigh(connection, (account, other))
+    people = {
+        person
+        for (person,) in connection.execute(
+            "SELECT person FROM accounts WHERE id IN (?, ?)", (account, other)
+        )
+    }
+    codes = sorted((_first(connection, person), person) for person in people)
+    if len(people) == 2:
+        _merge(connection, *people)
+    younger = codes[1][0][1] if len(codes) == 2 else None
+    return note(connection, ChangeKind.LINKED, codes[0][0][1], younger, link)
+
+
+def _unlink(connection: sqlite3.Connection, link: Link) -> Change:
+    """Remove a link that stands; the person becomes two where nothing else holds them together."""
+    account, other, kind, *_ = link
+    connection.execute(
+        "DELETE FROM links WHERE account = ? AND other = ? AND kind = ?", (account, other, kind)
+    )
+    _weigh(connection, (account, other))
+    (person,) = connection.execute(
+        "SELECT person FROM accounts WHERE id = ?", (account,)
+    ).fetchone()
+    links = connection.execute(
+        "SELECT account, other FROM links"
+        " WHERE account IN (SELECT id FROM accounts WHERE person = ?)",
+        (person,),
+    ).fetchall()
+    mine = connected(account, links)
+    if other in mine:
+        return note(connection, ChangeKind.UNLINKED, _code(connection, person), None, link)
+    # The part with the account that gave the person its number keeps it, and its events.
+    leaving = connected(other, links) if person in mine else mine
+    number = min(leaving)
+    marks = [(number, person, one) for one in leaving]
+    connection.executemany("UPDATE events SET person = ? WHERE person = ? AND account = ?", marks)
+    connection.executemany("UPDATE accounts SET person = ? WHERE person = ? AND id = ?", marks)
+    older, younger = sorted(_first(connection, one) for one in (person, number))
+    return note(connection, ChangeKind.UNLINKED, older[1], younger[1], link)
+
+
+def _weigh(connection: sqlite3.Connection, accounts: Iterable[int]) -> None:
+    """Note of accounts whether any of their links is less than certain."""
+    connection.executemany(
+        "UPDATE accounts SET weak ="
+        " EXISTS (SELECT 1 FROM links WHERE account = accounts.id AND confidence < 1)"
+        " OR EXISTS (SELECT 1 FROM links WHERE other = accounts.id AND confidence < 1)"
+        " WHERE id = ?",
+        [(account,) for account in accounts],
+    )
 
 
 def _merge(connection: sqlite3.Connection, person: int, other: int) -> None:
@@ -67,3 +334,23 @@ def _merge(connection: sqlite3.Connection, person: int, other: int) -> None:
     smaller, larger = sorted(counts, key=counts.__getitem__)
     connection.execute("UPDATE events SET person = ? WHERE person = ?", (larger, smaller))
     connection.execute("UPDATE accounts SET person = ? WHERE person = ?", (larger, smaller))
+
+
+def _first(connection: sqlite3.Connection, person: int) -> tuple[int, bytes]:
+    """Number and code of the first of a person's accounts."""
+    number, code = connection.execute(
+        "SELECT id, code FROM accounts WHERE person = ? ORDER BY id LIMIT 1", (person,)
+    ).fetchone()
+    return number, code
+
+
+def _code(connection: sqlite3.Connection, person: int) -> bytes:
+    return _first(connection, person)[1]
+
+
+def _code_of(connection: sqlite3.Connection, account: int) -> bytes:
+    """The code of the person that an account belongs to."""
+    (person,) = connection.execute(
+        "SELECT person FROM accounts WHERE id = ?", (account,)
+    ).fetchone()
+    return _code(connection, person)

@@ -17,18 +17,21 @@ from shopcast_gateway.directory.attributes import (
     text_of,
 )
 from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.sqlite_accounts import find
 from shopcast_gateway.directory.sqlite_connection import select_in, transaction
-from shopcast_gateway.directory.types import Reading
+from shopcast_gateway.directory.sqlite_sharing import Sharing, sharing
+from shopcast_gateway.directory.types import Purpose, Reading
 
 # -1 is MISSING. CROSS JOIN keeps the events, which lie in the wanted order, the outermost loop.
 WINDOW = """
 SELECT e.time_us, e.kind, i.platform, i.id,
        coalesce(i.category_code, -1), coalesce(i.brand_code, -1),
-       coalesce(e.price, i.price), e.quantity, p.name, i.title, i.brand, i.category, i.price
+       coalesce(e.price, i.price), e.quantity, e.account, p.name,
+       i.title, i.brand, i.category, i.price
 FROM events AS e
 CROSS JOIN items AS i ON i.id = e.item
 CROSS JOIN platforms AS p ON p.id = i.platform
-WHERE e.person = ? AND e.time_us < ?
+WHERE e.person = ? AND e.time_us < ? AND e.account NOT IN (*)
 ORDER BY e.time_us DESC, e.key DESC LIMIT ?
 """
 
@@ -52,15 +55,21 @@ def read(
     items: Sequence[Item],
     before_us: int,
     limit: int,
+    purpose: Purpose,
+    min_confidence: float,
 ) -> Reading:
     """Window and candidates in one transaction, so that they are of one moment."""
     with transaction(connection, "DEFERRED"):
-        person = connection.execute(
-            "SELECT person FROM accounts WHERE pseudonym = ?", (pseudonyms.of(account),)
-        ).fetchone()
-        events = (
-            connection.execute(WINDOW, (person[0], before_us, limit)).fetchall() if person else []
-        )
+        found = find(connection, pseudonyms, (account,))
+        events: list[tuple[Any, ...]] = []
+        shares = Sharing({}, (), ())
+        if found:
+            number, person = found[account]
+            shares = sharing(connection, number, person, purpose, min_confidence)
+            window_sql = WINDOW.replace("(*)", f"({', '.join('?' * len(shares.left_out))})")
+            events = connection.execute(
+                window_sql, (person, before_us, *shares.left_out, limit)
+            ).fetchall()
         platform, *platform_tally = connection.execute(
             "SELECT id, views, carts, buys, returns FROM platforms WHERE name = ?",
             (account.platform,),
@@ -75,8 +84,20 @@ def read(
             carried,
             2,
         )
-    columns = list(zip(*events, strict=True)) or [()] * 13
-    time_us, kind, platforms, item, category, brand, price, quantity, names, *attributes = columns
+    columns = list(zip(*events, strict=True)) or [()] * 14
+    (
+        time_us,
+        kind,
+        platforms,
+        item,
+        category,
+        brand,
+        price,
+        quantity,
+        accounts,
+        names,
+        *attributes,
+    ) = columns
     window = Window(
         time_s=np.array(time_us, dtype=np.float64) / 1e6,
         kind=_ints(kind),
@@ -95,10 +116,13 @@ def read(
         zip(*rows, strict=True) if rows else [()] * 8
     )
     return Reading(
-        person_known=person is not None,
+        person_known=bool(found),
         window=window,
         window_texts=tuple(map(text_of, *attributes)),
         window_platforms=names,
+        window_confidence=np.array(
+            [shares.confidence.get(one, 1.0) for one in accounts], dtype=np.float64
+        ),
         candidates=Candidates(
             platform=platform,
             item=_ints(codes),
@@ -113,6 +137,7 @@ def read(
         ),
         candidate_texts=texts,
         candidate_known=tuple(item_id in kept for item_id in item_ids),
+        suppressed=shares.suppressed,
     )
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,68 +12,43 @@ from shopcast_domain.events import Account, Event, EventKind
 from shopcast_domain.features import HABIT, KINDS, micro_log
 from shopcast_domain.item_text import match_name
 from shopcast_gateway.directory.attributes import Attributes, attributes_of
+from shopcast_gateway.directory.floods import MINUTE_US, Screen
 from shopcast_gateway.directory.pseudonym import Pseudonyms
-from shopcast_gateway.directory.sqlite_connection import number_of, select_in, transaction
-from shopcast_gateway.directory.types import RecordResult
-
-
-def microseconds(time_s: float) -> int:
-    """Times are kept and compared as whole microseconds."""
-    return round(time_s * 1e6)
+from shopcast_gateway.directory.sqlite_accounts import admit, intern, intern_platforms
+from shopcast_gateway.directory.sqlite_connection import (
+    microseconds,
+    number_of,
+    select_in,
+    transaction,
+)
+from shopcast_gateway.directory.types import EventStatus, FloodRules, RecordResult
 
 
 def record(
-    connection: sqlite3.Connection, pseudonyms: Pseudonyms, events: Sequence[Event]
-) -> RecordResult:
-    """Keep the events whose ids are new, with all that follows from them, in one transaction."""
-    by_key: dict[bytes, Event] = {}
-    for event in events:
-        key = pseudonyms.of_event(event.account.platform, event.event_id)
-        by_key.setdefault(key, event)
-    with transaction(connection, "IMMEDIATE"):
-        for (key,) in select_in(
-            connection, "SELECT key FROM events WHERE key IN (*)", list(by_key)
-        ):
-            del by_key[key]
-        if by_key:
-            _insert(connection, pseudonyms, by_key)
-    return RecordResult(recorded=len(by_key), duplicates=len(events) - len(by_key))
-
-
-def intern_platforms(connection: sqlite3.Connection, names: Collection[str]) -> Mapping[str, int]:
-    """The id of each platform; ids are given to names never seen."""
-    return _intern(
-        connection,
-        "SELECT name, id FROM platforms WHERE name IN (*)",
-        "INSERT INTO platforms (name) VALUES (?)",
-        names,
-    )
-
-
-def admit(
     connection: sqlite3.Connection,
     pseudonyms: Pseudonyms,
-    accounts: Collection[Account],
-    platforms: Mapping[str, int],
-) -> Mapping[Account, tuple[int, int]]:
-    """The (id, person) of each account; one never seen becomes a person of its own."""
-    wanted = {pseudonyms.of(account): account for account in accounts}
-    found: dict[Account, tuple[int, int]] = {}
-    for pseudonym, number, person in select_in(
-        connection,
-        "SELECT pseudonym, id, person FROM accounts WHERE pseudonym IN (*)",
-        list(wanted),
-    ):
-        found[wanted.pop(pseudonym)] = (number, person)
-    unused = number_of(connection, "SELECT coalesce(max(id), 0) + 1 FROM accounts")
-    new = [
-        (number, pseudonym, platforms[account.platform], number)
-        for number, (pseudonym, account) in enumerate(wanted.items(), unused)
-    ]
-    connection.executemany("INSERT INTO accounts VALUES (?, ?, ?, ?)", new)
-    for (number, *_), account in zip(new, wanted.values(), strict=True):
-        found[account] = (number, number)
-    return found
+    events: Sequence[Event],
+    floods: FloodRules | None,
+) -> RecordResult:
+    """Keep the events whose ids are new, with all that follows from them, in one transaction."""
+    names = [pseudonyms.all_of_event(event.account.platform, event.event_id) for event in events]
+    by_key: dict[bytes, Event] = {}
+    for (key, *_), event in zip(names, events, strict=True):
+        by_key.setdefault(key, event)
+    newest = {name: all_names[0] for all_names in names for name in all_names}
+    with transaction(connection, "IMMEDIATE"):
+        for table in ("events", "quarantine"):
+            sql = f"SELECT key FROM {table} WHERE key IN (*)"
+            for (name,) in select_in(connection, sql, list(newest)):
+                by_key.pop(newest[name], None)
+        apart = _insert(connection, pseudonyms, by_key, floods) if by_key else set()
+    statuses = []
+    for key, *_ in names:
+        if by_key.pop(key, None) is None:
+            statuses.append(EventStatus.DUPLICATE)
+        else:
+            statuses.append(EventStatus.QUARANTINED if key in apart else EventStatus.RECORDED)
+    return RecordResult(tuple(statuses))
 
 
 @dataclass(slots=True)
@@ -112,8 +87,12 @@ class _Item:
 
 
 def _insert(
-    connection: sqlite3.Connection, pseudonyms: Pseudonyms, by_key: Mapping[bytes, Event]
-) -> None:
+    connection: sqlite3.Connection,
+    pseudonyms: Pseudonyms,
+    by_key: Mapping[bytes, Event],
+    floods: FloodRules | None,
+) -> set[bytes]:
+    """Returns the keys of the events that were put apart."""
     events = by_key.values()
     platforms = intern_platforms(
         connection, dict.fromkeys(event.account.platform for event in events)
@@ -121,8 +100,13 @@ def _insert(
     accounts = admit(
         connection, pseudonyms, dict.fromkeys(event.account for event in events), platforms
     )
-    items = _load_items(connection, events, platforms)
     now_us = microseconds(time.time())
+    apart = set()
+    if floods is not None:
+        apart = _put_apart(connection, by_key, accounts, floods, now_us)
+        by_key = {key: event for key, event in by_key.items() if key not in apart}
+        events = by_key.values()
+    items = _load_items(connection, events, platforms)
     rows = []
     carried_by = [attributes_of(event.item) for event in events]
     prices = [np.nan if carried[3] is None else carried[3] for carried in carried_by]
@@ -140,6 +124,37 @@ def _insert(
     rows.sort()  # neighbours on disk are written together
     _store_items(connection, items)
     connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    return apart
+
+
+def _put_apart(
+    connection: sqlite3.Connection,
+    by_key: Mapping[bytes, Event],
+    accounts: Mapping[Account, tuple[int, int]],
+    floods: FloodRules,
+    now_us: int,
+) -> set[bytes]:
+    """Keep what breaks the rules where nothing reads it."""
+    people = dict(accounts.values())
+
+    def kept_in(account: int, minute_us: int) -> Iterable[tuple[int, int, int]]:
+        return connection.execute(
+            "SELECT time_us / 1000000, kind >= 2, count(*) FROM events"
+            " WHERE person = ? AND time_us >= ? AND time_us < ? AND account = ? GROUP BY 1, 2",
+            (people[account], minute_us, minute_us + MINUTE_US, account),
+        )
+
+    screen = Screen(floods, kept_in)
+    rows = []
+    for key, event in by_key.items():
+        account, time_us = accounts[event.account][0], microseconds(event.time_s)
+        if not screen.passes(account, event.kind, time_us):
+            price = attributes_of(event.item)[3]
+            rows.append(
+                (key, account, time_us, event.item.item_id, event.kind, price, event.quantity)
+            )
+    connection.executemany(f"INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, {now_us:d})", rows)
+    return {row[0] for row in rows}
 
 
 def _load_items(
@@ -187,13 +202,13 @@ def _store_items(connection: sqlite3.Connection, items: Mapping[tuple[int, str],
 
     A category's tally is the sum over the items now in it: an item that moves takes its own along.
     """
-    brands = _intern(
+    brands = intern(
         connection,
         "SELECT name, id FROM brands WHERE name IN (*)",
         "INSERT INTO brands (name) VALUES (?)",
         _match_names(items, 1),
     )
-    categories = _intern(
+    categories = intern(
         connection,
         "SELECT name, id FROM categories WHERE name IN (*)",
         "INSERT INTO categories (name) VALUES (?)",
@@ -240,13 +255,3 @@ def _store_items(connection: sqlite3.Connection, items: Mapping[tuple[int, str],
 def _match_names(items: Mapping[tuple[int, str], _Item], place: int) -> Collection[str]:
     texts = (item.attributes[place] for item in items.values())
     return dict.fromkeys(match_name(str(text)) for text in texts if text is not None)
-
-
-def _intern(
-    connection: sqlite3.Connection, select: str, insert: str, names: Collection[str]
-) -> Mapping[str, int]:
-    codes = dict(select_in(connection, select, list(names)))
-    for name in names:
-        if name not in codes:
-            codes[name] = connection.execute(insert, (name,)).lastrowid
-    return codes

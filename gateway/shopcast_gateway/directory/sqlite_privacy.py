@@ -1,0 +1,182 @@
+"""What people have a say in: consent, a copy of everything, and being forgotten."""
+
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from shopcast_domain.events import Account, EventKind
+from shopcast_gateway.directory.pseudonym import Pseudonyms, person_id
+from shopcast_gateway.directory.sqlite_accounts import admit, find, intern_platforms
+from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
+from shopcast_gateway.directory.sqlite_history import history
+from shopcast_gateway.directory.sqlite_people import journal_of, note
+from shopcast_gateway.directory.sqlite_sharing import bits, refused
+from shopcast_gateway.directory.types import ChangeKind, Consents, PersonData, Purpose, Receipt
+
+_EVER_US = 2**62
+_ALL = 2**31
+_ACCOUNTS = (
+    "SELECT accounts.id, platforms.name, pseudonym, code, refused, created_us FROM accounts"
+    " JOIN platforms ON platforms.id = accounts.platform WHERE person = ?"
+)
+
+
+def set_consent(
+    connection: sqlite3.Connection,
+    pseudonyms: Pseudonyms,
+    account: Account,
+    purposes: Mapping[Purpose, bool],
+    *,
+    everywhere: bool,
+) -> Consents:
+    """Allow or refuse purposes for an account, or for all of the person's."""
+    allow = bits(purpose for purpose, allowed in purposes.items() if allowed)
+    refuse = bits(purpose for purpose, allowed in purposes.items() if not allowed)
+    with transaction(connection, "IMMEDIATE"):
+        platforms = intern_platforms(connection, (account.platform,))
+        number, person = admit(connection, pseudonyms, (account,), platforms)[account]
+        column, which = ("person", person) if everywhere else ("id", number)
+        connection.execute(
+            f"UPDATE accounts SET refused = (refused & ~?) | ? WHERE {column} = ?",
+            (allow, refuse, which),
+        )
+        return _consents(connection, person)
+
+
+def consents(connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Account) -> Consents:
+    """What may be done with the events of the account's person."""
+    with transaction(connection, "DEFERRED"):
+        found = find(connection, pseudonyms, (account,))
+        return _consents(connection, found[account][1]) if found else {}
+
+
+def _consents(connection: sqlite3.Connection, person: int) -> Consents:
+    masks: dict[str, int] = {}
+    for _, platform, _, _, mask, _ in connection.execute(_ACCOUNTS, (person,)):
+        masks[platform] = masks.get(platform, 0) | mask
+    return {
+        platform: {purpose: purpose not in refused(mask) for purpose in Purpose}
+        for platform, mask in sorted(masks.items())
+    }
+
+
+def export(
+    connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Account
+) -> PersonData | None:
+    """Everything about a person, as JSON types; times are seconds since the epoch."""
+    with transaction(connection, "DEFERRED"):
+        events = history(connection, pseudonyms, account, _EVER_US, _ALL, None, None)
+        found = find(connection, pseudonyms, (account,))
+        if not found:
+            return None
+        rows = sorted(connection.execute(_ACCOUNTS, (found[account][1],)).fetchall())
+        names = {number: (platform, pseudonym.hex()) for number, platform, pseudonym, *_ in rows}
+        links = select_in(
+            connection,
+            "SELECT account, other, kind, confidence, source, linked_us FROM links"
+            " WHERE account IN (*)",
+            list(names),
+        )
+        quarantined = select_in(
+            connection,
+            "SELECT account, time_us, item_id, kind, price, quantity, recorded_us FROM quarantine"
+            " WHERE account IN (*)",
+            list(names),
+        )
+        return {
+            "person_id": person_id(rows[0][3]),
+            "accounts": [
+                {
+                    "platform": platform,
+                    "pseudonym": pseudonym.hex(),
+                    "first_seen": created_us / 1e6,
+                    "refused": [purpose.value for purpose in refused(mask)],
+                }
+                for _, platform, pseudonym, _, mask, created_us in sorted(
+                    rows, key=lambda row: row[1:3]
+                )
+            ],
+            "links": [
+                {
+                    "account": names[one][1],
+                    "other": names[other][1],
+                    "kind": kind,
+                    "confidence": confidence,
+                    "source": source,
+                    "time": linked_us / 1e6,
+                }
+                for one, other, kind, confidence, source, linked_us in links
+            ],
+            "events": [
+                {
+                    "platform": event.platform,
+                    "account": event.account_pseudonym,
+                    "kind": event.kind.name.lower(),
+                    "item_id": event.item_id,
+                    "title": event.title,
+                    "price": event.price,
+                    "quantity": event.quantity,
+                    "time": event.time_s,
+                    "recorded": event.recorded_s,
+                }
+                for event in events
+            ],
+            "quarantined": [
+                {
+                    "platform": names[one][0],
+                    "account": names[one][1],
+                    "kind": EventKind(kind).name.lower(),
+                    "item_id": item_id,
+                    "price": price,
+                    "quantity": quantity,
+                    "time": time_us / 1e6,
+                    "recorded": at_us / 1e6,
+                }
+                for one, time_us, item_id, kind, price, quantity, at_us in quarantined
+            ],
+            "journal": [
+                {
+                    "number": change.number,
+                    "time": change.at_s,
+                    "change": change.kind.value,
+                    "person_id": change.person_id,
+                    "other_person_id": change.other_person_id,
+                }
+                for change in journal_of(connection, names)
+            ],
+        }
+
+
+def erase(
+    connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Account
+) -> Receipt | None:
+    """Remove a person; what their rows held is overwritten on disk."""
+    with transaction(connection, "IMMEDIATE"):
+        found = find(connection, pseudonyms, (account,))
+        if not found:
+            return None
+        person = found[account][1]
+        rows: list[tuple[Any, ...]] = sorted(connection.execute(_ACCOUNTS, (person,)).fetchall())
+        numbers = [(row[0],) for row in rows]
+
+        def delete(condition: str) -> int:
+            return connection.executemany(f"DELETE FROM {condition}", numbers).rowcount
+
+        events = connection.execute("DELETE FROM events WHERE person = ?", (person,)).rowcount
+        events += delete("quarantine WHERE account = ?")
+        links = delete("links WHERE account = ?") + delete("links WHERE other = ?")
+        entries = delete("journal WHERE account = ?") + delete("journal WHERE other = ?")
+        connection.execute("DELETE FROM accounts WHERE person = ?", (person,))
+        note(connection, ChangeKind.ERASED, rows[0][3])
+    # Readers may be looking at the old log; the next checkpoint removes it then.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return Receipt(
+        person_id=person_id(rows[0][3]),
+        at_s=microseconds(time.time()) / 1e6,
+        platforms=tuple(sorted({row[1] for row in rows})),
+        accounts=len(rows),
+        events=events,
+        links=links,
+        journal_entries=entries,
+    )
