@@ -2,6 +2,7 @@
 
 ShopcastError
 ├── InvalidRequest      the request is wrong: mend the fields it names
+├── NotFound            what the request names is not there
 ├── NotAuthorised       the server does not know you, or does not let you
 ├── Overloaded          the server is full: try again after `retry_after_s`
 ├── DeadlineExceeded    no answer within the client's timeout
@@ -51,6 +52,10 @@ class InvalidRequest(ShopcastError):
     ) -> None:
         super().__init__(message, reason=reason, request_id=request_id)
         self.violations = violations
+
+
+class NotFound(ShopcastError):
+    """What the request names is not there."""
 
 
 class NotAuthorised(ShopcastError):
@@ -117,6 +122,9 @@ def error_from(
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             kind: type[ShopcastError] = NotAuthorised
             message = f"Shopcast at {target} did not admit the call: {said}"
+        case grpc.StatusCode.NOT_FOUND:
+            kind = NotFound
+            message = f"Shopcast at {target} found nothing: {said}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             kind = DeadlineExceeded
             message = f"Shopcast at {target} did not answer within {timeout_s:g} s."

@@ -1,6 +1,7 @@
 """The client's types to protos and back."""
 
-from datetime import UTC, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,20 +10,29 @@ from shopcast.v1 import (
     event_service_pb2,
     identity_service_pb2,
     prediction_service_pb2,
+    privacy_service_pb2,
     types_pb2,
 )
 from shopcast_client.types import (
     Account,
+    ChangeKind,
     Event,
+    EventKind,
+    EventProblem,
     Evidence,
+    IdentityChange,
     Item,
     LinkedAccount,
     LinkKind,
     Outcome,
+    PastEvent,
     Person,
     PlatformEvidence,
     Prediction,
     PredictResult,
+    Purpose,
+    Receipt,
+    RecordResult,
 )
 
 _OUTCOMES = {
@@ -30,6 +40,9 @@ _OUTCOMES = {
     types_pb2.OUTCOME_BUY: Outcome.BUY,
     types_pb2.OUTCOME_RETURN: Outcome.RETURN,
 }
+
+_KINDS = {types_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in EventKind}
+_PURPOSES = {types_pb2.Purpose.Value(f"PURPOSE_{one.name}"): one for one in Purpose}
 
 
 def account_message(account: Account) -> types_pb2.Account:
@@ -62,6 +75,103 @@ def event_message(event: Event) -> event_service_pb2.Event:
     )
 
 
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """As shopcast.v1 has it. Raises ValueError for a time without a time zone."""
+    if time is None:
+        return None
+    if time.utcoffset() is None:
+        raise ValueError("a time needs a time zone, such as datetime.now(UTC) gives")
+    message = Timestamp()
+    message.FromDatetime(time.astimezone(UTC))
+    return message
+
+
+def purpose_value(purpose: Purpose | None) -> types_pb2.Purpose.ValueType:
+    """As shopcast.v1 has it."""
+    if purpose is None:
+        return types_pb2.PURPOSE_UNSPECIFIED
+    return types_pb2.Purpose.Value(f"PURPOSE_{purpose.name}")
+
+
+def record_result(
+    response: event_service_pb2.RecordEventsResponse | event_service_pb2.StreamEventsResponse,
+) -> RecordResult:
+    """What became of a batch."""
+    return RecordResult(
+        recorded=response.recorded,
+        duplicates=response.duplicates,
+        quarantined=response.quarantined,
+        problems=tuple(
+            EventProblem(n, one.field, one.problem)
+            for n, one in enumerate(response.results)
+            if one.status == event_service_pb2.EVENT_STATUS_INVALID
+        ),
+    )
+
+
+def past_event(message: event_service_pb2.PastEvent) -> PastEvent:
+    """In the client's types."""
+    return PastEvent(
+        platform=message.platform,
+        account_pseudonym=message.account_pseudonym,
+        kind=_KINDS[message.kind],
+        item_id=message.item_id,
+        title=message.title or None,
+        price=message.price if message.HasField("price") else None,
+        quantity=message.quantity,
+        time=message.time.ToDatetime(UTC),
+        recorded=message.recorded.ToDatetime(UTC),
+        confidence=message.confidence,
+    )
+
+
+def identity_change(message: identity_service_pb2.IdentityChange) -> IdentityChange:
+    """In the client's types."""
+    name = identity_service_pb2.IdentityChangeKind.Name(message.kind)
+    kind = identity_service_pb2.LinkKind.Name(message.link_kind)
+    linked = message.link_kind != identity_service_pb2.LINK_KIND_UNSPECIFIED
+    return IdentityChange(
+        number=message.number,
+        time=message.time.ToDatetime(UTC),
+        kind=ChangeKind[name.removeprefix("IDENTITY_CHANGE_KIND_")],
+        person_id=message.person_id,
+        other_person_id=message.other_person_id or None,
+        link_kind=LinkKind[kind.removeprefix("LINK_KIND_")] if linked else None,
+        confidence=message.confidence if linked else None,
+        source=message.source if linked else None,
+    )
+
+
+def consents(
+    platforms: Iterable[privacy_service_pb2.PlatformConsent],
+) -> dict[str, dict[Purpose, bool]]:
+    """By platform."""
+    return {
+        one.platform: {
+            _PURPOSES[said.purpose]: said.allowed
+            for said in one.consents
+            if said.purpose in _PURPOSES
+        }
+        for one in platforms
+    }
+
+
+def receipt(response: privacy_service_pb2.ErasePersonResponse) -> Receipt | None:
+    """None for an account never seen."""
+    if not response.known:
+        return None
+    return Receipt(
+        person_id=response.person_id,
+        time=response.time.ToDatetime(UTC),
+        platforms=tuple(response.platforms),
+        accounts=response.accounts,
+        events=response.events,
+        links=response.links,
+        journal_entries=response.journal_entries,
+        model_versions=tuple(response.model_versions),
+    )
+
+
 def link_kind_value(kind: LinkKind) -> identity_service_pb2.LinkKind.ValueType:
     """As shopcast.v1 has it."""
     return identity_service_pb2.LinkKind.Value(f"LINK_KIND_{kind.name}")
@@ -85,7 +195,9 @@ def predict_result(response: prediction_service_pb2.PredictResponse) -> PredictR
     )
 
 
-def person(response: identity_service_pb2.ResolvePersonResponse) -> Person | None:
+def person(
+    response: identity_service_pb2.ResolvePersonResponse | identity_service_pb2.ResolvedPerson,
+) -> Person | None:
     """None for an account never seen."""
     if not response.known:
         return None
@@ -115,6 +227,8 @@ def _evidence(message: prediction_service_pb2.Evidence) -> Evidence:
         events_used=message.events_used,
         newest_event_age=None if newest is None else _timedelta(newest),
         texts_encoded=message.texts_encoded,
+        suppressed_platforms=tuple(message.suppressed_platforms),
+        uncertain_events_used=message.uncertain_events_used,
     )
 
 

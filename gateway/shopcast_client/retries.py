@@ -10,6 +10,7 @@ SERVICE_CONFIG: str = json.dumps(
                     {"service": "shopcast.v1.PredictionService"},
                     {"service": "shopcast.v1.EventService"},
                     {"service": "shopcast.v1.IdentityService"},
+                    {"service": "shopcast.v1.PrivacyService"},
                 ],
                 "retryPolicy": {
                     "maxAttempts": 4,

@@ -30,6 +30,25 @@ class LinkKind(StrEnum):
     HASHED_PHONE = "hashed_phone"
     DEVICE = "device"
     PROBABILISTIC = "probabilistic"
+    OPERATOR = "operator"
+
+
+class Purpose(StrEnum):
+    """What a person's events may be used for."""
+
+    PREDICTION = "prediction"
+    RECOMMENDATION = "recommendation"
+    MARKETING = "marketing"
+    RISK = "risk"
+    RESEARCH = "research"
+
+
+class ChangeKind(StrEnum):
+    """What changed in who is who."""
+
+    LINKED = "linked"
+    UNLINKED = "unlinked"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +139,8 @@ class Evidence:
     person_known: False for a shopper without recorded event or link.
     newest_event_age: None when no event was used.
     texts_encoded: item texts the server had to read for this answer; 0 in steady state.
+    suppressed_platforms: whose events were left out for want of consent.
+    uncertain_events_used: events that may not be this person's; they count by how sure it is.
     """
 
     prediction_id: str
@@ -131,6 +152,8 @@ class Evidence:
     events_used: int
     newest_event_age: timedelta | None
     texts_encoded: int
+    suppressed_platforms: tuple[str, ...] = ()
+    uncertain_events_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +165,40 @@ class PredictResult:
 
 
 @dataclass(frozen=True, slots=True)
+class EventProblem:
+    """Why an event was not recorded. position: in the batch. field: such as `events[3].time`."""
+
+    position: int
+    field: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordResult:
-    """What became of the events sent: recorded are new, duplicates had been recorded before."""
+    """What became of the events sent: recorded are new, duplicates had been recorded before,
+    quarantined can be no person's doing and are used for nothing, problems were not recorded."""
 
     recorded: int
     duplicates: int
+    quarantined: int = 0
+    problems: tuple[EventProblem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PastEvent:
+    """An event that was recorded. price: of one piece, as the event had it. title: the item's, as
+    known now. confidence: how sure it is that it is the person's, over 0 to 1."""
+
+    platform: str
+    account_pseudonym: str
+    kind: EventKind
+    item_id: str
+    title: str | None
+    price: float | None
+    quantity: int
+    time: datetime
+    recorded: datetime
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +223,43 @@ class Person:
 
     person_id: str
     accounts: tuple[LinkedAccount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnlinkResult:
+    """The person of either account now, and how many links went."""
+
+    person_id: str
+    other_person_id: str
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityChange:
+    """A change of who is who. number: rises with every one. other_person_id: the id that now leads
+    to person_id where two persons became one, or is a person again where one became two. What is of
+    a link is None for a person who was erased."""
+
+    number: int
+    time: datetime
+    kind: ChangeKind
+    person_id: str
+    other_person_id: str | None
+    link_kind: LinkKind | None
+    confidence: float | None
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was removed with a person. model_versions: published before, and so perhaps trained on
+    their events."""
+
+    person_id: str
+    time: datetime
+    platforms: tuple[str, ...]
+    accounts: int
+    events: int
+    links: int
+    journal_entries: int
+    model_versions: tuple[str, ...]

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from shopcast_domain.manifest import published_versions
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.directory.open import open_directory
@@ -85,7 +86,13 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         directory = await open_directory(settings.directory)
         stack.push_async_callback(directory.close)
         switch = Switch()
-        server = build_server(switch, directory, host=settings.host, port=settings.port)
+        server = build_server(
+            switch,
+            directory,
+            host=settings.host,
+            port=settings.port,
+            model_versions=lambda: asyncio.to_thread(_published, settings.repository),
+        )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
         if settings.metrics_port is not None:
@@ -112,6 +119,10 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         address = f"{settings.host}:{server.port}"
         ready(Serving(address, engine.version, engine.address, metrics))
         await _Supervisor(tritons, directory, switch, server, status, seen).run()
+
+
+def _published(repository: Path) -> list[str]:
+    return [str(version) for version in published_versions(repository)]
 
 
 def versions_to_try(repository: Path) -> tuple[list[int], Said | None]:

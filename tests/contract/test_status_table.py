@@ -52,9 +52,14 @@ def test_every_status_carries_reason_and_request_id(kind: type[errors.GatewayErr
     assert status.code == TABLE[kind].code.value[0] != 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CAUSES if kind is not errors.BadRequest])
-def test_only_a_bad_request_speaks_in_its_own_words(kind: type[errors.GatewayError]) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in CAUSES if TABLE[kind].sentence is not None])
+def test_the_others_do_not_speak_in_their_own_words(kind: type[errors.GatewayError]) -> None:
     assert "10.0.0.7" not in status_of(raised(kind), "r-1").message
+
+
+def test_only_what_the_caller_sent_wrong_is_told_in_the_causes_own_words() -> None:
+    own = {kind for kind, row in TABLE.items() if row.sentence is None}
+    assert own == {errors.BadRequest, errors.NotFound}
 
 
 def test_reasons_tell_causes_apart() -> None:
@@ -65,6 +70,7 @@ def test_the_codes_are_the_agreed_ones() -> None:
     assert {kind.__name__: row.code.name for kind, row in TABLE.items()} == {
         "GatewayError": "INTERNAL",
         "BadRequest": "INVALID_ARGUMENT",
+        "NotFound": "NOT_FOUND",
         "Overloaded": "RESOURCE_EXHAUSTED",
         "Unavailable": "UNAVAILABLE",
         "DeadlineExpired": "DEADLINE_EXCEEDED",

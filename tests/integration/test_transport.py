@@ -32,7 +32,7 @@ from shopcast_client import (
 from shopcast_domain.events import Outcome
 from shopcast_gateway import errors
 from shopcast_gateway.core import protocol as core
-from shopcast_gateway.directory import protocol as directory
+from shopcast_gateway.directory import types as directory
 from shopcast_gateway.transport.interceptor import Deadlines
 from shopcast_gateway.transport.server import SERVICES, GatewayServer, build_server
 
@@ -72,13 +72,16 @@ class FakeDirectory:
 
     async def record(self, events: Any) -> directory.RecordResult:
         self.asked.append(events)
-        return directory.RecordResult(recorded=len(events) - 1, duplicates=1)
+        new, known = directory.EventStatus.RECORDED, directory.EventStatus.DUPLICATE
+        return directory.RecordResult((new,) * (len(events) - 1) + (known,))
 
-    async def link(self, *accounts: Any, kind: Any, confidence: float) -> directory.LinkResult:
+    async def link(
+        self, *accounts: Any, kind: Any, confidence: float, source: str
+    ) -> directory.LinkResult:
         self.asked.append((*accounts, kind, confidence))
         return directory.LinkResult("p_" + "0" * 32, merged=True)
 
-    async def resolve(self, account: Any) -> directory.Person | None:
+    async def resolve(self, account: Any, *, as_of_s: float | None) -> directory.Person | None:
         self.asked.append(account)
         if account.user_id != USER_ID:
             return None
@@ -170,11 +173,8 @@ async def test_a_bad_request_names_every_field() -> None:
 
 async def test_the_longest_list_of_violations_fits_the_wire() -> None:
     async with serving() as (_, target), ShopcastClient(target) as client:
-        events = [
-            Event("", Account("W", ""), EventKind.BUY, datetime.now(UTC), Item(""), quantity=0)
-        ] * 1000
         with pytest.raises(InvalidRequest) as caught:
-            await client.record_events(events)
+            await client.predict(platform="W", user_id="", items=[Item("")] * 1000)
     assert len(caught.value.violations) == 20
 
 

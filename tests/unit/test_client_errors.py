@@ -11,6 +11,7 @@ from shopcast_client import (
     DeadlineExceeded,
     InvalidRequest,
     NotAuthorised,
+    NotFound,
     Overloaded,
     ServerError,
     ShopcastClient,
@@ -23,6 +24,7 @@ from shopcast_client.errors import error_from
 CODES = {
     "INVALID_ARGUMENT": InvalidRequest,
     "UNAUTHENTICATED": NotAuthorised,
+    "NOT_FOUND": NotFound,
     "PERMISSION_DENIED": NotAuthorised,
     "RESOURCE_EXHAUSTED": Overloaded,
     "DEADLINE_EXCEEDED": DeadlineExceeded,

@@ -20,7 +20,8 @@ from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import CLOCK_SKEW_S, ModelPredictor
 from shopcast_gateway.core.protocol import PlatformUse, Prediction, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
-from shopcast_gateway.directory.types import Reading
+from shopcast_gateway.core.worlds import MAX_UNCERTAIN, worlds
+from shopcast_gateway.directory.types import Purpose, Reading
 from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
 
 NOW_S = 1_790_000_000.0
@@ -39,6 +40,7 @@ class Past:
     text: str = "w1"
     kind: EventKind = EventKind.VIEW
     price: float = float("nan")
+    confidence: float = 1.0
 
 
 class Directory:
@@ -53,8 +55,16 @@ class Directory:
         self.failure: GatewayError | None = None
 
     async def read(
-        self, account: Account, items: Sequence[Item], *, before_s: float, limit: int
+        self,
+        account: Account,
+        items: Sequence[Item],
+        *,
+        before_s: float,
+        limit: int,
+        purpose: Purpose = Purpose.PREDICTION,
+        min_confidence: float = 0.0,
     ) -> Reading:
+        self.asked = (purpose, min_confidence)
         await asyncio.sleep(self.delay_s["read"])
         if self.failure:
             raise self.failure
@@ -76,6 +86,7 @@ class Directory:
             ),
             window_texts=tuple(event.text for event in past),
             window_platforms=tuple(event.platform for event in past),
+            window_confidence=np.array([event.confidence for event in past], dtype=np.float64),
             candidates=Candidates(
                 platform=names.index(account.platform),
                 item=np.arange(n),
@@ -90,6 +101,7 @@ class Directory:
             ),
             candidate_texts=tuple(item.title or self.texts.get(item.item_id, "") for item in items),
             candidate_known=tuple(item.item_id in self.known for item in items),
+            suppressed=("app",) if purpose is Purpose.RISK else (),
         )
 
     async def vectors(
@@ -170,13 +182,13 @@ def ask(served: Manifest, tokeniser: ItemTokeniser) -> Ask:
         backend: Backend | None = None,
         timeout_s: float = 10.0,
         manifest: Manifest = served,
-        quantities: tuple[int, ...] = (),
+        **options: Any,
     ) -> Prediction:
         model = Model(manifest, tokeniser, backend or Backend())
         vectors = ItemVectors(model, directory)
         predictor = ModelPredictor(model, vectors, directory, clock=lambda: NOW_S)
         try:
-            query = PredictQuery(ANNA, items, quantities)
+            query = PredictQuery(ANNA, items, **options)
             return await predictor.predict(query, timeout_s=timeout_s)
         finally:
             await vectors.close()
@@ -375,3 +387,55 @@ async def test_an_answer_leaves_one_line_without_anything_personal(
     line = record.getMessage()
     assert answer.evidence.prediction_id in line
     assert not [word for word in (ANNA.user_id, "i-77", "w41") if word in line]
+
+
+# Whose events they are
+
+
+async def test_what_is_less_than_certain_counts_by_how_sure_it_is(ask: Ask) -> None:
+    """The backend scores by the history's first vector here, so that histories differ."""
+
+    class Swayed(Backend):
+        async def infer(self, model: str, *others: Any, **options: Any) -> NDArray[np.float32]:
+            answer = await super().infer(model, *others, **options)
+            if model == "behavior":
+                answer = answer * self.sent[-1]["history_vectors"][0, 0]
+            return answer
+
+    async def risk(*past: Past, **options: Any) -> tuple[float, Prediction]:
+        answer = await ask(Directory(past), Item("i", title="w9"), backend=Swayed(), **options)
+        return answer.predictions[0].probabilities[Outcome.RETURN], answer
+
+    mine, theirs = Past(60.0, text="w2"), Past(30.0, "app", "w8", confidence=0.7)
+    without, _ = await risk(mine)
+    sure, _ = await risk(mine, Past(30.0, "app", "w8"))
+    mixed, answer = await risk(mine, theirs)
+    assert mixed == pytest.approx(0.7 * sure + 0.3 * without)
+    assert abs(sure - without) > 0.01
+    assert answer.evidence.uncertain_events_used == 1
+    third = Past(10.0, "web", "w5", confidence=0.4)
+    all_three, _ = await risk(mine, Past(30.0, "app", "w8"), Past(10.0, "web", "w5"))
+    nested, _ = await risk(mine, theirs, third)
+    assert nested == pytest.approx(0.3 * without + 0.3 * sure + 0.4 * all_three)
+
+
+def test_worlds_are_few_and_their_weights_sum_to_one() -> None:
+    sure = np.array([1.0, 0.9, 0.88, 0.5, 0.45, 0.1])
+    found = worlds(sure)
+    assert sum(weight for weight, _ in found) == pytest.approx(1.0)
+    assert len(found) == 1 + MAX_UNCERTAIN
+    assert [there.sum() for _, there in found] == [1, 3, 6]
+    assert found[-1][1].all()
+    ((weight, everything),) = worlds(np.ones(3))
+    assert (weight, everything.all()) == (1.0, True)
+    ((weight, nothing),) = worlds(np.ones(0))
+    assert (weight, len(nothing)) == (1.0, 0)
+    (_, none), (_, one) = worlds(np.array([0.5]))
+    assert (none.tolist(), one.tolist()) == ([False], [True])
+
+
+async def test_the_directory_is_told_what_the_answer_is_for(ask: Ask) -> None:
+    directory = Directory([Past(60.0)])
+    answer = await ask(directory, Item("i"), purpose=Purpose.RISK, min_confidence=0.8)
+    assert directory.asked == (Purpose.RISK, 0.8)
+    assert answer.evidence.suppressed == ("app",)

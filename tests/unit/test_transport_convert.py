@@ -9,13 +9,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shopcast.v1 import event_service_pb2, identity_service_pb2, prediction_service_pb2, types_pb2
+from shopcast.v1 import (
+    event_service_pb2,
+    identity_service_pb2,
+    prediction_service_pb2,
+    privacy_service_pb2,
+    types_pb2,
+)
 from shopcast_domain.events import Account, Event, EventKind, Item, Outcome
 from shopcast_gateway.core import protocol as core
-from shopcast_gateway.directory.types import LinkKind, LinkResult, Person, RecordResult
-from shopcast_gateway.errors import BadRequest
-from shopcast_gateway.transport import convert
-from shopcast_gateway.transport.checks import EVENT_KINDS
+from shopcast_gateway.directory.types import EventStatus, LinkKind, Person, Purpose, RecordResult
+from shopcast_gateway.errors import BadRequest, Violation
+from shopcast_gateway.transport import convert, convert_events, convert_people, convert_privacy
+from shopcast_gateway.transport.checks import EVENT_KINDS, LINK_KINDS, PURPOSES
 
 NOW_S = 1_800_000_000.0
 USER_ID = "anna@example.com"
@@ -63,12 +69,21 @@ def refused(request: Any) -> BadRequest:
     return caught.value
 
 
+def valid_events(request: RecordEventsRequest) -> tuple[Event, ...]:
+    """The events, where none is wrong."""
+    found = convert_events.events(request.events, now_s=NOW_S)
+    wrong = [one for one in found if isinstance(one, Violation)]
+    if wrong:
+        raise BadRequest(wrong[0].field, wrong[0].problem, wrong[1:])
+    return tuple(one for one in found if isinstance(one, Event))
+
+
 def converted(request: Any) -> Any:
     converters: dict[type, Callable[[Any], Any]] = {
         PredictRequest: convert.predict_query,
-        RecordEventsRequest: lambda r: convert.events(r, now_s=NOW_S),
-        LinkAccountsRequest: convert.link_query,
-        identity_service_pb2.ResolvePersonRequest: convert.account_to_resolve,
+        RecordEventsRequest: valid_events,
+        LinkAccountsRequest: convert_people.link_query,
+        identity_service_pb2.ResolvePersonRequest: convert_people.resolve_query,
     }
     return converters[type(request)](request)
 
@@ -156,7 +171,7 @@ BAD = {
     "same account": (link(other=an_account()), "other", "differ"),
     "no other": (link(other=None), "other", "required"),
     "no link kind": (link(kind=0), "kind", "required"),
-    "strange link kind": (link(kind=6), "kind", "not a kind"),
+    "strange link kind": (link(kind=7), "kind", "not a kind"),
     "not sure at all": (link(confidence=0.0), "confidence", "greater than 0"),
     "too sure": (link(confidence=1.01), "confidence", "at most 1"),
     "unsure of sureness": (link(confidence=math.nan), "confidence", "greater than 0"),
@@ -249,7 +264,8 @@ def test_every_kind_of_the_contract_has_its_counterpart() -> None:
         assert set(mapping) == set(wire.values()) - {0}
 
     agree(types_pb2.EventKind, "EVENT_KIND_", dict(EVENT_KINDS))
-    agree(identity_service_pb2.LinkKind, "LINK_KIND_", dict(convert.LINK_KINDS))
+    agree(identity_service_pb2.LinkKind, "LINK_KIND_", dict(LINK_KINDS))
+    agree(types_pb2.Purpose, "PURPOSE_", dict(PURPOSES))
     agree(types_pb2.Outcome, "OUTCOME_", {wire: kind for kind, wire in convert.OUTCOMES.items()})
 
 
@@ -278,13 +294,77 @@ def test_a_cold_start_has_no_newest_event() -> None:
 
 
 def test_directory_answers_become_their_responses() -> None:
-    assert convert.record_response(RecordResult(3, 2)).duplicates == 2
-    assert convert.link_response(LinkResult("p_1", True)).merged
-    known = convert.resolve_response(Person("p_1", (("web", "f" * 32),)))
+    found = convert_events.events([an_event(), an_event(kind=0), an_event()], now_s=NOW_S)
+    told = convert_events.record_response(
+        event_service_pb2.RecordEventsResponse,
+        found,
+        RecordResult((EventStatus.RECORDED, EventStatus.QUARANTINED)),
+    )
+    assert (told.recorded, told.duplicates, told.quarantined, told.invalid) == (1, 0, 1, 1)
+    assert [one.status for one in told.results] == [
+        event_service_pb2.EVENT_STATUS_RECORDED,
+        event_service_pb2.EVENT_STATUS_INVALID,
+        event_service_pb2.EVENT_STATUS_QUARANTINED,
+    ]
+    assert told.results[1].field == "events[1].kind"
+    response = convert_people.batch_resolve_response([Person("p_1", (("web", "f" * 32),)), None])
+    known, unknown = response.people
     assert known.known
     assert known.accounts[0].account_pseudonym == "f" * 32
-    unknown = convert.resolve_response(None)
-    assert unknown == identity_service_pb2.ResolvePersonResponse()
+    assert unknown == identity_service_pb2.ResolvedPerson()
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (PredictRequest(account=an_account(), items=[item(item_id="a")], purpose=99), "purpose"),
+        (
+            PredictRequest(
+                account=an_account(), items=[item(item_id="a")], min_link_confidence=math.nan
+            ),
+            "min_link_confidence",
+        ),
+        (link(source="x" * 65), "source"),
+        (
+            identity_service_pb2.ResolvePersonRequest(
+                account=an_account(), as_of=Timestamp(seconds=-1)
+            ),
+            "as_of",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_newer_fields_is_named(request_: Any, field: str) -> None:
+    assert [one.field for one in refused(request_).violations] == [field]
+
+
+def test_consent_is_for_known_purposes_once_each() -> None:
+    def ask(*purposes: int) -> privacy_service_pb2.SetConsentRequest:
+        return privacy_service_pb2.SetConsentRequest(
+            account=an_account(),
+            consents=[privacy_service_pb2.Consent(purpose=one) for one in purposes],
+        )
+
+    _, said = convert_privacy.consent_query(ask(types_pb2.PURPOSE_RISK))
+    assert said == {Purpose.RISK: False}
+    for purposes, field in (
+        ((), "consents"),
+        ((0,), "consents[0].purpose"),
+        ((77,), "consents[0].purpose"),
+        ((types_pb2.PURPOSE_RISK,) * 2, "consents[1].purpose"),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            convert_privacy.consent_query(ask(*purposes))
+        assert caught.value.violations[0].field == field
+
+
+def test_a_history_is_asked_for_within_limits() -> None:
+    request = event_service_pb2.GetHistoryRequest(account=an_account())
+    query = convert_events.history_query(request)
+    assert (query.limit, query.as_of_s, query.purpose) == (100, None, None)
+    for limit in (0, -1, 1001):
+        request.limit = limit
+        with pytest.raises(BadRequest, match="limit"):
+            convert_events.history_query(request)
 
 
 TEXTS = st.one_of(
@@ -333,11 +413,14 @@ def test_any_predict_request_is_a_query_or_a_bad_request(request: PredictRequest
 @example(record(an_event()))
 def test_any_record_request_is_events_or_a_bad_request(request: RecordEventsRequest) -> None:
     try:
-        events = convert.events(request, now_s=NOW_S)
+        found = convert_events.events(request.events, now_s=NOW_S)
     except BadRequest:
         return
-    assert len(events) == len(request.events) > 0
-    for event in events:
+    assert len(found) == len(request.events) > 0
+    for n, event in enumerate(found):
+        if isinstance(event, Violation):
+            assert event.field.startswith(f"events[{n}]")
+            continue
         assert 946_684_800 <= event.time_s <= NOW_S + 300
         assert 1 <= event.quantity <= 1_000_000
         assert event.kind in EventKind
@@ -355,7 +438,7 @@ def test_any_record_request_is_events_or_a_bad_request(request: RecordEventsRequ
 @example(link())
 def test_any_link_request_is_a_query_or_a_bad_request(request: LinkAccountsRequest) -> None:
     try:
-        query = convert.link_query(request)
+        query = convert_people.link_query(request)
     except BadRequest:
         return
     assert query.account != query.other

@@ -8,10 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shopcast_domain.events import Outcome
-from shopcast_domain.features import Window, compute_features, history_numbers
-from shopcast_gateway.core.model import History, Model
+from shopcast_domain.features import (
+    Candidates,
+    Floats,
+    Window,
+    compute_features,
+    history_numbers,
+)
+from shopcast_gateway.core.model import History, Model, Vectors
 from shopcast_gateway.core.protocol import (
     Evidence,
     ItemPrediction,
@@ -20,6 +27,7 @@ from shopcast_gateway.core.protocol import (
     PredictQuery,
 )
 from shopcast_gateway.core.vectors import ItemVectors
+from shopcast_gateway.core.worlds import worlds
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Reading
 from shopcast_gateway.errors import DeadlineExpired
@@ -58,30 +66,36 @@ class ModelPredictor:
                     query.items,
                     before_s=now_s + CLOCK_SKEW_S,
                     limit=max(manifest.feature_events, manifest.history_events),
+                    purpose=query.purpose,
+                    min_confidence=query.min_confidence,
                 )
         except TimeoutError:
             raise DeadlineExpired("the directory took longer than the deadline") from None
-        attended = newest(reading.window, manifest.history_events)
-        count = len(reading.candidate_texts)
-        texts = (*reading.candidate_texts, *reading.window_texts[: len(attended)])
-        vectors, encoded = await self._vectors.get(texts, timeout_s=deadline - time.monotonic())
-        platform = reading.candidates.platform
-        history = History(
-            vectors=vectors[count:],
-            kind=attended.kind,
-            numbers=history_numbers(
-                now_s - attended.time_s, attended.platform == platform, attended.price
-            ),
-        )
         candidates = reading.candidates
         if query.quantities:
             quantity = np.array(query.quantities, dtype=np.float64)
             candidates = replace(candidates, quantity=quantity)
-        window = newest(reading.window, manifest.feature_events)
-        features = compute_features(now_s, window, candidates)
-        probabilities = await self._model.score(
-            history, vectors[:count], features, timeout_s=deadline - time.monotonic()
+        cases = worlds(reading.window_confidence)
+        # Texts of whatever any case attends to.
+        attended = [np.flatnonzero(there)[: manifest.history_events] for _, there in cases]
+        rows = np.unique(np.concatenate(attended))
+        texts = (*reading.candidate_texts, *(reading.window_texts[row] for row in rows))
+        vectors, encoded = await self._vectors.get(texts, timeout_s=deadline - time.monotonic())
+        count = len(reading.candidate_texts)
+        scored = await asyncio.gather(
+            *(
+                self._score(
+                    _chosen(reading.window, np.flatnonzero(there)),
+                    vectors[count:][np.searchsorted(rows, seen)],
+                    vectors[:count],
+                    candidates,
+                    now_s,
+                    timeout_s=deadline - time.monotonic(),
+                )
+                for (_, there), seen in zip(cases, attended, strict=True)
+            )
         )
+        probabilities = np.average(scored, axis=0, weights=[weight for weight, _ in cases])
         evidence = self._evidence(reading, now_s, encoded)
         _log.info(
             "prediction=%s model=%s items=%d events=%d encoded=%d",
@@ -105,6 +119,29 @@ class ModelPredictor:
             evidence=evidence,
         )
 
+    async def _score(
+        self,
+        window: Window,
+        history_vectors: Vectors,
+        item_vectors: Vectors,
+        candidates: Candidates,
+        now_s: float,
+        *,
+        timeout_s: float,
+    ) -> Floats:
+        """Probabilities of the candidates given the events of one window."""
+        manifest = self._model.manifest
+        attended = newest(window, manifest.history_events)
+        history = History(
+            vectors=history_vectors,
+            kind=attended.kind,
+            numbers=history_numbers(
+                now_s - attended.time_s, attended.platform == candidates.platform, attended.price
+            ),
+        )
+        features = compute_features(now_s, newest(window, manifest.feature_events), candidates)
+        return await self._model.score(history, item_vectors, features, timeout_s=timeout_s)
+
     def _evidence(self, reading: Reading, now_s: float, encoded: int) -> Evidence:
         manifest = self._model.manifest
         ages = [max(0.0, now_s - t) for t in reading.window.time_s.tolist()]
@@ -124,6 +161,8 @@ class ModelPredictor:
             events_used=len(ages),
             newest_event_age_s=min(ages, default=None),
             texts_encoded=encoded,
+            suppressed=reading.suppressed,
+            uncertain_events_used=int((reading.window_confidence < 1).sum()),
         )
 
 
@@ -131,4 +170,8 @@ def newest(window: Window, limit: int) -> Window:
     """The newest `limit` events of a window."""
     if len(window) <= limit:
         return window
-    return replace(window, **{name: getattr(window, name)[:limit] for name in Window.__slots__})
+    return _chosen(window, np.arange(limit))
+
+
+def _chosen(window: Window, rows: NDArray[np.intp]) -> Window:
+    return replace(window, **{name: getattr(window, name)[rows] for name in Window.__slots__})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shopcast_domain.events import Account, Item, Outcome
+from shopcast_gateway.directory.types import Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,11 +12,14 @@ class PredictQuery:
     """One shopper, on the platform where the items would be met, and 1 to 1,000 distinct items.
 
     quantities: pieces per item when they are the lines of an order being placed, else empty.
+    purpose: what the answer is for. min_confidence: events less surely the person's are left out.
     """
 
     account: Account
     items: tuple[Item, ...]
     quantities: tuple[int, ...] = ()
+    purpose: Purpose = Purpose.PREDICTION
+    min_confidence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Evidence:
     trained_outcomes: outcomes the model was trained on; the others get probability 0.
     newest_event_age_s: seconds, 0 or more; None when no event was used.
     texts_encoded: texts the encoder had to read for this answer.
+    suppressed: platforms whose events were left out for want of consent.
+    uncertain_events_used: events that may not be this person's.
     """
 
     prediction_id: str
@@ -61,6 +67,8 @@ class Evidence:
     events_used: int
     newest_event_age_s: float | None
     texts_encoded: int
+    suppressed: tuple[str, ...] = ()
+    uncertain_events_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)

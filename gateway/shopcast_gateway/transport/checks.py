@@ -5,12 +5,13 @@ A problem's text says what a field must be and never what the caller sent.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from shopcast.v1 import event_service_pb2, types_pb2
+from shopcast.v1 import event_service_pb2, identity_service_pb2, types_pb2
 from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory.types import LinkKind, Purpose
 from shopcast_gateway.errors import BadRequest, Violation
 
 MAX_EVENTS = 1_000
@@ -21,12 +22,32 @@ MAX_PRICE = 1e9
 MAX_QUANTITY = 1_000_000
 CLOCK_SKEW_S = 300
 EARLIEST_S = 946_684_800  # 2000-01-01T00:00:00Z
+LATEST_S = 253_402_300_799  # 9999-12-31T23:59:59Z
+
+MAX_SOURCE = 64
+"""Characters of who says so."""
 
 EVENT_KINDS: Mapping[int, EventKind] = {
     types_pb2.EVENT_KIND_VIEW: EventKind.VIEW,
     types_pb2.EVENT_KIND_CART: EventKind.CART,
     types_pb2.EVENT_KIND_BUY: EventKind.BUY,
     types_pb2.EVENT_KIND_RETURN: EventKind.RETURN,
+}
+
+LINK_KINDS: Mapping[int, LinkKind] = {
+    identity_service_pb2.LINK_KIND_LOGIN: LinkKind.LOGIN,
+    identity_service_pb2.LINK_KIND_HASHED_EMAIL: LinkKind.HASHED_EMAIL,
+    identity_service_pb2.LINK_KIND_HASHED_PHONE: LinkKind.HASHED_PHONE,
+    identity_service_pb2.LINK_KIND_DEVICE: LinkKind.DEVICE,
+    identity_service_pb2.LINK_KIND_PROBABILISTIC: LinkKind.PROBABILISTIC,
+    identity_service_pb2.LINK_KIND_OPERATOR: LinkKind.OPERATOR,
+}
+PURPOSES: Mapping[int, Purpose] = {
+    types_pb2.PURPOSE_PREDICTION: Purpose.PREDICTION,
+    types_pb2.PURPOSE_RECOMMENDATION: Purpose.RECOMMENDATION,
+    types_pb2.PURPOSE_MARKETING: Purpose.MARKETING,
+    types_pb2.PURPOSE_RISK: Purpose.RISK,
+    types_pb2.PURPOSE_RESEARCH: Purpose.RESEARCH,
 }
 
 _PLATFORM = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -55,6 +76,11 @@ class Checks:
             first, *others = self._violations
             raise BadRequest(first.field, first.problem, others)
 
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """Everything noted."""
+        return tuple(self._violations)
+
     def batch(self, messages: Sequence[T], path: str, *, most: int) -> Sequence[T]:
         """The messages, or none of them when there are too few or too many."""
         if 1 <= len(messages) <= most:
@@ -75,6 +101,31 @@ class Checks:
                 )
             self._id(message.platform_user_id, f"{path}.platform_user_id", 256)
         return Account(message.platform, message.platform_user_id)
+
+    def accounts(self, request: Any) -> tuple[Account, Account]:
+        """The `account` and the `other` of a request, which must differ."""
+        account = self.account(request.account, "account", given=request.HasField("account"))
+        other = self.account(request.other, "other", given=request.HasField("other"))
+        if request.HasField("other") and account == other:
+            self.fail("other", "must differ from account")
+        return account, other
+
+    def source(self, text: str) -> str:
+        """Who says so."""
+        if len(text) > MAX_SOURCE:
+            self.fail("source", f"must be at most {MAX_SOURCE} characters")
+        return text
+
+    def moment(self, request: Any, field: str) -> float | None:
+        """A time of a request, seconds since the epoch; None where it is unset."""
+        if not request.HasField(field):
+            return None
+        time: Timestamp = getattr(request, field)
+        if not 0 <= time.nanos < 1_000_000_000:
+            self.fail(field, "must have nanos from 0 to 999,999,999")
+        if not 0 <= time.seconds <= LATEST_S:
+            self.fail(field, "must be from 1970 to 9999")
+        return time.seconds + time.nanos / 1e9
 
     def item(self, message: types_pb2.Item, path: str) -> Item:
         """An item that was given."""

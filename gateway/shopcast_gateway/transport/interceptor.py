@@ -7,7 +7,8 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -48,11 +49,11 @@ class _Method:
 
     name: str
     parse: Callable[[bytes], Any]
-    answer: Callable[[Any, Context], Awaitable[Any]]
+    answer: Callable[[Any, Context], Any]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the unary calls of shopcast.v1; health and reflection pass untouched."""
+    """Wraps the calls of shopcast.v1; health and reflection pass untouched."""
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
@@ -67,23 +68,41 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         name = handler_call_details.method
         if handler is None or not name.startswith("/shopcast."):
             return handler
-        method = _Method(name, handler.request_deserializer, handler.unary_unary)
-
-        async def call(data: bytes, context: Context) -> Any:
-            return await self._call(method, data, context)
-
         # Without a deserialiser the bytes arrive here, so that what is no message of ours becomes
         # a BadRequest too.
-        return grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=None, response_serializer=handler.response_serializer
-        )
+        serialise = {
+            "request_deserializer": None,
+            "response_serializer": handler.response_serializer,
+        }
+        if not handler.response_streaming:
+            method = _Method(name, handler.request_deserializer, handler.unary_unary)
 
-    async def _call(self, method: _Method, data: bytes, context: Context) -> Any:
+            async def call(data: bytes, context: Context) -> Any:
+                async with self._watched(name, context) as request_id:
+                    return await self._answer(method, data, context, request_id)
+
+            return grpc.unary_unary_rpc_method_handler(call, **serialise)
+        streaming = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        method = _Method(name, handler.request_deserializer, streaming)
+
+        async def stream(asked: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._watched(name, context) as request_id:
+                async for response in _answers(method, asked, context, request_id):
+                    yield response
+
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream, **serialise)
+        return grpc.unary_stream_rpc_method_handler(stream, **serialise)
+
+    @asynccontextmanager
+    async def _watched(self, name: str, context: Context) -> AsyncIterator[str]:
+        """What goes wrong inside becomes the status of the call, and the call a line in the log.
+        Gives the request id."""
         started = time.perf_counter()
         request_id = _request_id(context)
         code, error = grpc.StatusCode.OK, None
         try:
-            return await self._answer(method, data, context, request_id)
+            yield request_id
         except GatewayError as caught:
             error = caught
             status = rpc_status.to_status(status_of(error, request_id))
@@ -101,7 +120,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             _access.info(
                 "method=%s code=%s duration_ms=%.1f request_id=%s%s",
-                method.name,
+                name,
                 code.name,
                 (time.perf_counter() - started) * 1000,
                 request_id,
@@ -120,6 +139,27 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except Exception as unforeseen:
             _log_unforeseen(unforeseen, method.name, request_id)
             raise GatewayError from None
+
+
+async def _answers(
+    method: _Method, asked: Any, context: Context, request_id: str
+) -> AsyncIterator[Any]:
+    """The responses of a stream. Raises GatewayError, whatever went wrong, unless the call has
+    ended. asked: the bytes of a request, or an iterator of them."""
+
+    async def requests() -> AsyncIterator[Any]:
+        async for data in asked:
+            yield _parse(method, data)
+
+    try:
+        given = _parse(method, asked) if isinstance(asked, bytes) else requests()
+        async for response in method.answer(given, context):
+            yield response
+    except (grpc.aio.AbortError, GatewayError):
+        raise
+    except Exception as unforeseen:
+        _log_unforeseen(unforeseen, method.name, request_id)
+        raise GatewayError from None
 
 
 def _request_id(context: Context) -> str:

@@ -1,7 +1,9 @@
-"""The gRPC server: the three services, health and reflection on one port."""
+"""The gRPC server: the four services, health and reflection on one port."""
 
+import asyncio
 import errno
 import socket
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,18 +16,30 @@ from shopcast.v1 import (
     identity_service_pb2_grpc,
     prediction_service_pb2,
     prediction_service_pb2_grpc,
+    privacy_service_pb2,
+    privacy_service_pb2_grpc,
 )
 from shopcast_gateway.core.protocol import Predictor
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.transport.health import HealthService
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
-from shopcast_gateway.transport.services import EventService, IdentityService, PredictionService
+from shopcast_gateway.transport.services import (
+    EventService,
+    IdentityService,
+    PredictionService,
+    PrivacyService,
+)
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
-    for module in (prediction_service_pb2, event_service_pb2, identity_service_pb2)
+    for module in (
+        prediction_service_pb2,
+        event_service_pb2,
+        identity_service_pb2,
+        privacy_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 """Full names of our services, as health and reflection know them."""
@@ -40,9 +54,12 @@ _OPTIONS = (
 class GatewayServer:
     """A bound server. Answers from `start` to `stop`; `port` is where."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthService, port: int) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, health: HealthService, draining: asyncio.Event, port: int
+    ) -> None:
         self._server = server
         self._health = health
+        self._draining = draining
         self.port = port
 
     async def start(self) -> None:
@@ -60,11 +77,16 @@ class GatewayServer:
     async def stop(self, grace_s: float) -> None:
         """Drain: health turns NOT_SERVING, no new call is taken, running ones get `grace_s`."""
         self._health.drain()
+        self._draining.set()
         await self._server.stop(grace_s)
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
         await self._server.wait_for_termination()
+
+
+async def _none() -> Sequence[str]:
+    return ()
 
 
 def build_server(
@@ -74,20 +96,27 @@ def build_server(
     host: str = "127.0.0.1",
     port: int = 50051,
     deadlines: Deadlines | None = None,
+    model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
     port: 0 takes a free one. deadlines: for calls that set none, and the cap on those that do.
+    model_versions: those published, which the receipt of an erasure names.
     Raises StartupError when the address cannot be had.
     """
-    deadlines = deadlines or Deadlines()
+    deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     server = grpc.aio.server(interceptors=(CallInterceptor(deadlines),), options=_OPTIONS)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(predictor, deadlines), server
     )
-    event_service_pb2_grpc.add_EventServiceServicer_to_server(EventService(directory), server)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(
+        EventService(directory, deadlines), server
+    )
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(
-        IdentityService(directory), server
+        IdentityService(directory, draining), server
+    )
+    privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(
+        PrivacyService(directory, model_versions), server
     )
     health = HealthService(SERVICES)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -97,7 +126,7 @@ def build_server(
         bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError:
         raise StartupError(_why_not(host, port)) from None
-    return GatewayServer(server, health, bound)
+    return GatewayServer(server, health, draining, bound)
 
 
 def _why_not(host: str, port: int) -> str:

@@ -26,19 +26,33 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shopcast.v1 import types_pb2 as shopcast_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshopcast/v1/event_service.proto\x12\x0bshopcast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17shopcast/v1/types.proto\"\xd5\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12%\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x14.shopcast.v1.Account\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.shopcast.v1.EventKind\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x04item\x18\x05 \x01(\x0b\x32\x11.shopcast.v1.Item\x12\x15\n\x08quantity\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x0b\n\t_quantity\"9\n\x13RecordEventsRequest\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.shopcast.v1.Event\"<\n\x14RecordEventsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x32\x63\n\x0c\x45ventService\x12S\n\x0cRecordEvents\x12 .shopcast.v1.RecordEventsRequest\x1a!.shopcast.v1.RecordEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshopcast/v1/event_service.proto\x12\x0bshopcast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17shopcast/v1/types.proto\"\xd5\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12%\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x14.shopcast.v1.Account\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.shopcast.v1.EventKind\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x04item\x18\x05 \x01(\x0b\x32\x11.shopcast.v1.Item\x12\x15\n\x08quantity\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x0b\n\t_quantity\"9\n\x13RecordEventsRequest\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.shopcast.v1.Event\"\x8d\x01\n\x14RecordEventsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12\x13\n\x0bquarantined\x18\x03 \x01(\x05\x12\x0f\n\x07invalid\x18\x04 \x01(\x05\x12)\n\x07results\x18\x05 \x03(\x0b\x32\x18.shopcast.v1.EventResult\"W\n\x0b\x45ventResult\x12(\n\x06status\x18\x01 \x01(\x0e\x32\x18.shopcast.v1.EventStatus\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\"9\n\x13StreamEventsRequest\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.shopcast.v1.Event\"\x8d\x01\n\x14StreamEventsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12\x13\n\x0bquarantined\x18\x03 \x01(\x05\x12\x0f\n\x07invalid\x18\x04 \x01(\x05\x12)\n\x07results\x18\x05 \x03(\x0b\x32\x18.shopcast.v1.EventResult\"\xd6\x01\n\x11GetHistoryRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12*\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07purpose\x18\x05 \x01(\x0e\x32\x14.shopcast.v1.PurposeB\x08\n\x06_limit\"<\n\x12GetHistoryResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.shopcast.v1.PastEvent\"\x9a\x02\n\tPastEvent\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63ount_pseudonym\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.shopcast.v1.EventKind\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x12\n\x05price\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08quantity\x18\x07 \x01(\x05\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08recorded\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nconfidence\x18\n \x01(\x01\x42\x08\n\x06_price*\x9a\x01\n\x0b\x45ventStatus\x12\x1c\n\x18\x45VENT_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45VENT_STATUS_RECORDED\x10\x01\x12\x1a\n\x16\x45VENT_STATUS_DUPLICATE\x10\x02\x12\x1c\n\x18\x45VENT_STATUS_QUARANTINED\x10\x03\x12\x18\n\x14\x45VENT_STATUS_INVALID\x10\x04\x32\x8b\x02\n\x0c\x45ventService\x12S\n\x0cRecordEvents\x12 .shopcast.v1.RecordEventsRequest\x1a!.shopcast.v1.RecordEventsResponse\x12W\n\x0cStreamEvents\x12 .shopcast.v1.StreamEventsRequest\x1a!.shopcast.v1.StreamEventsResponse(\x01\x30\x01\x12M\n\nGetHistory\x12\x1e.shopcast.v1.GetHistoryRequest\x1a\x1f.shopcast.v1.GetHistoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shopcast.v1.event_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EVENTSTATUS']._serialized_start=1382
+  _globals['_EVENTSTATUS']._serialized_end=1536
   _globals['_EVENT']._serialized_start=107
   _globals['_EVENT']._serialized_end=320
   _globals['_RECORDEVENTSREQUEST']._serialized_start=322
   _globals['_RECORDEVENTSREQUEST']._serialized_end=379
-  _globals['_RECORDEVENTSRESPONSE']._serialized_start=381
-  _globals['_RECORDEVENTSRESPONSE']._serialized_end=441
-  _globals['_EVENTSERVICE']._serialized_start=443
-  _globals['_EVENTSERVICE']._serialized_end=542
+  _globals['_RECORDEVENTSRESPONSE']._serialized_start=382
+  _globals['_RECORDEVENTSRESPONSE']._serialized_end=523
+  _globals['_EVENTRESULT']._serialized_start=525
+  _globals['_EVENTRESULT']._serialized_end=612
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=614
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=671
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=674
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=815
+  _globals['_GETHISTORYREQUEST']._serialized_start=818
+  _globals['_GETHISTORYREQUEST']._serialized_end=1032
+  _globals['_GETHISTORYRESPONSE']._serialized_start=1034
+  _globals['_GETHISTORYRESPONSE']._serialized_end=1094
+  _globals['_PASTEVENT']._serialized_start=1097
+  _globals['_PASTEVENT']._serialized_end=1379
+  _globals['_EVENTSERVICE']._serialized_start=1539
+  _globals['_EVENTSERVICE']._serialized_end=1806
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import shopcast.v1.types_pb2
@@ -19,6 +20,36 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _EventStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _EventStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_EventStatus.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    EVENT_STATUS_UNSPECIFIED: _EventStatus.ValueType  # 0
+    EVENT_STATUS_RECORDED: _EventStatus.ValueType  # 1
+    """New; it counts in the next prediction."""
+    EVENT_STATUS_DUPLICATE: _EventStatus.ValueType  # 2
+    """Its id had been recorded before, or stands twice in the request."""
+    EVENT_STATUS_QUARANTINED: _EventStatus.ValueType  # 3
+    """Kept, and used for nothing."""
+    EVENT_STATUS_INVALID: _EventStatus.ValueType  # 4
+    """Not recorded: a field is wrong. Sending it again does not help."""
+
+class EventStatus(_EventStatus, metaclass=_EventStatusEnumTypeWrapper):
+    """What became of one event."""
+
+EVENT_STATUS_UNSPECIFIED: EventStatus.ValueType  # 0
+EVENT_STATUS_RECORDED: EventStatus.ValueType  # 1
+"""New; it counts in the next prediction."""
+EVENT_STATUS_DUPLICATE: EventStatus.ValueType  # 2
+"""Its id had been recorded before, or stands twice in the request."""
+EVENT_STATUS_QUARANTINED: EventStatus.ValueType  # 3
+"""Kept, and used for nothing."""
+EVENT_STATUS_INVALID: EventStatus.ValueType  # 4
+"""Not recorded: a field is wrong. Sending it again does not help."""
+Global___EventStatus: typing_extensions.TypeAlias = EventStatus
 
 @typing.final
 class Event(google.protobuf.message.Message):
@@ -88,22 +119,237 @@ Global___RecordEventsRequest: typing_extensions.TypeAlias = RecordEventsRequest
 
 @typing.final
 class RecordEventsResponse(google.protobuf.message.Message):
-    """What was done with them. recorded + duplicates = number of events sent."""
+    """What was done with them. recorded + duplicates + quarantined + invalid = number of events sent."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RECORDED_FIELD_NUMBER: builtins.int
     DUPLICATES_FIELD_NUMBER: builtins.int
+    QUARANTINED_FIELD_NUMBER: builtins.int
+    INVALID_FIELD_NUMBER: builtins.int
+    RESULTS_FIELD_NUMBER: builtins.int
     recorded: builtins.int
     """Events that are new."""
     duplicates: builtins.int
     """Events whose id had been recorded before."""
+    quarantined: builtins.int
+    """Events that no person can have caused."""
+    invalid: builtins.int
+    """Events that were not recorded because a field of theirs is wrong."""
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EventResult]:
+        """What became of each event, in the order sent."""
+
     def __init__(
         self,
         *,
         recorded: builtins.int = ...,
         duplicates: builtins.int = ...,
+        quarantined: builtins.int = ...,
+        invalid: builtins.int = ...,
+        results: collections.abc.Iterable[Global___EventResult] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["duplicates", b"duplicates", "recorded", b"recorded"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duplicates", b"duplicates", "invalid", b"invalid", "quarantined", b"quarantined", "recorded", b"recorded", "results", b"results"]) -> None: ...
 
 Global___RecordEventsResponse: typing_extensions.TypeAlias = RecordEventsResponse
+
+@typing.final
+class EventResult(google.protobuf.message.Message):
+    """What became of one event, and why."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: builtins.int
+    FIELD_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    status: Global___EventStatus.ValueType
+    field: builtins.str
+    """The first field that is wrong, such as events[3].time; empty unless invalid."""
+    problem: builtins.str
+    """What that field must be; empty unless invalid."""
+    def __init__(
+        self,
+        *,
+        status: Global___EventStatus.ValueType = ...,
+        field: builtins.str = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["field", b"field", "problem", b"problem", "status", b"status"]) -> None: ...
+
+Global___EventResult: typing_extensions.TypeAlias = EventResult
+
+@typing.final
+class StreamEventsRequest(google.protobuf.message.Message):
+    """A batch of the stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """1 to 1,000 events."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[Global___Event] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
+
+Global___StreamEventsRequest: typing_extensions.TypeAlias = StreamEventsRequest
+
+@typing.final
+class StreamEventsResponse(google.protobuf.message.Message):
+    """What became of one batch of the stream, as in RecordEventsResponse."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORDED_FIELD_NUMBER: builtins.int
+    DUPLICATES_FIELD_NUMBER: builtins.int
+    QUARANTINED_FIELD_NUMBER: builtins.int
+    INVALID_FIELD_NUMBER: builtins.int
+    RESULTS_FIELD_NUMBER: builtins.int
+    recorded: builtins.int
+    """Events that are new."""
+    duplicates: builtins.int
+    """Events whose id had been recorded before."""
+    quarantined: builtins.int
+    """Events that no person can have caused."""
+    invalid: builtins.int
+    """Events that were not recorded because a field of theirs is wrong."""
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EventResult]:
+        """What became of each event, in the order sent."""
+
+    def __init__(
+        self,
+        *,
+        recorded: builtins.int = ...,
+        duplicates: builtins.int = ...,
+        quarantined: builtins.int = ...,
+        invalid: builtins.int = ...,
+        results: collections.abc.Iterable[Global___EventResult] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duplicates", b"duplicates", "invalid", b"invalid", "quarantined", b"quarantined", "recorded", b"recorded", "results", b"results"]) -> None: ...
+
+Global___StreamEventsResponse: typing_extensions.TypeAlias = StreamEventsResponse
+
+@typing.final
+class GetHistoryRequest(google.protobuf.message.Message):
+    """Whose history, and which part of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    PURPOSE_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    """The most events to tell: 1 to 1,000; unset means 100."""
+    purpose: shopcast.v1.types_pb2.Purpose.ValueType
+    """Leaves out what the person does not allow for it; unset leaves out nothing."""
+    @property
+    def account(self) -> shopcast.v1.types_pb2.Account:
+        """Over which account the person is asked for."""
+
+    @property
+    def before(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Only events before this time; unset means all."""
+
+    @property
+    def as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The person as they were known at this time, and what was recorded of them by then; unset means now."""
+
+    def __init__(
+        self,
+        *,
+        account: shopcast.v1.types_pb2.Account | None = ...,
+        limit: builtins.int | None = ...,
+        before: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        purpose: shopcast.v1.types_pb2.Purpose.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_limit", b"_limit", "account", b"account", "as_of", b"as_of", "before", b"before", "limit", b"limit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_limit", b"_limit", "account", b"account", "as_of", b"as_of", "before", b"before", "limit", b"limit", "purpose", b"purpose"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_limit", b"_limit"]) -> typing.Literal["limit"] | None: ...
+
+Global___GetHistoryRequest: typing_extensions.TypeAlias = GetHistoryRequest
+
+@typing.final
+class GetHistoryResponse(google.protobuf.message.Message):
+    """Events, newest first."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PastEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[Global___PastEvent] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
+
+Global___GetHistoryResponse: typing_extensions.TypeAlias = GetHistoryResponse
+
+@typing.final
+class PastEvent(google.protobuf.message.Message):
+    """An event that was recorded."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLATFORM_FIELD_NUMBER: builtins.int
+    ACCOUNT_PSEUDONYM_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    ITEM_ID_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    PRICE_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    RECORDED_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    platform: builtins.str
+    """Platform name."""
+    account_pseudonym: builtins.str
+    """Keyed hash of the platform's user id, 32 hexadecimal digits."""
+    kind: shopcast.v1.types_pb2.EventKind.ValueType
+    """What was done."""
+    item_id: builtins.str
+    """The platform's id of the item."""
+    title: builtins.str
+    """The item's title as it is known now; empty where none is."""
+    price: builtins.float
+    """Price of one piece as the event had it; unset where it had none."""
+    quantity: builtins.int
+    """Pieces."""
+    confidence: builtins.float
+    """How sure it is that the event is the person's, over 0 to 1, seen from the account asked for."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    @property
+    def recorded(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was recorded."""
+
+    def __init__(
+        self,
+        *,
+        platform: builtins.str = ...,
+        account_pseudonym: builtins.str = ...,
+        kind: shopcast.v1.types_pb2.EventKind.ValueType = ...,
+        item_id: builtins.str = ...,
+        title: builtins.str = ...,
+        price: builtins.float | None = ...,
+        quantity: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        recorded: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        confidence: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_price", b"_price", "price", b"price", "recorded", b"recorded", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_price", b"_price", "account_pseudonym", b"account_pseudonym", "confidence", b"confidence", "item_id", b"item_id", "kind", b"kind", "platform", b"platform", "price", b"price", "quantity", b"quantity", "recorded", b"recorded", "time", b"time", "title", b"title"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_price", b"_price"]) -> typing.Literal["price"] | None: ...
+
+Global___PastEvent: typing_extensions.TypeAlias = PastEvent

@@ -40,6 +40,16 @@ class EventServiceStub(object):
                 request_serializer=shopcast_dot_v1_dot_event__service__pb2.RecordEventsRequest.SerializeToString,
                 response_deserializer=shopcast_dot_v1_dot_event__service__pb2.RecordEventsResponse.FromString,
                 _registered_method=True)
+        self.StreamEvents = channel.stream_stream(
+                '/shopcast.v1.EventService/StreamEvents',
+                request_serializer=shopcast_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
+                _registered_method=True)
+        self.GetHistory = channel.unary_unary(
+                '/shopcast.v1.EventService/GetHistory',
+                request_serializer=shopcast_dot_v1_dot_event__service__pb2.GetHistoryRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_event__service__pb2.GetHistoryResponse.FromString,
+                _registered_method=True)
 
 
 class EventServiceServicer(object):
@@ -47,10 +57,38 @@ class EventServiceServicer(object):
     """
 
     def RecordEvents(self, request, context):
-        """Records 1 to 1,000 events, all or none. When the call returns OK they are on disk.
+        """Records 1 to 1,000 events. When the call returns OK, those with status RECORDED are on disk; they are
+        written together, all or none.
 
-        Idempotent: an event_id already recorded for its platform is counted as a duplicate and changes
-        nothing, so a call that failed may be sent again. Events may arrive late and out of order.
+        Every event has a status of its own: one that is invalid does not keep the others out, and says what is
+        wrong. Idempotent: an event_id already recorded for its platform is a duplicate and changes nothing, so a
+        call that failed may be sent again. Events may arrive late and out of order. Events that no person can
+        have caused (too many of one account within a second or a minute) are quarantined: kept, and used for
+        nothing.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamEvents(self, request_iterator, context):
+        """Records events batch by batch, as RecordEvents does. Every request is answered, in order, once its events
+        are on disk; the next one is read then, so a sender is held back as long as the store is busy.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistory(self, request, context):
+        """Tells what the person behind an account has done on any platform, newest first. An account never seen has
+        done nothing.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
@@ -67,6 +105,16 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.RecordEvents,
                     request_deserializer=shopcast_dot_v1_dot_event__service__pb2.RecordEventsRequest.FromString,
                     response_serializer=shopcast_dot_v1_dot_event__service__pb2.RecordEventsResponse.SerializeToString,
+            ),
+            'StreamEvents': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamEvents,
+                    request_deserializer=shopcast_dot_v1_dot_event__service__pb2.StreamEventsRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_event__service__pb2.StreamEventsResponse.SerializeToString,
+            ),
+            'GetHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistory,
+                    request_deserializer=shopcast_dot_v1_dot_event__service__pb2.GetHistoryRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_event__service__pb2.GetHistoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -97,6 +145,60 @@ class EventService(object):
             '/shopcast.v1.EventService/RecordEvents',
             shopcast_dot_v1_dot_event__service__pb2.RecordEventsRequest.SerializeToString,
             shopcast_dot_v1_dot_event__service__pb2.RecordEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamEvents(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/shopcast.v1.EventService/StreamEvents',
+            shopcast_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
+            shopcast_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.EventService/GetHistory',
+            shopcast_dot_v1_dot_event__service__pb2.GetHistoryRequest.SerializeToString,
+            shopcast_dot_v1_dot_event__service__pb2.GetHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,7 +41,39 @@ _EventServiceRecordEventsType = typing_extensions.TypeVar(
     ],
 )
 
-class EventServiceStub(typing.Generic[_EventServiceRecordEventsType]):
+_EventServiceStreamEventsType = typing_extensions.TypeVar(
+    '_EventServiceStreamEventsType',
+    grpc.StreamStreamMultiCallable[
+        shopcast.v1.event_service_pb2.StreamEventsRequest,
+        shopcast.v1.event_service_pb2.StreamEventsResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        shopcast.v1.event_service_pb2.StreamEventsRequest,
+        shopcast.v1.event_service_pb2.StreamEventsResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        shopcast.v1.event_service_pb2.StreamEventsRequest,
+        shopcast.v1.event_service_pb2.StreamEventsResponse,
+    ],
+)
+
+_EventServiceGetHistoryType = typing_extensions.TypeVar(
+    '_EventServiceGetHistoryType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.event_service_pb2.GetHistoryRequest,
+        shopcast.v1.event_service_pb2.GetHistoryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.event_service_pb2.GetHistoryRequest,
+        shopcast.v1.event_service_pb2.GetHistoryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.event_service_pb2.GetHistoryRequest,
+        shopcast.v1.event_service_pb2.GetHistoryResponse,
+    ],
+)
+
+class EventServiceStub(typing.Generic[_EventServiceRecordEventsType, _EventServiceStreamEventsType, _EventServiceGetHistoryType]):
     """Takes in events. An event recorded counts in the next prediction."""
 
     @typing.overload
@@ -49,6 +81,14 @@ class EventServiceStub(typing.Generic[_EventServiceRecordEventsType]):
         grpc.UnaryUnaryMultiCallable[
             shopcast.v1.event_service_pb2.RecordEventsRequest,
             shopcast.v1.event_service_pb2.RecordEventsResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            shopcast.v1.event_service_pb2.StreamEventsRequest,
+            shopcast.v1.event_service_pb2.StreamEventsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.event_service_pb2.GetHistoryRequest,
+            shopcast.v1.event_service_pb2.GetHistoryResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -58,13 +98,43 @@ class EventServiceStub(typing.Generic[_EventServiceRecordEventsType]):
             shopcast.v1.event_service_pb2.RecordEventsRequest,
             shopcast.v1.event_service_pb2.RecordEventsResponse,
         ],
+        grpc.aio.StreamStreamMultiCallable[
+            shopcast.v1.event_service_pb2.StreamEventsRequest,
+            shopcast.v1.event_service_pb2.StreamEventsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.event_service_pb2.GetHistoryRequest,
+            shopcast.v1.event_service_pb2.GetHistoryResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     RecordEvents: _EventServiceRecordEventsType
-    """Records 1 to 1,000 events, all or none. When the call returns OK they are on disk.
+    """Records 1 to 1,000 events. When the call returns OK, those with status RECORDED are on disk; they are
+    written together, all or none.
 
-    Idempotent: an event_id already recorded for its platform is counted as a duplicate and changes
-    nothing, so a call that failed may be sent again. Events may arrive late and out of order.
+    Every event has a status of its own: one that is invalid does not keep the others out, and says what is
+    wrong. Idempotent: an event_id already recorded for its platform is a duplicate and changes nothing, so a
+    call that failed may be sent again. Events may arrive late and out of order. Events that no person can
+    have caused (too many of one account within a second or a minute) are quarantined: kept, and used for
+    nothing.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    StreamEvents: _EventServiceStreamEventsType
+    """Records events batch by batch, as RecordEvents does. Every request is answered, in order, once its events
+    are on disk; the next one is read then, so a sender is held back as long as the store is busy.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    GetHistory: _EventServiceGetHistoryType
+    """Tells what the person behind an account has done on any platform, newest first. An account never seen has
+    done nothing.
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
@@ -75,6 +145,14 @@ EventServiceAsyncStub: typing_extensions.TypeAlias = EventServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         shopcast.v1.event_service_pb2.RecordEventsRequest,
         shopcast.v1.event_service_pb2.RecordEventsResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        shopcast.v1.event_service_pb2.StreamEventsRequest,
+        shopcast.v1.event_service_pb2.StreamEventsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.event_service_pb2.GetHistoryRequest,
+        shopcast.v1.event_service_pb2.GetHistoryResponse,
     ],
 ]
 
@@ -87,10 +165,42 @@ class EventServiceServicer(metaclass=abc.ABCMeta):
         request: shopcast.v1.event_service_pb2.RecordEventsRequest,
         context: _ServicerContext,
     ) -> typing.Union[shopcast.v1.event_service_pb2.RecordEventsResponse, collections.abc.Awaitable[shopcast.v1.event_service_pb2.RecordEventsResponse]]:
-        """Records 1 to 1,000 events, all or none. When the call returns OK they are on disk.
+        """Records 1 to 1,000 events. When the call returns OK, those with status RECORDED are on disk; they are
+        written together, all or none.
 
-        Idempotent: an event_id already recorded for its platform is counted as a duplicate and changes
-        nothing, so a call that failed may be sent again. Events may arrive late and out of order.
+        Every event has a status of its own: one that is invalid does not keep the others out, and says what is
+        wrong. Idempotent: an event_id already recorded for its platform is a duplicate and changes nothing, so a
+        call that failed may be sent again. Events may arrive late and out of order. Events that no person can
+        have caused (too many of one account within a second or a minute) are quarantined: kept, and used for
+        nothing.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def StreamEvents(
+        self,
+        request_iterator: _MaybeAsyncIterator[shopcast.v1.event_service_pb2.StreamEventsRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[shopcast.v1.event_service_pb2.StreamEventsResponse], collections.abc.AsyncIterator[shopcast.v1.event_service_pb2.StreamEventsResponse]]:
+        """Records events batch by batch, as RecordEvents does. Every request is answered, in order, once its events
+        are on disk; the next one is read then, so a sender is held back as long as the store is busy.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def GetHistory(
+        self,
+        request: shopcast.v1.event_service_pb2.GetHistoryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.event_service_pb2.GetHistoryResponse, collections.abc.Awaitable[shopcast.v1.event_service_pb2.GetHistoryResponse]]:
+        """Tells what the person behind an account has done on any platform, newest first. An account never seen has
+        done nothing.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;

@@ -22,28 +22,63 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shopcast.v1 import types_pb2 as shopcast_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shopcast/v1/identity_service.proto\x12\x0bshopcast.v1\x1a\x17shopcast/v1/types.proto\"\xae\x01\n\x13LinkAccountsRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12#\n\x05other\x18\x02 \x01(\x0b\x32\x14.shopcast.v1.Account\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.shopcast.v1.LinkKind\x12\x17\n\nconfidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_confidence\"9\n\x14LinkAccountsResponse\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x0e\n\x06merged\x18\x02 \x01(\x08\"=\n\x14ResolvePersonRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\"g\n\x15ResolvePersonResponse\x12\r\n\x05known\x18\x01 \x01(\x08\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12,\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\x1a.shopcast.v1.LinkedAccount\"<\n\rLinkedAccount\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63ount_pseudonym\x18\x02 \x01(\t*\xa5\x01\n\x08LinkKind\x12\x19\n\x15LINK_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLINK_KIND_LOGIN\x10\x01\x12\x1a\n\x16LINK_KIND_HASHED_EMAIL\x10\x02\x12\x1a\n\x16LINK_KIND_HASHED_PHONE\x10\x03\x12\x14\n\x10LINK_KIND_DEVICE\x10\x04\x12\x1b\n\x17LINK_KIND_PROBABILISTIC\x10\x05\x32\xbe\x01\n\x0fIdentityService\x12S\n\x0cLinkAccounts\x12 .shopcast.v1.LinkAccountsRequest\x1a!.shopcast.v1.LinkAccountsResponse\x12V\n\rResolvePerson\x12!.shopcast.v1.ResolvePersonRequest\x1a\".shopcast.v1.ResolvePersonResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shopcast/v1/identity_service.proto\x12\x0bshopcast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17shopcast/v1/types.proto\"\xbe\x01\n\x13LinkAccountsRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12#\n\x05other\x18\x02 \x01(\x0b\x32\x14.shopcast.v1.Account\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.shopcast.v1.LinkKind\x12\x17\n\nconfidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06source\x18\x05 \x01(\tB\r\n\x0b_confidence\"9\n\x14LinkAccountsResponse\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x0e\n\x06merged\x18\x02 \x01(\x08\"h\n\x14ResolvePersonRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\x15ResolvePersonResponse\x12\r\n\x05known\x18\x01 \x01(\x08\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12,\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\x1a.shopcast.v1.LinkedAccount\"<\n\rLinkedAccount\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63ount_pseudonym\x18\x02 \x01(\t\"C\n\x19\x42\x61tchResolvePeopleRequest\x12&\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x14.shopcast.v1.Account\"I\n\x1a\x42\x61tchResolvePeopleResponse\x12+\n\x06people\x18\x01 \x03(\x0b\x32\x1b.shopcast.v1.ResolvedPerson\"`\n\x0eResolvedPerson\x12\r\n\x05known\x18\x01 \x01(\x08\x12\x11\n\tperson_id\x18\x02 \x01(\t\x12,\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\x1a.shopcast.v1.LinkedAccount\"&\n\x11\x46indPersonRequest\x12\x11\n\tperson_id\x18\x01 \x01(\t\"A\n\x12\x46indPersonResponse\x12+\n\x06person\x18\x01 \x01(\x0b\x32\x1b.shopcast.v1.ResolvedPerson\"\x88\x01\n\x15UnlinkAccountsRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12#\n\x05other\x18\x02 \x01(\x0b\x32\x14.shopcast.v1.Account\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.shopcast.v1.LinkKind\"d\n\x16UnlinkAccountsResponse\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x17\n\x0fother_person_id\x18\x02 \x01(\t\x12\x0f\n\x07removed\x18\x03 \x01(\x05\x12\r\n\x05split\x18\x04 \x01(\x08\"p\n\x12MergePeopleRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12#\n\x05other\x18\x02 \x01(\x0b\x32\x14.shopcast.v1.Account\x12\x0e\n\x06source\x18\x03 \x01(\t\"8\n\x13MergePeopleResponse\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x0e\n\x06merged\x18\x02 \x01(\x08\"<\n\x13SplitAccountRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\"S\n\x14SplitAccountResponse\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x17\n\x0fother_person_id\x18\x02 \x01(\t\x12\x0f\n\x07removed\x18\x03 \x01(\x05\"#\n\x11UndoChangeRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\"A\n\x12UndoChangeResponse\x12+\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x1b.shopcast.v1.IdentityChange\"$\n\x13WatchChangesRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\"C\n\x14WatchChangesResponse\x12+\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x1b.shopcast.v1.IdentityChange\"\xf3\x01\n\x0eIdentityChange\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.shopcast.v1.IdentityChangeKind\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12\x17\n\x0fother_person_id\x18\x05 \x01(\t\x12(\n\tlink_kind\x18\x06 \x01(\x0e\x32\x15.shopcast.v1.LinkKind\x12\x12\n\nconfidence\x18\x07 \x01(\x01\x12\x0e\n\x06source\x18\x08 \x01(\t*\xbd\x01\n\x08LinkKind\x12\x19\n\x15LINK_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLINK_KIND_LOGIN\x10\x01\x12\x1a\n\x16LINK_KIND_HASHED_EMAIL\x10\x02\x12\x1a\n\x16LINK_KIND_HASHED_PHONE\x10\x03\x12\x14\n\x10LINK_KIND_DEVICE\x10\x04\x12\x1b\n\x17LINK_KIND_PROBABILISTIC\x10\x05\x12\x16\n\x12LINK_KIND_OPERATOR\x10\x06*\x9f\x01\n\x12IdentityChangeKind\x12$\n IDENTITY_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bIDENTITY_CHANGE_KIND_LINKED\x10\x01\x12!\n\x1dIDENTITY_CHANGE_KIND_UNLINKED\x10\x02\x12\x1f\n\x1bIDENTITY_CHANGE_KIND_ERASED\x10\x03\x32\x9c\x06\n\x0fIdentityService\x12S\n\x0cLinkAccounts\x12 .shopcast.v1.LinkAccountsRequest\x1a!.shopcast.v1.LinkAccountsResponse\x12V\n\rResolvePerson\x12!.shopcast.v1.ResolvePersonRequest\x1a\".shopcast.v1.ResolvePersonResponse\x12\x65\n\x12\x42\x61tchResolvePeople\x12&.shopcast.v1.BatchResolvePeopleRequest\x1a\'.shopcast.v1.BatchResolvePeopleResponse\x12M\n\nFindPerson\x12\x1e.shopcast.v1.FindPersonRequest\x1a\x1f.shopcast.v1.FindPersonResponse\x12Y\n\x0eUnlinkAccounts\x12\".shopcast.v1.UnlinkAccountsRequest\x1a#.shopcast.v1.UnlinkAccountsResponse\x12P\n\x0bMergePeople\x12\x1f.shopcast.v1.MergePeopleRequest\x1a .shopcast.v1.MergePeopleResponse\x12S\n\x0cSplitAccount\x12 .shopcast.v1.SplitAccountRequest\x1a!.shopcast.v1.SplitAccountResponse\x12M\n\nUndoChange\x12\x1e.shopcast.v1.UndoChangeRequest\x1a\x1f.shopcast.v1.UndoChangeResponse\x12U\n\x0cWatchChanges\x12 .shopcast.v1.WatchChangesRequest\x1a!.shopcast.v1.WatchChangesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shopcast.v1.identity_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKKIND']._serialized_start=543
-  _globals['_LINKKIND']._serialized_end=708
-  _globals['_LINKACCOUNTSREQUEST']._serialized_start=77
-  _globals['_LINKACCOUNTSREQUEST']._serialized_end=251
-  _globals['_LINKACCOUNTSRESPONSE']._serialized_start=253
-  _globals['_LINKACCOUNTSRESPONSE']._serialized_end=310
-  _globals['_RESOLVEPERSONREQUEST']._serialized_start=312
-  _globals['_RESOLVEPERSONREQUEST']._serialized_end=373
-  _globals['_RESOLVEPERSONRESPONSE']._serialized_start=375
-  _globals['_RESOLVEPERSONRESPONSE']._serialized_end=478
-  _globals['_LINKEDACCOUNT']._serialized_start=480
-  _globals['_LINKEDACCOUNT']._serialized_end=540
-  _globals['_IDENTITYSERVICE']._serialized_start=711
-  _globals['_IDENTITYSERVICE']._serialized_end=901
+  _globals['_LINKKIND']._serialized_start=2001
+  _globals['_LINKKIND']._serialized_end=2190
+  _globals['_IDENTITYCHANGEKIND']._serialized_start=2193
+  _globals['_IDENTITYCHANGEKIND']._serialized_end=2352
+  _globals['_LINKACCOUNTSREQUEST']._serialized_start=110
+  _globals['_LINKACCOUNTSREQUEST']._serialized_end=300
+  _globals['_LINKACCOUNTSRESPONSE']._serialized_start=302
+  _globals['_LINKACCOUNTSRESPONSE']._serialized_end=359
+  _globals['_RESOLVEPERSONREQUEST']._serialized_start=361
+  _globals['_RESOLVEPERSONREQUEST']._serialized_end=465
+  _globals['_RESOLVEPERSONRESPONSE']._serialized_start=467
+  _globals['_RESOLVEPERSONRESPONSE']._serialized_end=570
+  _globals['_LINKEDACCOUNT']._serialized_start=572
+  _globals['_LINKEDACCOUNT']._serialized_end=632
+  _globals['_BATCHRESOLVEPEOPLEREQUEST']._serialized_start=634
+  _globals['_BATCHRESOLVEPEOPLEREQUEST']._serialized_end=701
+  _globals['_BATCHRESOLVEPEOPLERESPONSE']._serialized_start=703
+  _globals['_BATCHRESOLVEPEOPLERESPONSE']._serialized_end=776
+  _globals['_RESOLVEDPERSON']._serialized_start=778
+  _globals['_RESOLVEDPERSON']._serialized_end=874
+  _globals['_FINDPERSONREQUEST']._serialized_start=876
+  _globals['_FINDPERSONREQUEST']._serialized_end=914
+  _globals['_FINDPERSONRESPONSE']._serialized_start=916
+  _globals['_FINDPERSONRESPONSE']._serialized_end=981
+  _globals['_UNLINKACCOUNTSREQUEST']._serialized_start=984
+  _globals['_UNLINKACCOUNTSREQUEST']._serialized_end=1120
+  _globals['_UNLINKACCOUNTSRESPONSE']._serialized_start=1122
+  _globals['_UNLINKACCOUNTSRESPONSE']._serialized_end=1222
+  _globals['_MERGEPEOPLEREQUEST']._serialized_start=1224
+  _globals['_MERGEPEOPLEREQUEST']._serialized_end=1336
+  _globals['_MERGEPEOPLERESPONSE']._serialized_start=1338
+  _globals['_MERGEPEOPLERESPONSE']._serialized_end=1394
+  _globals['_SPLITACCOUNTREQUEST']._serialized_start=1396
+  _globals['_SPLITACCOUNTREQUEST']._serialized_end=1456
+  _globals['_SPLITACCOUNTRESPONSE']._serialized_start=1458
+  _globals['_SPLITACCOUNTRESPONSE']._serialized_end=1541
+  _globals['_UNDOCHANGEREQUEST']._serialized_start=1543
+  _globals['_UNDOCHANGEREQUEST']._serialized_end=1578
+  _globals['_UNDOCHANGERESPONSE']._serialized_start=1580
+  _globals['_UNDOCHANGERESPONSE']._serialized_end=1645
+  _globals['_WATCHCHANGESREQUEST']._serialized_start=1647
+  _globals['_WATCHCHANGESREQUEST']._serialized_end=1683
+  _globals['_WATCHCHANGESRESPONSE']._serialized_start=1685
+  _globals['_WATCHCHANGESRESPONSE']._serialized_end=1752
+  _globals['_IDENTITYCHANGE']._serialized_start=1755
+  _globals['_IDENTITYCHANGE']._serialized_end=1998
+  _globals['_IDENTITYSERVICE']._serialized_start=2355
+  _globals['_IDENTITYSERVICE']._serialized_end=3151
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import shopcast.v1.types_pb2
 import sys
 import typing
@@ -37,6 +38,8 @@ class _LinkKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """Both accounts were used on one device."""
     LINK_KIND_PROBABILISTIC: _LinkKind.ValueType  # 5
     """Probabilistic record linkage."""
+    LINK_KIND_OPERATOR: _LinkKind.ValueType  # 6
+    """Somebody decided so."""
 
 class LinkKind(_LinkKind, metaclass=_LinkKindEnumTypeWrapper):
     """How it is known that two accounts belong together."""
@@ -52,7 +55,35 @@ LINK_KIND_DEVICE: LinkKind.ValueType  # 4
 """Both accounts were used on one device."""
 LINK_KIND_PROBABILISTIC: LinkKind.ValueType  # 5
 """Probabilistic record linkage."""
+LINK_KIND_OPERATOR: LinkKind.ValueType  # 6
+"""Somebody decided so."""
 Global___LinkKind: typing_extensions.TypeAlias = LinkKind
+
+class _IdentityChangeKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _IdentityChangeKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_IdentityChangeKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    IDENTITY_CHANGE_KIND_UNSPECIFIED: _IdentityChangeKind.ValueType  # 0
+    IDENTITY_CHANGE_KIND_LINKED: _IdentityChangeKind.ValueType  # 1
+    """A link was made, or its confidence or source changed."""
+    IDENTITY_CHANGE_KIND_UNLINKED: _IdentityChangeKind.ValueType  # 2
+    """A link went."""
+    IDENTITY_CHANGE_KIND_ERASED: _IdentityChangeKind.ValueType  # 3
+    """A person was removed with all that was kept of them."""
+
+class IdentityChangeKind(_IdentityChangeKind, metaclass=_IdentityChangeKindEnumTypeWrapper):
+    """What changed in who is who."""
+
+IDENTITY_CHANGE_KIND_UNSPECIFIED: IdentityChangeKind.ValueType  # 0
+IDENTITY_CHANGE_KIND_LINKED: IdentityChangeKind.ValueType  # 1
+"""A link was made, or its confidence or source changed."""
+IDENTITY_CHANGE_KIND_UNLINKED: IdentityChangeKind.ValueType  # 2
+"""A link went."""
+IDENTITY_CHANGE_KIND_ERASED: IdentityChangeKind.ValueType  # 3
+"""A person was removed with all that was kept of them."""
+Global___IdentityChangeKind: typing_extensions.TypeAlias = IdentityChangeKind
 
 @typing.final
 class LinkAccountsRequest(google.protobuf.message.Message):
@@ -64,12 +95,15 @@ class LinkAccountsRequest(google.protobuf.message.Message):
     OTHER_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     CONFIDENCE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
     kind: Global___LinkKind.ValueType
     """How it is known. Required."""
     confidence: builtins.float
-    """How sure: greater than 0, up to 1. Unset means 1. It is kept with the link; it does not yet weigh
-    what is read through it, so send only links you would act on.
+    """How sure: greater than 0, up to 1. Unset means 1. What is read through a link counts in predictions by its
+    confidence.
     """
+    source: builtins.str
+    """Who or what says so, for the journal: up to 64 characters, nothing personal."""
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """One account."""
@@ -85,9 +119,10 @@ class LinkAccountsRequest(google.protobuf.message.Message):
         other: shopcast.v1.types_pb2.Account | None = ...,
         kind: Global___LinkKind.ValueType = ...,
         confidence: builtins.float | None = ...,
+        source: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_confidence", b"_confidence", "account", b"account", "confidence", b"confidence", "other", b"other"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_confidence", b"_confidence", "account", b"account", "confidence", b"confidence", "kind", b"kind", "other", b"other"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_confidence", b"_confidence", "account", b"account", "confidence", b"confidence", "kind", b"kind", "other", b"other", "source", b"source"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_confidence", b"_confidence"]) -> typing.Literal["confidence"] | None: ...
 
 Global___LinkAccountsRequest: typing_extensions.TypeAlias = LinkAccountsRequest
@@ -121,15 +156,21 @@ class ResolvePersonRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
     @property
     def account(self) -> shopcast.v1.types_pb2.Account: ...
+    @property
+    def as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Whom it belonged to at this time, as it was known then; unset means now."""
+
     def __init__(
         self,
         *,
         account: shopcast.v1.types_pb2.Account | None = ...,
+        as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["account", b"account"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["account", b"account", "as_of", b"as_of"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "as_of", b"as_of"]) -> None: ...
 
 Global___ResolvePersonRequest: typing_extensions.TypeAlias = ResolvePersonRequest
 
@@ -182,3 +223,389 @@ class LinkedAccount(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["account_pseudonym", b"account_pseudonym", "platform", b"platform"]) -> None: ...
 
 Global___LinkedAccount: typing_extensions.TypeAlias = LinkedAccount
+
+@typing.final
+class BatchResolvePeopleRequest(google.protobuf.message.Message):
+    """The accounts to look up."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: builtins.int
+    @property
+    def accounts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[shopcast.v1.types_pb2.Account]:
+        """1 to 1,000 accounts."""
+
+    def __init__(
+        self,
+        *,
+        accounts: collections.abc.Iterable[shopcast.v1.types_pb2.Account] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accounts", b"accounts"]) -> None: ...
+
+Global___BatchResolvePeopleRequest: typing_extensions.TypeAlias = BatchResolvePeopleRequest
+
+@typing.final
+class BatchResolvePeopleResponse(google.protobuf.message.Message):
+    """One person per account, in the order of the request."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PEOPLE_FIELD_NUMBER: builtins.int
+    @property
+    def people(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ResolvedPerson]: ...
+    def __init__(
+        self,
+        *,
+        people: collections.abc.Iterable[Global___ResolvedPerson] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["people", b"people"]) -> None: ...
+
+Global___BatchResolvePeopleResponse: typing_extensions.TypeAlias = BatchResolvePeopleResponse
+
+@typing.final
+class ResolvedPerson(google.protobuf.message.Message):
+    """The person behind one account, or behind one id."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: builtins.int
+    PERSON_ID_FIELD_NUMBER: builtins.int
+    ACCOUNTS_FIELD_NUMBER: builtins.int
+    known: builtins.bool
+    """False when there is none; the other fields are then empty."""
+    person_id: builtins.str
+    """Stable id of the person, "p_" and 32 hexadecimal digits."""
+    @property
+    def accounts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LinkedAccount]:
+        """All accounts of the person."""
+
+    def __init__(
+        self,
+        *,
+        known: builtins.bool = ...,
+        person_id: builtins.str = ...,
+        accounts: collections.abc.Iterable[Global___LinkedAccount] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accounts", b"accounts", "known", b"known", "person_id", b"person_id"]) -> None: ...
+
+Global___ResolvedPerson: typing_extensions.TypeAlias = ResolvedPerson
+
+@typing.final
+class FindPersonRequest(google.protobuf.message.Message):
+    """The id to look up."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: builtins.int
+    person_id: builtins.str
+    """"p_" and 32 hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        person_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["person_id", b"person_id"]) -> None: ...
+
+Global___FindPersonRequest: typing_extensions.TypeAlias = FindPersonRequest
+
+@typing.final
+class FindPersonResponse(google.protobuf.message.Message):
+    """Whom the id leads to; their own id may be another."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERSON_FIELD_NUMBER: builtins.int
+    @property
+    def person(self) -> Global___ResolvedPerson: ...
+    def __init__(
+        self,
+        *,
+        person: Global___ResolvedPerson | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["person", b"person"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["person", b"person"]) -> None: ...
+
+Global___FindPersonResponse: typing_extensions.TypeAlias = FindPersonResponse
+
+@typing.final
+class UnlinkAccountsRequest(google.protobuf.message.Message):
+    """The links to take away."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    kind: Global___LinkKind.ValueType
+    """Only links of this kind; unset means all."""
+    @property
+    def account(self) -> shopcast.v1.types_pb2.Account:
+        """One account."""
+
+    @property
+    def other(self) -> shopcast.v1.types_pb2.Account:
+        """The other; must differ from the first."""
+
+    def __init__(
+        self,
+        *,
+        account: shopcast.v1.types_pb2.Account | None = ...,
+        other: shopcast.v1.types_pb2.Account | None = ...,
+        kind: Global___LinkKind.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["account", b"account", "other", b"other"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "kind", b"kind", "other", b"other"]) -> None: ...
+
+Global___UnlinkAccountsRequest: typing_extensions.TypeAlias = UnlinkAccountsRequest
+
+@typing.final
+class UnlinkAccountsResponse(google.protobuf.message.Message):
+    """Who the two accounts belong to now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: builtins.int
+    OTHER_PERSON_ID_FIELD_NUMBER: builtins.int
+    REMOVED_FIELD_NUMBER: builtins.int
+    SPLIT_FIELD_NUMBER: builtins.int
+    person_id: builtins.str
+    """The person of `account`, "p_" and 32 hexadecimal digits."""
+    other_person_id: builtins.str
+    """The person of `other`; the same where something else holds them together."""
+    removed: builtins.int
+    """Links that were there and are gone."""
+    split: builtins.bool
+    """True when one person became two."""
+    def __init__(
+        self,
+        *,
+        person_id: builtins.str = ...,
+        other_person_id: builtins.str = ...,
+        removed: builtins.int = ...,
+        split: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["other_person_id", b"other_person_id", "person_id", b"person_id", "removed", b"removed", "split", b"split"]) -> None: ...
+
+Global___UnlinkAccountsResponse: typing_extensions.TypeAlias = UnlinkAccountsResponse
+
+@typing.final
+class MergePeopleRequest(google.protobuf.message.Message):
+    """The people to make one."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """Who decided so, for the journal: up to 64 characters, nothing personal."""
+    @property
+    def account(self) -> shopcast.v1.types_pb2.Account:
+        """An account of one person."""
+
+    @property
+    def other(self) -> shopcast.v1.types_pb2.Account:
+        """An account of the other; must differ from the first."""
+
+    def __init__(
+        self,
+        *,
+        account: shopcast.v1.types_pb2.Account | None = ...,
+        other: shopcast.v1.types_pb2.Account | None = ...,
+        source: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["account", b"account", "other", b"other"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "other", b"other", "source", b"source"]) -> None: ...
+
+Global___MergePeopleRequest: typing_extensions.TypeAlias = MergePeopleRequest
+
+@typing.final
+class MergePeopleResponse(google.protobuf.message.Message):
+    """The one person."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: builtins.int
+    MERGED_FIELD_NUMBER: builtins.int
+    person_id: builtins.str
+    """Stable id of the person, "p_" and 32 hexadecimal digits."""
+    merged: builtins.bool
+    """True when two persons became one; false when they already were."""
+    def __init__(
+        self,
+        *,
+        person_id: builtins.str = ...,
+        merged: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["merged", b"merged", "person_id", b"person_id"]) -> None: ...
+
+Global___MergePeopleResponse: typing_extensions.TypeAlias = MergePeopleResponse
+
+@typing.final
+class SplitAccountRequest(google.protobuf.message.Message):
+    """The account to take out."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: builtins.int
+    @property
+    def account(self) -> shopcast.v1.types_pb2.Account: ...
+    def __init__(
+        self,
+        *,
+        account: shopcast.v1.types_pb2.Account | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["account", b"account"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account"]) -> None: ...
+
+Global___SplitAccountRequest: typing_extensions.TypeAlias = SplitAccountRequest
+
+@typing.final
+class SplitAccountResponse(google.protobuf.message.Message):
+    """What the account was taken out of."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: builtins.int
+    OTHER_PERSON_ID_FIELD_NUMBER: builtins.int
+    REMOVED_FIELD_NUMBER: builtins.int
+    person_id: builtins.str
+    """The person the account now is by itself, "p_" and 32 hexadecimal digits."""
+    other_person_id: builtins.str
+    """The person it was taken out of; the same where it had been alone."""
+    removed: builtins.int
+    """Links that were there and are gone."""
+    def __init__(
+        self,
+        *,
+        person_id: builtins.str = ...,
+        other_person_id: builtins.str = ...,
+        removed: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["other_person_id", b"other_person_id", "person_id", b"person_id", "removed", b"removed"]) -> None: ...
+
+Global___SplitAccountResponse: typing_extensions.TypeAlias = SplitAccountResponse
+
+@typing.final
+class UndoChangeRequest(google.protobuf.message.Message):
+    """The change to take back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """As WatchChanges tells it."""
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["number", b"number"]) -> None: ...
+
+Global___UndoChangeRequest: typing_extensions.TypeAlias = UndoChangeRequest
+
+@typing.final
+class UndoChangeResponse(google.protobuf.message.Message):
+    """What was done."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANGE_FIELD_NUMBER: builtins.int
+    @property
+    def change(self) -> Global___IdentityChange: ...
+    def __init__(
+        self,
+        *,
+        change: Global___IdentityChange | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["change", b"change"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["change", b"change"]) -> None: ...
+
+Global___UndoChangeResponse: typing_extensions.TypeAlias = UndoChangeResponse
+
+@typing.final
+class WatchChangesRequest(google.protobuf.message.Message):
+    """Where to begin."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: builtins.int
+    after: builtins.int
+    """Changes with higher numbers are told; 0 begins with the first ever."""
+    def __init__(
+        self,
+        *,
+        after: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after"]) -> None: ...
+
+Global___WatchChangesRequest: typing_extensions.TypeAlias = WatchChangesRequest
+
+@typing.final
+class WatchChangesResponse(google.protobuf.message.Message):
+    """One change."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANGE_FIELD_NUMBER: builtins.int
+    @property
+    def change(self) -> Global___IdentityChange: ...
+    def __init__(
+        self,
+        *,
+        change: Global___IdentityChange | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["change", b"change"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["change", b"change"]) -> None: ...
+
+Global___WatchChangesResponse: typing_extensions.TypeAlias = WatchChangesResponse
+
+@typing.final
+class IdentityChange(google.protobuf.message.Message):
+    """An entry of the journal."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    PERSON_ID_FIELD_NUMBER: builtins.int
+    OTHER_PERSON_ID_FIELD_NUMBER: builtins.int
+    LINK_KIND_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Rises with every change."""
+    kind: Global___IdentityChangeKind.ValueType
+    person_id: builtins.str
+    """Whom it is about, after it: "p_" and 32 hexadecimal digits."""
+    other_person_id: builtins.str
+    """The id that now leads to person_id, where two persons became one; the id that is a person again, where one
+    became two; else empty.
+    """
+    link_kind: Global___LinkKind.ValueType
+    """How it is known that the accounts belong together; unset for a person who was erased."""
+    confidence: builtins.float
+    """How sure; 0 for a person who was erased."""
+    source: builtins.str
+    """Who or what said so."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        kind: Global___IdentityChangeKind.ValueType = ...,
+        person_id: builtins.str = ...,
+        other_person_id: builtins.str = ...,
+        link_kind: Global___LinkKind.ValueType = ...,
+        confidence: builtins.float = ...,
+        source: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["confidence", b"confidence", "kind", b"kind", "link_kind", b"link_kind", "number", b"number", "other_person_id", b"other_person_id", "person_id", b"person_id", "source", b"source", "time", b"time"]) -> None: ...
+
+Global___IdentityChange: typing_extensions.TypeAlias = IdentityChange

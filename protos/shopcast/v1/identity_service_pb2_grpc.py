@@ -45,6 +45,41 @@ class IdentityServiceStub(object):
                 request_serializer=shopcast_dot_v1_dot_identity__service__pb2.ResolvePersonRequest.SerializeToString,
                 response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.ResolvePersonResponse.FromString,
                 _registered_method=True)
+        self.BatchResolvePeople = channel.unary_unary(
+                '/shopcast.v1.IdentityService/BatchResolvePeople',
+                request_serializer=shopcast_dot_v1_dot_identity__service__pb2.BatchResolvePeopleRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.BatchResolvePeopleResponse.FromString,
+                _registered_method=True)
+        self.FindPerson = channel.unary_unary(
+                '/shopcast.v1.IdentityService/FindPerson',
+                request_serializer=shopcast_dot_v1_dot_identity__service__pb2.FindPersonRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.FindPersonResponse.FromString,
+                _registered_method=True)
+        self.UnlinkAccounts = channel.unary_unary(
+                '/shopcast.v1.IdentityService/UnlinkAccounts',
+                request_serializer=shopcast_dot_v1_dot_identity__service__pb2.UnlinkAccountsRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.UnlinkAccountsResponse.FromString,
+                _registered_method=True)
+        self.MergePeople = channel.unary_unary(
+                '/shopcast.v1.IdentityService/MergePeople',
+                request_serializer=shopcast_dot_v1_dot_identity__service__pb2.MergePeopleRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.MergePeopleResponse.FromString,
+                _registered_method=True)
+        self.SplitAccount = channel.unary_unary(
+                '/shopcast.v1.IdentityService/SplitAccount',
+                request_serializer=shopcast_dot_v1_dot_identity__service__pb2.SplitAccountRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.SplitAccountResponse.FromString,
+                _registered_method=True)
+        self.UndoChange = channel.unary_unary(
+                '/shopcast.v1.IdentityService/UndoChange',
+                request_serializer=shopcast_dot_v1_dot_identity__service__pb2.UndoChangeRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.UndoChangeResponse.FromString,
+                _registered_method=True)
+        self.WatchChanges = channel.unary_stream(
+                '/shopcast.v1.IdentityService/WatchChanges',
+                request_serializer=shopcast_dot_v1_dot_identity__service__pb2.WatchChangesRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_identity__service__pb2.WatchChangesResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer(object):
@@ -54,7 +89,8 @@ class IdentityServiceServicer(object):
     def LinkAccounts(self, request, context):
         """States that two accounts belong to one person. Their histories are read as one from then on.
 
-        Accounts never seen before are created. Linking twice changes nothing.
+        Accounts never seen before are created. Linking twice changes nothing; another confidence or source of the
+        same kind replaces the one before. The id of the person seen first stays, and the other's leads to it.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
@@ -66,6 +102,87 @@ class IdentityServiceServicer(object):
 
     def ResolvePerson(self, request, context):
         """Tells which person an account belongs to. An account never seen is no error: known is false.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchResolvePeople(self, request, context):
+        """ResolvePerson for 1 to 1,000 accounts, all of one moment.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindPerson(self, request, context):
+        """Tells whom a person id leads to: the person whose id it is, or whom that person became part of. An id that
+        nobody has is no error: known is false.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnlinkAccounts(self, request, context):
+        """Takes links between two accounts away. Where nothing else holds them together, one person becomes two, and
+        the younger one gets back the id it had. Events stay with their accounts.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergePeople(self, request, context):
+        """Makes the people behind two accounts one, by decision of whoever calls.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SplitAccount(self, request, context):
+        """Takes all links of an account away, so that it is a person by itself.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoChange(self, request, context):
+        """Takes a change back, which is a change too: a link goes, or returns as it was. Where it is undone already,
+        nothing changes and the newest change of that link is told.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchChanges(self, request, context):
+        """Tells every change of who is who from a point on, and goes on as they happen. Ends when the server drains:
+        call again with the number of the last change that was told.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +200,41 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ResolvePerson,
                     request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.ResolvePersonRequest.FromString,
                     response_serializer=shopcast_dot_v1_dot_identity__service__pb2.ResolvePersonResponse.SerializeToString,
+            ),
+            'BatchResolvePeople': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchResolvePeople,
+                    request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.BatchResolvePeopleRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_identity__service__pb2.BatchResolvePeopleResponse.SerializeToString,
+            ),
+            'FindPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindPerson,
+                    request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.FindPersonRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_identity__service__pb2.FindPersonResponse.SerializeToString,
+            ),
+            'UnlinkAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlinkAccounts,
+                    request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.UnlinkAccountsRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_identity__service__pb2.UnlinkAccountsResponse.SerializeToString,
+            ),
+            'MergePeople': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergePeople,
+                    request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.MergePeopleRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_identity__service__pb2.MergePeopleResponse.SerializeToString,
+            ),
+            'SplitAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.SplitAccount,
+                    request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.SplitAccountRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_identity__service__pb2.SplitAccountResponse.SerializeToString,
+            ),
+            'UndoChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoChange,
+                    request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.UndoChangeRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_identity__service__pb2.UndoChangeResponse.SerializeToString,
+            ),
+            'WatchChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchChanges,
+                    request_deserializer=shopcast_dot_v1_dot_identity__service__pb2.WatchChangesRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_identity__service__pb2.WatchChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,6 +292,195 @@ class IdentityService(object):
             '/shopcast.v1.IdentityService/ResolvePerson',
             shopcast_dot_v1_dot_identity__service__pb2.ResolvePersonRequest.SerializeToString,
             shopcast_dot_v1_dot_identity__service__pb2.ResolvePersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchResolvePeople(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.IdentityService/BatchResolvePeople',
+            shopcast_dot_v1_dot_identity__service__pb2.BatchResolvePeopleRequest.SerializeToString,
+            shopcast_dot_v1_dot_identity__service__pb2.BatchResolvePeopleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.IdentityService/FindPerson',
+            shopcast_dot_v1_dot_identity__service__pb2.FindPersonRequest.SerializeToString,
+            shopcast_dot_v1_dot_identity__service__pb2.FindPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlinkAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.IdentityService/UnlinkAccounts',
+            shopcast_dot_v1_dot_identity__service__pb2.UnlinkAccountsRequest.SerializeToString,
+            shopcast_dot_v1_dot_identity__service__pb2.UnlinkAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergePeople(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.IdentityService/MergePeople',
+            shopcast_dot_v1_dot_identity__service__pb2.MergePeopleRequest.SerializeToString,
+            shopcast_dot_v1_dot_identity__service__pb2.MergePeopleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SplitAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.IdentityService/SplitAccount',
+            shopcast_dot_v1_dot_identity__service__pb2.SplitAccountRequest.SerializeToString,
+            shopcast_dot_v1_dot_identity__service__pb2.SplitAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.IdentityService/UndoChange',
+            shopcast_dot_v1_dot_identity__service__pb2.UndoChangeRequest.SerializeToString,
+            shopcast_dot_v1_dot_identity__service__pb2.UndoChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shopcast.v1.IdentityService/WatchChanges',
+            shopcast_dot_v1_dot_identity__service__pb2.WatchChangesRequest.SerializeToString,
+            shopcast_dot_v1_dot_identity__service__pb2.WatchChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

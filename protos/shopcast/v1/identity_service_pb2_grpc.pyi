@@ -57,7 +57,119 @@ _IdentityServiceResolvePersonType = typing_extensions.TypeVar(
     ],
 )
 
-class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _IdentityServiceResolvePersonType]):
+_IdentityServiceBatchResolvePeopleType = typing_extensions.TypeVar(
+    '_IdentityServiceBatchResolvePeopleType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleRequest,
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleRequest,
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleRequest,
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse,
+    ],
+)
+
+_IdentityServiceFindPersonType = typing_extensions.TypeVar(
+    '_IdentityServiceFindPersonType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.FindPersonRequest,
+        shopcast.v1.identity_service_pb2.FindPersonResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.FindPersonRequest,
+        shopcast.v1.identity_service_pb2.FindPersonResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.FindPersonRequest,
+        shopcast.v1.identity_service_pb2.FindPersonResponse,
+    ],
+)
+
+_IdentityServiceUnlinkAccountsType = typing_extensions.TypeVar(
+    '_IdentityServiceUnlinkAccountsType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UnlinkAccountsRequest,
+        shopcast.v1.identity_service_pb2.UnlinkAccountsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UnlinkAccountsRequest,
+        shopcast.v1.identity_service_pb2.UnlinkAccountsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UnlinkAccountsRequest,
+        shopcast.v1.identity_service_pb2.UnlinkAccountsResponse,
+    ],
+)
+
+_IdentityServiceMergePeopleType = typing_extensions.TypeVar(
+    '_IdentityServiceMergePeopleType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.MergePeopleRequest,
+        shopcast.v1.identity_service_pb2.MergePeopleResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.MergePeopleRequest,
+        shopcast.v1.identity_service_pb2.MergePeopleResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.MergePeopleRequest,
+        shopcast.v1.identity_service_pb2.MergePeopleResponse,
+    ],
+)
+
+_IdentityServiceSplitAccountType = typing_extensions.TypeVar(
+    '_IdentityServiceSplitAccountType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.SplitAccountRequest,
+        shopcast.v1.identity_service_pb2.SplitAccountResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.SplitAccountRequest,
+        shopcast.v1.identity_service_pb2.SplitAccountResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.SplitAccountRequest,
+        shopcast.v1.identity_service_pb2.SplitAccountResponse,
+    ],
+)
+
+_IdentityServiceUndoChangeType = typing_extensions.TypeVar(
+    '_IdentityServiceUndoChangeType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UndoChangeRequest,
+        shopcast.v1.identity_service_pb2.UndoChangeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UndoChangeRequest,
+        shopcast.v1.identity_service_pb2.UndoChangeResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UndoChangeRequest,
+        shopcast.v1.identity_service_pb2.UndoChangeResponse,
+    ],
+)
+
+_IdentityServiceWatchChangesType = typing_extensions.TypeVar(
+    '_IdentityServiceWatchChangesType',
+    grpc.UnaryStreamMultiCallable[
+        shopcast.v1.identity_service_pb2.WatchChangesRequest,
+        shopcast.v1.identity_service_pb2.WatchChangesResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        shopcast.v1.identity_service_pb2.WatchChangesRequest,
+        shopcast.v1.identity_service_pb2.WatchChangesResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        shopcast.v1.identity_service_pb2.WatchChangesRequest,
+        shopcast.v1.identity_service_pb2.WatchChangesResponse,
+    ],
+)
+
+class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _IdentityServiceResolvePersonType, _IdentityServiceBatchResolvePeopleType, _IdentityServiceFindPersonType, _IdentityServiceUnlinkAccountsType, _IdentityServiceMergePeopleType, _IdentityServiceSplitAccountType, _IdentityServiceUndoChangeType, _IdentityServiceWatchChangesType]):
     """Keeps the person behind the accounts."""
 
     @typing.overload
@@ -69,6 +181,34 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
         grpc.UnaryUnaryMultiCallable[
             shopcast.v1.identity_service_pb2.ResolvePersonRequest,
             shopcast.v1.identity_service_pb2.ResolvePersonResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.BatchResolvePeopleRequest,
+            shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.FindPersonRequest,
+            shopcast.v1.identity_service_pb2.FindPersonResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.UnlinkAccountsRequest,
+            shopcast.v1.identity_service_pb2.UnlinkAccountsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.MergePeopleRequest,
+            shopcast.v1.identity_service_pb2.MergePeopleResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.SplitAccountRequest,
+            shopcast.v1.identity_service_pb2.SplitAccountResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.UndoChangeRequest,
+            shopcast.v1.identity_service_pb2.UndoChangeResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            shopcast.v1.identity_service_pb2.WatchChangesRequest,
+            shopcast.v1.identity_service_pb2.WatchChangesResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -82,12 +222,41 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
             shopcast.v1.identity_service_pb2.ResolvePersonRequest,
             shopcast.v1.identity_service_pb2.ResolvePersonResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.BatchResolvePeopleRequest,
+            shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.FindPersonRequest,
+            shopcast.v1.identity_service_pb2.FindPersonResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.UnlinkAccountsRequest,
+            shopcast.v1.identity_service_pb2.UnlinkAccountsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.MergePeopleRequest,
+            shopcast.v1.identity_service_pb2.MergePeopleResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.SplitAccountRequest,
+            shopcast.v1.identity_service_pb2.SplitAccountResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.identity_service_pb2.UndoChangeRequest,
+            shopcast.v1.identity_service_pb2.UndoChangeResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            shopcast.v1.identity_service_pb2.WatchChangesRequest,
+            shopcast.v1.identity_service_pb2.WatchChangesResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     LinkAccounts: _IdentityServiceLinkAccountsType
     """States that two accounts belong to one person. Their histories are read as one from then on.
 
-    Accounts never seen before are created. Linking twice changes nothing.
+    Accounts never seen before are created. Linking twice changes nothing; another confidence or source of the
+    same kind replaces the one before. The id of the person seen first stays, and the other's leads to it.
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
@@ -97,6 +266,66 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     ResolvePerson: _IdentityServiceResolvePersonType
     """Tells which person an account belongs to. An account never seen is no error: known is false."""
 
+    BatchResolvePeople: _IdentityServiceBatchResolvePeopleType
+    """ResolvePerson for 1 to 1,000 accounts, all of one moment.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    FindPerson: _IdentityServiceFindPersonType
+    """Tells whom a person id leads to: the person whose id it is, or whom that person became part of. An id that
+    nobody has is no error: known is false.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    UnlinkAccounts: _IdentityServiceUnlinkAccountsType
+    """Takes links between two accounts away. Where nothing else holds them together, one person becomes two, and
+    the younger one gets back the id it had. Events stay with their accounts.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    MergePeople: _IdentityServiceMergePeopleType
+    """Makes the people behind two accounts one, by decision of whoever calls.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    SplitAccount: _IdentityServiceSplitAccountType
+    """Takes all links of an account away, so that it is a person by itself.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    UndoChange: _IdentityServiceUndoChangeType
+    """Takes a change back, which is a change too: a link goes, or returns as it was. Where it is undone already,
+    nothing changes and the newest change of that link is told.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    WatchChanges: _IdentityServiceWatchChangesType
+    """Tells every change of who is who from a point on, and goes on as they happen. Ends when the server drains:
+    call again with the number of the last change that was told.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
 IdentityServiceAsyncStub: typing_extensions.TypeAlias = IdentityServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         shopcast.v1.identity_service_pb2.LinkAccountsRequest,
@@ -105,6 +334,34 @@ IdentityServiceAsyncStub: typing_extensions.TypeAlias = IdentityServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         shopcast.v1.identity_service_pb2.ResolvePersonRequest,
         shopcast.v1.identity_service_pb2.ResolvePersonResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleRequest,
+        shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.FindPersonRequest,
+        shopcast.v1.identity_service_pb2.FindPersonResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UnlinkAccountsRequest,
+        shopcast.v1.identity_service_pb2.UnlinkAccountsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.MergePeopleRequest,
+        shopcast.v1.identity_service_pb2.MergePeopleResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.SplitAccountRequest,
+        shopcast.v1.identity_service_pb2.SplitAccountResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.identity_service_pb2.UndoChangeRequest,
+        shopcast.v1.identity_service_pb2.UndoChangeResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        shopcast.v1.identity_service_pb2.WatchChangesRequest,
+        shopcast.v1.identity_service_pb2.WatchChangesResponse,
     ],
 ]
 
@@ -119,7 +376,8 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shopcast.v1.identity_service_pb2.LinkAccountsResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.LinkAccountsResponse]]:
         """States that two accounts belong to one person. Their histories are read as one from then on.
 
-        Accounts never seen before are created. Linking twice changes nothing.
+        Accounts never seen before are created. Linking twice changes nothing; another confidence or source of the
+        same kind replaces the one before. The id of the person seen first stays, and the other's leads to it.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
@@ -133,5 +391,100 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shopcast.v1.identity_service_pb2.ResolvePersonResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.ResolvePersonResponse]]:
         """Tells which person an account belongs to. An account never seen is no error: known is false."""
+
+    @abc.abstractmethod
+    def BatchResolvePeople(
+        self,
+        request: shopcast.v1.identity_service_pb2.BatchResolvePeopleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.BatchResolvePeopleResponse]]:
+        """ResolvePerson for 1 to 1,000 accounts, all of one moment.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def FindPerson(
+        self,
+        request: shopcast.v1.identity_service_pb2.FindPersonRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.identity_service_pb2.FindPersonResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.FindPersonResponse]]:
+        """Tells whom a person id leads to: the person whose id it is, or whom that person became part of. An id that
+        nobody has is no error: known is false.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def UnlinkAccounts(
+        self,
+        request: shopcast.v1.identity_service_pb2.UnlinkAccountsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.identity_service_pb2.UnlinkAccountsResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.UnlinkAccountsResponse]]:
+        """Takes links between two accounts away. Where nothing else holds them together, one person becomes two, and
+        the younger one gets back the id it had. Events stay with their accounts.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def MergePeople(
+        self,
+        request: shopcast.v1.identity_service_pb2.MergePeopleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.identity_service_pb2.MergePeopleResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.MergePeopleResponse]]:
+        """Makes the people behind two accounts one, by decision of whoever calls.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def SplitAccount(
+        self,
+        request: shopcast.v1.identity_service_pb2.SplitAccountRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.identity_service_pb2.SplitAccountResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.SplitAccountResponse]]:
+        """Takes all links of an account away, so that it is a person by itself.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def UndoChange(
+        self,
+        request: shopcast.v1.identity_service_pb2.UndoChangeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.identity_service_pb2.UndoChangeResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.UndoChangeResponse]]:
+        """Takes a change back, which is a change too: a link goes, or returns as it was. Where it is undone already,
+        nothing changes and the newest change of that link is told.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def WatchChanges(
+        self,
+        request: shopcast.v1.identity_service_pb2.WatchChangesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[shopcast.v1.identity_service_pb2.WatchChangesResponse], collections.abc.AsyncIterator[shopcast.v1.identity_service_pb2.WatchChangesResponse]]:
+        """Tells every change of who is who from a point on, and goes on as they happen. Ends when the server drains:
+        call again with the number of the last change that was told.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

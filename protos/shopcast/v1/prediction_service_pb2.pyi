@@ -29,6 +29,16 @@ class PredictRequest(google.protobuf.message.Message):
     ACCOUNT_FIELD_NUMBER: builtins.int
     ITEMS_FIELD_NUMBER: builtins.int
     QUANTITIES_FIELD_NUMBER: builtins.int
+    PURPOSE_FIELD_NUMBER: builtins.int
+    MIN_LINK_CONFIDENCE_FIELD_NUMBER: builtins.int
+    purpose: shopcast.v1.types_pb2.Purpose.ValueType
+    """What the answer is for; events the person does not allow for it are left out, and the platforms named.
+    Unset means PURPOSE_PREDICTION.
+    """
+    min_link_confidence: builtins.float
+    """Leaves out events of accounts that are less surely the person's: 0 to 1. Unset means 0: they count by how
+    sure it is. 1 answers without any history reached through a link that is not certain.
+    """
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """Who, and on which platform the items are offered."""
@@ -50,9 +60,12 @@ class PredictRequest(google.protobuf.message.Message):
         account: shopcast.v1.types_pb2.Account | None = ...,
         items: collections.abc.Iterable[shopcast.v1.types_pb2.Item] | None = ...,
         quantities: collections.abc.Iterable[builtins.int] | None = ...,
+        purpose: shopcast.v1.types_pb2.Purpose.ValueType = ...,
+        min_link_confidence: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["account", b"account"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "items", b"items", "quantities", b"quantities"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "min_link_confidence", b"min_link_confidence"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_min_link_confidence", b"_min_link_confidence"]) -> typing.Literal["min_link_confidence"] | None: ...
 
 Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
 
@@ -136,6 +149,8 @@ class Evidence(google.protobuf.message.Message):
     EVENTS_USED_FIELD_NUMBER: builtins.int
     NEWEST_EVENT_AGE_FIELD_NUMBER: builtins.int
     TEXTS_ENCODED_FIELD_NUMBER: builtins.int
+    SUPPRESSED_PLATFORMS_FIELD_NUMBER: builtins.int
+    UNCERTAIN_EVENTS_USED_FIELD_NUMBER: builtins.int
     prediction_id: builtins.str
     """Unique id of this answer, 32 hexadecimal digits; also in the server's log."""
     model_version: builtins.str
@@ -148,6 +163,8 @@ class Evidence(google.protobuf.message.Message):
     """Events used over all platforms: 0 up to the model's history limit."""
     texts_encoded: builtins.int
     """Item texts (of candidates and history) that had to be encoded for this answer; 0 in steady state."""
+    uncertain_events_used: builtins.int
+    """Events among events_used that may not be this person's; they count by how sure it is."""
     @property
     def trained_outcomes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[shopcast.v1.types_pb2.Outcome.ValueType]:
         """Outcomes the model was trained on. One that is missing here always gets probability 0."""
@@ -159,6 +176,10 @@ class Evidence(google.protobuf.message.Message):
     @property
     def newest_event_age(self) -> google.protobuf.duration_pb2.Duration:
         """Age of the newest event used. Unset when no event was used."""
+
+    @property
+    def suppressed_platforms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The platforms whose events were left out because the person does not allow them for this purpose, by name."""
 
     def __init__(
         self,
@@ -172,9 +193,11 @@ class Evidence(google.protobuf.message.Message):
         events_used: builtins.int = ...,
         newest_event_age: google.protobuf.duration_pb2.Duration | None = ...,
         texts_encoded: builtins.int = ...,
+        suppressed_platforms: collections.abc.Iterable[builtins.str] | None = ...,
+        uncertain_events_used: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["newest_event_age", b"newest_event_age"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "suppressed_platforms", b"suppressed_platforms", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes", "uncertain_events_used", b"uncertain_events_used"]) -> None: ...
 
 Global___Evidence: typing_extensions.TypeAlias = Evidence
 

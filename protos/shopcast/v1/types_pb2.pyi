@@ -47,6 +47,40 @@ EVENT_KIND_RETURN: EventKind.ValueType  # 4
 """Sent it back."""
 Global___EventKind: typing_extensions.TypeAlias = EventKind
 
+class _Purpose:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PurposeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Purpose.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PURPOSE_UNSPECIFIED: _Purpose.ValueType  # 0
+    PURPOSE_PREDICTION: _Purpose.ValueType  # 1
+    """To predict what they will do next with an item."""
+    PURPOSE_RECOMMENDATION: _Purpose.ValueType  # 2
+    """To recommend items."""
+    PURPOSE_MARKETING: _Purpose.ValueType  # 3
+    """To choose whom to advertise to."""
+    PURPOSE_RISK: _Purpose.ValueType  # 4
+    """To judge the risk of returns and fraud."""
+    PURPOSE_RESEARCH: _Purpose.ValueType  # 5
+    """To learn and to experiment."""
+
+class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
+    """What a person's events may be used for."""
+
+PURPOSE_UNSPECIFIED: Purpose.ValueType  # 0
+PURPOSE_PREDICTION: Purpose.ValueType  # 1
+"""To predict what they will do next with an item."""
+PURPOSE_RECOMMENDATION: Purpose.ValueType  # 2
+"""To recommend items."""
+PURPOSE_MARKETING: Purpose.ValueType  # 3
+"""To choose whom to advertise to."""
+PURPOSE_RISK: Purpose.ValueType  # 4
+"""To judge the risk of returns and fraud."""
+PURPOSE_RESEARCH: Purpose.ValueType  # 5
+"""To learn and to experiment."""
+Global___Purpose: typing_extensions.TypeAlias = Purpose
+
 class _Outcome:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType

@@ -1,0 +1,82 @@
+"""How a call is made: request id, timeout, errors of ours."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from shopcast.v1 import (
+    event_service_pb2_grpc,
+    identity_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+    privacy_service_pb2_grpc,
+)
+from shopcast_client.errors import InvalidRequest, error_from
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""What the server accepts in one message."""
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+
+class Connection:
+    """An open channel and what is called over it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        self.event = event_service_pb2_grpc.EventServiceStub(channel)
+        self.identity = identity_service_pb2_grpc.IdentityServiceStub(channel)
+        self.privacy = privacy_service_pb2_grpc.PrivacyServiceStub(channel)
+
+
+class Caller:
+    """What the calls of every service need. target: any gRPC target. timeout_s: of a whole call."""
+
+    _target: str
+    _timeout_s: float
+    _open: Connection | None
+
+    @property
+    def _connection(self) -> Connection:
+        if self._open is None:
+            raise RuntimeError("The client is closed: make calls inside `async with client`.")
+        return self._open
+
+    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+        # Sent along, so that the server's log can be searched for a call that got no answer.
+        request_id = uuid.uuid4().hex
+        check_size(request, request_id)
+        async with self._errors(request_id):
+            return await method(
+                request, timeout=self._timeout_s, metadata=(("x-request-id", request_id),)
+            )
+
+    @asynccontextmanager
+    async def _errors(self, request_id: str) -> AsyncIterator[None]:
+        """What gRPC raises inside becomes a ShopcastError."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as failure:
+            raise error_from(
+                failure,
+                target=self._target,
+                request_id=request_id,
+                timeout_s=self._timeout_s,
+            ) from failure
+
+
+def check_size(request: Message, request_id: str) -> None:
+    """Raises InvalidRequest for a message that the server would not take."""
+    size = request.ByteSize()
+    if size > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(
+            f"The request has {size:,} bytes and {MAX_MESSAGE_BYTES:,} is the most: "
+            "send fewer items or events in one call.",
+            reason="REQUEST_TOO_LARGE",
+            request_id=request_id,
+        )
