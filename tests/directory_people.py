@@ -18,6 +18,7 @@ from shopcast_gateway.directory.types import (
     ChangeKind,
     EventStatus,
     LinkKind,
+    LinkStatement,
     Purpose,
     Retention,
 )
@@ -100,6 +101,20 @@ class IdentityConformance:
         assert [platform for platform, _ in person.accounts] == ["shop-b"]
         assert await times(directory, ANNA) == [1]
         assert await times(directory, ANNA_B) == [2]
+
+    async def test_many_links_are_made_in_their_order(self, directory: Directory) -> None:
+        def state(one: Account, other: Account) -> LinkStatement:
+            return LinkStatement(one, other, LinkKind.LOGIN)
+
+        made = await directory.link_many(
+            [state(ANNA, ANNA_B), state(BERT, ANNA_C), state(ANNA_B, ANNA), state(ANNA_C, ANNA)]
+        )
+        assert [one.merged for one in made] == [True, True, False, True]
+        anna = await id_of(directory, ANNA)
+        assert {made[0].person_id, made[2].person_id, made[3].person_id} == {anna}
+        assert made[1].person_id != anna
+        assert len(await journal(directory)) == 3
+        assert await directory.link_many([]) == []
 
     async def test_nobody_is_found_by_an_id_nobody_had(self, directory: Directory) -> None:
         await directory.record([event("1")])
@@ -412,6 +427,23 @@ class IdentityConformance:
         assert found["quarantined"] == []
         assert "anna" not in json.dumps(found)
         assert await directory.export(Account("shop-a", "nobody")) is None
+
+    async def test_everybody_is_told_page_by_page(self, directory: Directory) -> None:
+        assert await directory.people("", limit=5) == ([], "")
+        accounts = [Account("p", f"u{n}") for n in range(11)]
+        await directory.record([event(f"{n}", one, at=n) for n, one in enumerate(accounts)])
+        await link(directory, accounts[0], accounts[10])
+        found, cursor, pages = [], "", 0
+        while True:
+            page, cursor = await directory.people(cursor, limit=3)
+            found += page
+            pages += 1
+            if not cursor:
+                break
+        assert pages == 4
+        expected = [await directory.export(account) for account in accounts[:10]]
+        assert found == expected
+        assert len(found[0]["accounts"]) == 2
 
     async def test_an_erased_person_is_gone(self, directory: Directory) -> None:
         await directory.record(

@@ -10,6 +10,7 @@ from shopcast_gateway.directory.types import (
     HistoryEvent,
     LinkKind,
     LinkResult,
+    LinkStatement,
     Person,
     PersonData,
     Purpose,
@@ -103,6 +104,10 @@ class Directory(Protocol):
         """
         ...
 
+    async def link_many(self, statements: Sequence[LinkStatement]) -> Sequence[LinkResult]:
+        """As `link`, one after the other; thousands at once are what makes an import fast."""
+        ...
+
     async def unlink(
         self, account: Account, other: Account, *, kind: LinkKind | None = None
     ) -> UnlinkResult:
@@ -147,6 +152,11 @@ class Directory(Protocol):
 
     async def export(self, account: Account) -> PersonData | None:
         """Everything kept about a person, None when the account has never been seen."""
+        ...
+
+    async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
+        """Everything about some people, and the cursor to go on with; '' begins and ends. Whoever
+        is there all the time is told once, in the order in which people were first seen."""
         ...
 
     async def erase(self, account: Account) -> Receipt | None:

@@ -35,6 +35,7 @@ from shopcast_gateway.directory.types import (
     HistoryEvent,
     LinkKind,
     LinkResult,
+    LinkStatement,
     Person,
     PersonData,
     Purpose,
@@ -160,10 +161,14 @@ class SqliteDirectory:
         source: str = "",
     ) -> LinkResult:
         """Make two accounts one person's; the id of the person created first stays."""
+        statement = LinkStatement(account, other, kind, confidence, source)
+        (made,) = await self.link_many((statement,))
+        return made
+
+    async def link_many(self, statements: Sequence[LinkStatement]) -> Sequence[LinkResult]:
+        """As `link`, in one transaction."""
         return await self._write(
-            lambda store: sqlite_people.link(
-                store, self._pseudonyms, account, other, kind, confidence, source
-            )
+            lambda store: sqlite_people.link(store, self._pseudonyms, statements)
         )
 
     async def unlink(
@@ -209,6 +214,10 @@ class SqliteDirectory:
         return await self._read(
             lambda store: sqlite_privacy.export(store, self._pseudonyms, account)
         )
+
+    async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
+        """Everything about some people; the cursor is the number of an account."""
+        return await self._read(lambda store: sqlite_privacy.people(store, cursor, limit))
 
     async def erase(self, account: Account) -> Receipt | None:
         """Remove a person, from the write-ahead log too where nobody is reading."""

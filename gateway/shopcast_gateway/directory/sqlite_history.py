@@ -65,6 +65,15 @@ def history(
     return tuple(_shown(row, sure) for row in rows[:limit])
 
 
+def events_of(connection: sqlite3.Connection, person: int) -> list[HistoryEvent]:
+    """All events of a person, newest first."""
+    accounts = [
+        row[0] for row in connection.execute("SELECT id FROM accounts WHERE person = ?", (person,))
+    ]
+    rows = _events(connection, person, accounts, _ALWAYS_US, -1, _ALWAYS_US)
+    return [_shown(row, {}) for row in rows]
+
+
 def _events(
     connection: sqlite3.Connection,
     person: int,

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from shopcast_domain.events import Account
@@ -15,6 +15,7 @@ from shopcast_gateway.directory.types import (
     ChangeKind,
     LinkKind,
     LinkResult,
+    LinkStatement,
     Person,
     UnlinkResult,
 )
@@ -104,26 +105,32 @@ def links_then(connection: sqlite3.Connection, account: int, as_of_us: int) -> l
 
 
 def link(
-    connection: sqlite3.Connection,
-    pseudonyms: Pseudonyms,
-    account: Account,
-    other: Account,
-    kind: LinkKind,
-    confidence: float,
-    source: str,
-) -> LinkResult:
-    """Make two accounts one person's, in one transaction; the older person's id stays."""
-    both = dict.fromkeys((account, other))
+    connection: sqlite3.Connection, pseudonyms: Pseudonyms, statements: Sequence[LinkStatement]
+) -> list[LinkResult]:
+    """Make accounts one person's, all or none; the older person's id stays."""
+    accounts = dict.fromkeys(end for one in statements for end in (one.account, one.other))
     with transaction(connection, "IMMEDIATE"):
-        platforms = intern_platforms(connection, dict.fromkeys(one.platform for one in both))
-        admitted = admit(connection, pseudonyms, both, platforms)
-        numbers = sorted(number for number, _ in admitted.values())
-        if len(numbers) == 1:
-            return LinkResult(person_id(_code(connection, admitted[account][1])), merged=False)
-        change = _link(connection, (numbers[0], numbers[1], kind.value, confidence, source))
-        merged = change is not None and change.other_person_id is not None
-        person = change.person_id if change else person_id(_code(connection, admitted[account][1]))
-    return LinkResult(person, merged)
+        platforms = intern_platforms(connection, dict.fromkeys(one.platform for one in accounts))
+        numbers = {
+            account: number
+            for account, (number, _) in admit(connection, pseudonyms, accounts, platforms).items()
+        }
+        return [_state(connection, numbers, statement) for statement in statements]
+
+
+def _state(
+    connection: sqlite3.Connection, numbers: Mapping[Account, int], statement: LinkStatement
+) -> LinkResult:
+    account, other = sorted((numbers[statement.account], numbers[statement.other]))
+    change = None
+    if account != other:
+        change = _link(
+            connection,
+            (account, other, statement.kind.value, statement.confidence, statement.source),
+        )
+    if change is None:
+        return LinkResult(person_id(_code_of(connection, account)), merged=False)
+    return LinkResult(change.person_id, merged=change.other_person_id is not None)
 
 
 def unlink(

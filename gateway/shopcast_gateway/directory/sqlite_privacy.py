@@ -9,13 +9,11 @@ from shopcast_domain.events import Account, EventKind
 from shopcast_gateway.directory.pseudonym import Pseudonyms, person_id
 from shopcast_gateway.directory.sqlite_accounts import admit, find, intern_platforms
 from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
-from shopcast_gateway.directory.sqlite_history import history
+from shopcast_gateway.directory.sqlite_history import events_of
 from shopcast_gateway.directory.sqlite_people import journal_of, note
 from shopcast_gateway.directory.sqlite_sharing import bits, refused
 from shopcast_gateway.directory.types import ChangeKind, Consents, PersonData, Purpose, Receipt
 
-_EVER_US = 2**62
-_ALL = 2**31
 _ACCOUNTS = (
     "SELECT accounts.id, platforms.name, pseudonym, code, refused, created_us FROM accounts"
     " JOIN platforms ON platforms.id = accounts.platform WHERE person = ?"
@@ -66,86 +64,100 @@ def export(
 ) -> PersonData | None:
     """Everything about a person, as JSON types; times are seconds since the epoch."""
     with transaction(connection, "DEFERRED"):
-        events = history(connection, pseudonyms, account, _EVER_US, _ALL, None, None)
         found = find(connection, pseudonyms, (account,))
-        if not found:
-            return None
-        rows = sorted(connection.execute(_ACCOUNTS, (found[account][1],)).fetchall())
-        names = {number: (platform, pseudonym.hex()) for number, platform, pseudonym, *_ in rows}
-        links = select_in(
-            connection,
-            "SELECT account, other, kind, confidence, source, linked_us FROM links"
-            " WHERE account IN (*)",
-            list(names),
-        )
-        quarantined = select_in(
-            connection,
-            "SELECT account, time_us, item_id, kind, price, quantity, recorded_us FROM quarantine"
-            " WHERE account IN (*)",
-            list(names),
-        )
-        return {
-            "person_id": person_id(rows[0][3]),
-            "accounts": [
-                {
-                    "platform": platform,
-                    "pseudonym": pseudonym.hex(),
-                    "first_seen": created_us / 1e6,
-                    "refused": [purpose.value for purpose in refused(mask)],
-                }
-                for _, platform, pseudonym, _, mask, created_us in sorted(
-                    rows, key=lambda row: row[1:3]
-                )
-            ],
-            "links": [
-                {
-                    "account": names[one][1],
-                    "other": names[other][1],
-                    "kind": kind,
-                    "confidence": confidence,
-                    "source": source,
-                    "time": linked_us / 1e6,
-                }
-                for one, other, kind, confidence, source, linked_us in links
-            ],
-            "events": [
-                {
-                    "platform": event.platform,
-                    "account": event.account_pseudonym,
-                    "kind": event.kind.name.lower(),
-                    "item_id": event.item_id,
-                    "title": event.title,
-                    "price": event.price,
-                    "quantity": event.quantity,
-                    "time": event.time_s,
-                    "recorded": event.recorded_s,
-                }
-                for event in events
-            ],
-            "quarantined": [
-                {
-                    "platform": names[one][0],
-                    "account": names[one][1],
-                    "kind": EventKind(kind).name.lower(),
-                    "item_id": item_id,
-                    "price": price,
-                    "quantity": quantity,
-                    "time": time_us / 1e6,
-                    "recorded": at_us / 1e6,
-                }
-                for one, time_us, item_id, kind, price, quantity, at_us in quarantined
-            ],
-            "journal": [
-                {
-                    "number": change.number,
-                    "time": change.at_s,
-                    "change": change.kind.value,
-                    "person_id": change.person_id,
-                    "other_person_id": change.other_person_id,
-                }
-                for change in journal_of(connection, names)
-            ],
-        }
+        return _export(connection, found[account][1]) if found else None
+
+
+def people(connection: sqlite3.Connection, cursor: str, limit: int) -> tuple[list[PersonData], str]:
+    """As `export`, of the next people in the order of their first accounts."""
+    with transaction(connection, "DEFERRED"):
+        rows = connection.execute(
+            "SELECT id, person FROM accounts WHERE id > ? AND id ="
+            " (SELECT min(id) FROM accounts AS own WHERE own.person = accounts.person)"
+            " ORDER BY id LIMIT ?",
+            (int(cursor or 0), limit),
+        ).fetchall()
+        found = [_export(connection, person) for _, person in rows]
+    return found, str(rows[-1][0]) if len(rows) == limit else ""
+
+
+def _export(connection: sqlite3.Connection, person: int) -> PersonData:
+    rows = sorted(connection.execute(_ACCOUNTS, (person,)).fetchall())
+    names = {number: (platform, pseudonym.hex()) for number, platform, pseudonym, *_ in rows}
+    links = select_in(
+        connection,
+        "SELECT account, other, kind, confidence, source, linked_us FROM links"
+        " WHERE account IN (*)",
+        list(names),
+    )
+    quarantined = select_in(
+        connection,
+        "SELECT account, time_us, item_id, kind, price, quantity, recorded_us FROM quarantine"
+        " WHERE account IN (*)",
+        list(names),
+    )
+    return {
+        "person_id": person_id(rows[0][3]),
+        "accounts": [
+            {
+                "platform": platform,
+                "pseudonym": pseudonym.hex(),
+                "first_seen": created_us / 1e6,
+                "refused": [purpose.value for purpose in refused(mask)],
+            }
+            for _, platform, pseudonym, _, mask, created_us in sorted(
+                rows, key=lambda row: row[1:3]
+            )
+        ],
+        "links": [
+            {
+                "account": names[one][1],
+                "other": names[other][1],
+                "kind": kind,
+                "confidence": confidence,
+                "source": source,
+                "time": linked_us / 1e6,
+            }
+            for one, other, kind, confidence, source, linked_us in links
+        ],
+        "events": [
+            {
+                "platform": event.platform,
+                "account": event.account_pseudonym,
+                "kind": event.kind.name.lower(),
+                "item_id": event.item_id,
+                "title": event.title,
+                "price": event.price,
+                "quantity": event.quantity,
+                "time": event.time_s,
+                "recorded": event.recorded_s,
+            }
+            for event in events_of(connection, person)
+        ],
+        "quarantined": [
+            {
+                "platform": names[one][0],
+                "account": names[one][1],
+                "kind": EventKind(kind).name.lower(),
+                "item_id": item_id,
+                "price": price,
+                "quantity": quantity,
+                "time": time_us / 1e6,
+                "recorded": at_us / 1e6,
+            }
+            for one, time_us, item_id, kind, price, quantity, at_us in quarantined
+        ],
+        "journal": [
+            {
+                "number": change.number,
+                "time": change.at_s,
+                "change": change.kind.value,
+                "person_id": change.person_id,
+                "other_person_id": change.other_person_id,
+            }
+            for change in journal_of(connection, names)
+        ],
+    }
 
 
 def erase(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shopcast_domain.events import EventKind
+from shopcast_domain.events import Account, EventKind
 from shopcast_domain.features import Candidates, Window
 
 Vector = NDArray[np.float32]
@@ -67,6 +67,18 @@ class RecordResult:
     def quarantined(self) -> int:
         """Events that no person can have caused."""
         return self.count(EventStatus.QUARANTINED)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatement:
+    """That two accounts belong to one person. confidence: over 0, at most 1. source: who says so,
+    64 characters at most, no personal data."""
+
+    account: Account
+    other: Account
+    kind: LinkKind
+    confidence: float = 1.0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

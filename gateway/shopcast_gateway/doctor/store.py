@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -47,15 +48,15 @@ def directory(installation: Installation) -> list[Answer]:
     if not key_path.exists():
         return [ok(f"{path} is not there yet, `platform serve` makes it and its key")]
     try:
-        fingerprint = Pseudonyms(*load_or_create_keys(key_path)).fingerprints()[0]
+        fingerprints = Pseudonyms(*load_or_create_keys(key_path)).fingerprints()
     except StartupError as error:
         return [failed(*parts(error, "restore it from a backup"))]
     if not filled:
         return [ok(f"{path} is not there yet, `platform serve` makes it")]
-    return [_content(path, fingerprint)]
+    return [_content(path, fingerprints)]
 
 
-def _content(path: Path, fingerprint: bytes) -> Answer:
+def _content(path: Path, fingerprints: Collection[bytes]) -> Answer:
     """As sqlite_connection.open_store checks it, without making a table or a file."""
     try:
         with closing(_connect(path)) as connection:
@@ -74,8 +75,8 @@ def _content(path: Path, fingerprint: bytes) -> Answer:
                 )
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 return failed(f"{path} is damaged or no directory file", _BACKUP)
-            kept = connection.execute("SELECT fingerprint FROM pseudonym_key").fetchall()
-            if kept != [(fingerprint,)]:
+            kept = connection.execute("SELECT fingerprint FROM pseudonym_keys").fetchall()
+            if not {one for (one,) in kept} <= set(fingerprints):
                 return failed(
                     f"{path} was written under another key than the one beside it",
                     "restore the key it was made with, or name another file with --directory",
