@@ -11,6 +11,7 @@ from shopcast_cli.commands import (
     export,
     model,
     models,
+    people,
     requests,
     serve,
     simulate,
@@ -37,6 +38,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(directory.app, name="directory")
+app.add_typer(people.app, name="people")
 app.add_typer(triton.app, name="triton")
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)

@@ -1,6 +1,7 @@
 """`platform predict`, `record` and `link`, with a stand-in for the gateway."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from shopcast_client import (
     Account,
     Event,
     EventKind,
+    EventProblem,
     Evidence,
     Item,
     LinkKind,
@@ -22,6 +24,7 @@ from shopcast_client import (
     PlatformEvidence,
     Prediction,
     PredictResult,
+    Purpose,
     RecordResult,
     Unavailable,
 )
@@ -54,7 +57,9 @@ class Gateway:
         self.calls: list[Any] = []
         self.evidence = EVIDENCE
         self.failure: Exception | None = None
-        self.recorded, self.merged = True, True
+        self.recorded, self.merged, self.quarantined = True, True, False
+        self.problems: tuple[EventProblem, ...] = ()
+        self.options: tuple[Any, ...] = ()
 
     def __call__(self, target: str, *, timeout_s: float) -> "Gateway":
         self.calls.append((target, timeout_s))
@@ -78,19 +83,25 @@ class Gateway:
         user_id: str,
         items: list[Item],
         quantities: tuple[int, ...] | list[int],
+        purpose: Purpose,
+        min_link_confidence: float,
     ) -> PredictResult:
         self._take((platform, user_id, items))
+        self.options = (purpose, min_link_confidence)
         predictions = [Prediction(i.item_id, 0.5, 0.3, 0.2, i.title is None, True) for i in items]
         return PredictResult(tuple(predictions), self.evidence)
 
     async def record_events(self, events: list[Event]) -> RecordResult:
         self._take(events)
+        if self.problems or self.quarantined:
+            return RecordResult(0, 0, int(self.quarantined), self.problems)
         return RecordResult(int(self.recorded), int(not self.recorded))
 
     async def link_accounts(
-        self, account: Account, other: Account, *, kind: LinkKind
+        self, account: Account, other: Account, *, kind: LinkKind, confidence: float, source: str
     ) -> LinkResult:
         self._take((account, other, kind))
+        self.options = (confidence, source)
         return LinkResult("p_" + "0" * 32, self.merged)
 
 
@@ -214,13 +225,36 @@ def test_an_event_that_was_there_before_is_said_to_be(gateway: Gateway) -> None:
     gateway.recorded = False
     assert "had been recorded before" in run(*RECORD, "--item", "s1").stdout
     answer = json.loads(run(*RECORD, "--item", "s1", "--json").stdout)
-    assert answer == {"recorded": 0, "duplicates": 1}
+    assert answer == {"recorded": 0, "duplicates": 1, "quarantined": 0, "problems": []}
+
+
+def test_an_event_that_is_not_recorded_is_a_failure(gateway: Gateway) -> None:
+    gateway.problems = (EventProblem(0, "events[0].time", "must be 2000-01-01 or later"),)
+    done = run(*RECORD, "--item", "s1")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: not recorded: time must be 2000-01-01 or later\n"
+    gateway.problems, gateway.quarantined = (), True
+    done = run(*RECORD, "--item", "s1")
+    assert done.exit_code == 0
+    assert "quarantined" in done.stdout
+
+
+def test_what_the_answer_is_for_is_sent_and_what_is_left_out_is_told(gateway: Gateway) -> None:
+    gateway.evidence = replace(EVIDENCE, suppressed_platforms=("app", "shop"))
+    done = run(*PREDICT, "--item", "s1", "--purpose", "risk", "--min-link-confidence", "0.9")
+    assert gateway.options == (Purpose.RISK, 0.9)
+    assert "without app, shop for want of consent" in done.stdout
+    wrong = run(*PREDICT, "--item", "s1", "--purpose", "fun")
+    assert wrong.exit_code == 2
+    assert "--purpose" in wrong.stderr
 
 
 def test_accounts_are_linked(gateway: Gateway) -> None:
     assert "now belong to p_" in run(*LINK, "--kind", "device").stdout
     expected = (Account("web", "anna@example.com"), Account("app", "a-1"), LinkKind.DEVICE)
     assert gateway.calls[1] == expected
+    run(*LINK, "--confidence", "0.7", "--source", "support")
+    assert gateway.options == (0.7, "support")
     gateway.merged = False
     assert "already belonged to p_" in run(*LINK).stdout
     answer = json.loads(run(*LINK, "--json").stdout)

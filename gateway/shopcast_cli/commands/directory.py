@@ -1,23 +1,32 @@
 """`platform directory ...`."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from shopcast_cli.console import Advance, ProgressReporter, failures, out, print_json
+from shopcast_cli.console import Advance, ProgressReporter, failures, out, print_json, table
 
 if TYPE_CHECKING:
     import polars as pl
 
     from shopcast_build.data.log import CleanLog
     from shopcast_domain.events import Event
+    from shopcast_gateway.directory.protocol import Directory
+    from shopcast_gateway.directory.types import EventStatus, FloodRules
+
+_Answer = TypeVar("_Answer")
 
 app = typer.Typer(no_args_is_help=True, help="Accounts, events and items of the gateway.")
 
+Place = Annotated[Path, typer.Option("--directory", help="SQLite file; made if missing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
 _BATCH = 5_000
+_PAGE = 500
 
 
 @app.callback()
@@ -35,9 +44,7 @@ def import_logs(
     ],
     links: Annotated[Path | None, typer.Option(help="Identity links between accounts.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="TOML file that maps the columns.")] = None,
-    file: Annotated[Path, typer.Option("--directory", help="SQLite file; made if missing.")] = Path(
-        "shopcast.db"
-    ),
+    file: Place = Path("shopcast.db"),
     max_bad_share: Annotated[
         float | None,
         typer.Option(
@@ -47,12 +54,16 @@ def import_logs(
             max=1.0,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    floods: Annotated[
+        bool,
+        typer.Option(help="Quarantine events that no person can have caused."),
+    ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Bring event logs and identity links into the directory the gateway reads.
 
     Reads and cleans logs just as `build-model` does. Importing a log twice changes nothing, so an
-    import that was interrupted is simply run again.
+    import that was interrupted is simply run again: what it had recorded is passed over.
 
     Example: platform directory import --events logs/ --links links.csv
     """
@@ -60,6 +71,7 @@ def import_logs(
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
     from shopcast_build.data.people import read_links, resolve_people
+    from shopcast_gateway.directory.types import EventStatus, FloodRules
     from shopcast_gateway.errors import GatewayError, StartupError
 
     reporter = ProgressReporter()
@@ -74,11 +86,11 @@ def import_logs(
             people = resolve_people(log.accounts, read_links(links) if links else None)
             progress(1, 1)
         with reporter.stage(f"import {log.events.height:,} events") as progress:
-            recorded, duplicates = asyncio.run(_import(file, log, people.pairs, progress))
+            rules = FloodRules() if floods else None
+            counts = asyncio.run(_import(file, log, people.pairs, rules, progress))
     result = {
         "directory": str(file),
-        "recorded": recorded,
-        "duplicates": duplicates,
+        **{status.value: count for status, count in counts.items()},
         "links": people.pairs.height,
         "people": people.count,
         "cleaning": log.report.to_json(),
@@ -87,36 +99,47 @@ def import_logs(
         print_json(result)
     else:
         out.print(
-            f"{recorded:,} events recorded, {duplicates:,} were there before;"
+            f"{counts[EventStatus.RECORDED]:,} events recorded,"
+            f" {counts[EventStatus.DUPLICATE]:,} were there before,"
+            f" {counts[EventStatus.QUARANTINED]:,} quarantined;"
             f" {people.pairs.height:,} links between accounts, {people.count:,} people; in {file}"
         )
 
 
 async def _import(
-    file: Path, log: "CleanLog", pairs: "pl.DataFrame", progress: Advance
-) -> tuple[int, int]:
+    file: Path,
+    log: "CleanLog",
+    pairs: "pl.DataFrame",
+    floods: "FloodRules | None",
+    progress: Advance,
+) -> "dict[EventStatus, int]":
     from shopcast_domain.events import Account
     from shopcast_gateway.directory.open import open_directory
-    from shopcast_gateway.directory.types import LinkKind
+    from shopcast_gateway.directory.types import EventStatus, LinkKind, LinkStatement
 
-    directory = await open_directory(file)
+    directory = await open_directory(file, floods=floods)
     try:
-        recorded = duplicates = 0
+        counts = dict.fromkeys(EventStatus, 0)
+        total = pairs.height + log.events.height
         # Links first, while histories are empty: joining two people moves the events of one.
-        for row in pairs.iter_rows(named=True):
-            await directory.link(
-                Account(row["platform"], row["user"]),
-                Account(row["other_platform"], row["other_user"]),
-                kind=LinkKind(row["kind"]),
-                confidence=1.0,
-            )
+        for start in range(0, pairs.height, _BATCH):
+            statements = [
+                LinkStatement(
+                    Account(row["platform"], row["user"]),
+                    Account(row["other_platform"], row["other_user"]),
+                    LinkKind(row["kind"]),
+                )
+                for row in pairs.slice(start, _BATCH).iter_rows(named=True)
+            ]
+            await directory.link_many(statements)
+            progress(start + len(statements), total)
         for start in range(0, log.events.height, _BATCH):
             batch = list(_events(log.named(start, _BATCH)))
             result = await directory.record(batch)
-            recorded += result.recorded
-            duplicates += result.duplicates
-            progress(start + len(batch), log.events.height)
-        return recorded, duplicates
+            for status in EventStatus:
+                counts[status] += result.count(status)
+            progress(pairs.height + start + len(batch), total)
+        return counts
     finally:
         await directory.close()
 
@@ -133,3 +156,151 @@ def _events(rows: "pl.DataFrame") -> "Iterator[Event]":
             item=Item(row["item_id"], row["title"], row["brand"], row["category"], row["price"]),
             quantity=row["quantity"],
         )
+
+
+@app.command("stats")
+def stats(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> None:
+    """Count what is in a directory.
+
+    Example: platform directory stats --directory shopcast.db
+    """
+    counted = _ask(file, lambda directory: directory.stats())
+    if as_json:
+        print_json({name: getattr(counted, name) for name in counted.__slots__})
+        return
+    shown = table("In the directory", "what", "how many")
+    for name in counted.__slots__:
+        if name not in ("accounts_by_key", "size_bytes"):
+            shown.add_row(name, f"{getattr(counted, name):,}")
+    for number, count in enumerate(counted.accounts_by_key):
+        shown.add_row(f"accounts under key {number + 1}", f"{count:,}")
+    shown.add_row("size", f"{counted.size_bytes / 2**20:,.1f} MiB")
+    out.print(shown)
+
+
+@app.command("compact")
+def compact(
+    file: Place = Path("shopcast.db"),
+    max_age_days: Annotated[
+        float | None, typer.Option(help="Remove events older than this.", min=0.0)
+    ] = None,
+    max_events: Annotated[
+        int | None, typer.Option(help="Keep so many events of each person, the newest.", min=1)
+    ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option(help="Remove item vectors of encoders that are not published here."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what is not to be kept, and give the room back.
+
+    Gateways may go on serving and recording; people are looked at in small groups, so a compaction
+    that was interrupted is simply run again. Counts of items stay as they are.
+
+    Example: platform directory compact --max-age-days 730 --max-events 2000
+    """
+    from shopcast_gateway.core.vectors import encoder_identity
+    from shopcast_gateway.directory.types import Retention
+    from shopcast_repository.versions import all_versions, find_manifest
+
+    age_s = None if max_age_days is None else max_age_days * 86_400
+    retention = Retention(max_age_s=age_s, max_events=max_events)
+    reporter = ProgressReporter()
+    with _failing():
+        encoders = None
+        if repository is not None:
+            encoders = [
+                encoder_identity(find_manifest(repository, version))
+                for version in all_versions(repository)
+            ]
+        with reporter.stage("remove what is not to be kept") as progress:
+            removed = _ask(file, lambda directory: directory.compact(retention, encoders=encoders))
+            progress(1, 1)
+    if as_json:
+        print_json({"directory": str(file), "removed": removed})
+    else:
+        out.print(f"{removed:,} events removed from {file}")
+
+
+@app.command("export")
+def export(
+    output: Annotated[Path, typer.Option(help="File of one JSON object a line and person.")],
+    file: Place = Path("shopcast.db"),
+    as_json: AsJson = False,
+) -> None:
+    """Write everything about everybody, one person a line, by pseudonyms.
+
+    The file has its name once it is whole. An export that was killed goes on where it stopped when
+    it is run again.
+
+    Example: platform directory export --output people.jsonl
+    """
+    from shopcast_cli.people_file import PeopleFile
+
+    reporter = ProgressReporter()
+    with _failing():
+        total = _ask(file, lambda directory: directory.stats()).people
+        with PeopleFile(output) as written, reporter.stage(f"export {total:,} people") as progress:
+
+            async def copy(directory: "Directory") -> None:
+                while not written.finished:
+                    page, cursor = await directory.people(written.cursor, limit=_PAGE)
+                    written.add(page, cursor)
+                    progress(written.people, total)
+
+            _ask(file, copy)
+    if as_json:
+        print_json({"output": str(output), "people": written.people})
+    else:
+        out.print(f"{written.people:,} people in {output}")
+
+
+@app.command("rotate-key")
+def rotate_key(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> None:
+    """Put a new key before those that pseudonyms are made with.
+
+    Stop the gateways first, and start them afterwards: one that still has the old keys only refuses
+    to write. Accounts get their new pseudonym when something is recorded of them; until then they
+    are found under the old key, which must be kept. `directory stats` counts accounts by key.
+
+    Example: platform directory rotate-key --directory shopcast.db
+    """
+    from shopcast_gateway.directory.open import key_file
+    from shopcast_gateway.directory.pseudonym import rotate
+
+    with _failing():
+        keys = rotate(key_file(file))
+        _ask(file, lambda directory: directory.stats())  # writes down that the key is in use
+    if as_json:
+        print_json({"directory": str(file), "keys": keys})
+    else:
+        out.print(f"{key_file(file)} holds {keys} keys, a new one in front; start the gateways")
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_gateway.errors import GatewayError, StartupError
+    from shopcast_repository.errors import RepositoryError
+
+    with failures(GatewayError, ManifestError, OSError, RepositoryError, StartupError):
+        yield
+
+
+def _ask(file: Path, work: "Callable[[Directory], Awaitable[_Answer]]") -> _Answer:
+    """Ask a directory that is there."""
+    from shopcast_gateway.directory.open import open_directory
+    from shopcast_gateway.errors import StartupError
+
+    async def asked() -> _Answer:
+        directory = await open_directory(file)
+        try:
+            return await work(directory)
+        finally:
+            await directory.close()
+
+    with _failing():
+        if not file.exists():
+            raise StartupError(f"{file} is not there: name another with --directory")
+        return asyncio.run(asked())

@@ -49,6 +49,18 @@ def predict(
             max=1_000_000,
         ),
     ] = None,
+    purpose: Annotated[
+        str,
+        typer.Option(help="prediction, recommendation, marketing, risk or research: what for."),
+    ] = "prediction",
+    min_link_confidence: Annotated[
+        float,
+        typer.Option(
+            help="Leave out events that are less surely the person's; 1 takes only the certain.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = 0.0,
     target: Target = "127.0.0.1:50051",
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -57,14 +69,23 @@ def predict(
 
     Example: platform predict --platform kaufwerk --user u-17 --item KW-022038
     """
+    from shopcast_client import Purpose
+
     items = [_item(text) for text in item]
+    if purpose not in list(Purpose):
+        raise typer.BadParameter(f"one of {', '.join(Purpose)}", param_hint="--purpose")
     if quantity and len(quantity) != len(items):
         raise typer.BadParameter("give as many as --item, or none", param_hint="--quantity")
-    answer = _call(
+    answer = call(
         target,
         timeout_s,
         lambda client: client.predict(
-            platform=platform, user_id=user, items=items, quantities=quantity or ()
+            platform=platform,
+            user_id=user,
+            items=items,
+            quantities=quantity or (),
+            purpose=Purpose(purpose),
+            min_link_confidence=min_link_confidence,
         ),
     )
     if as_json:
@@ -106,10 +127,22 @@ def record(
         item=_item(item),
         quantity=quantity,
     )
-    answer = _call(target, timeout_s, lambda client: client.record_events([event]))
+    answer = call(target, timeout_s, lambda client: client.record_events([event]))
     if as_json:
-        print_json({"recorded": answer.recorded, "duplicates": answer.duplicates})
-    else:
+        print_json(
+            {
+                "recorded": answer.recorded,
+                "duplicates": answer.duplicates,
+                "quarantined": answer.quarantined,
+                "problems": [f"{one.field}: {one.problem}" for one in answer.problems],
+            }
+        )
+    if answer.problems:
+        problem = answer.problems[0]
+        fail(f"not recorded: {problem.field.removeprefix('events[0].')} {problem.problem}")
+    if not as_json and answer.quarantined:
+        out.print("quarantined: too many events of this account within a second or a minute")
+    elif not as_json:
         out.print("recorded" if answer.recorded else "this event had been recorded before")
 
 
@@ -120,8 +153,12 @@ def link(
     other_user: Annotated[str, typer.Option(help="The other account's user id.")],
     kind: Annotated[
         str,
-        typer.Option(help="login, hashed_email, hashed_phone, device or probabilistic."),
+        typer.Option(help="login, hashed_email, hashed_phone, device, probabilistic or operator."),
     ] = "login",
+    confidence: Annotated[
+        float, typer.Option(help="How sure: over 0 to 1; predictions weigh by it.", max=1.0)
+    ] = 1.0,
+    source: Annotated[str, typer.Option(help="Who says so, for the journal.")] = "",
     target: Target = "127.0.0.1:50051",
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -134,11 +171,15 @@ def link(
 
     if kind not in list(LinkKind):
         raise typer.BadParameter(f"one of {', '.join(LinkKind)}", param_hint="--kind")
-    answer = _call(
+    answer = call(
         target,
         timeout_s,
         lambda client: client.link_accounts(
-            Account(platform, user), Account(other_platform, other_user), kind=LinkKind(kind)
+            Account(platform, user),
+            Account(other_platform, other_user),
+            kind=LinkKind(kind),
+            confidence=confidence,
+            source=source,
         ),
     )
     if as_json:
@@ -148,18 +189,19 @@ def link(
         out.print(f"both accounts {state} to {answer.person_id}")
 
 
-def _call(
+def call(
     target: str, timeout_s: float, ask: "Callable[[ShopcastClient], Awaitable[_Answer]]"
 ) -> _Answer:
+    """One call to a gateway; what goes wrong is one sentence and exit code 1."""
     from shopcast_client import ShopcastClient, ShopcastError
 
-    async def call() -> _Answer:
+    async def asked() -> _Answer:
         async with ShopcastClient(target, timeout_s=timeout_s) as client:
             return await ask(client)
 
     with failures(ShopcastError):
         try:
-            return asyncio.run(call())
+            return asyncio.run(asked())
         except UnicodeEncodeError:
             fail("an option holds bytes or characters that are no UTF-8 text: correct it")
 
@@ -215,6 +257,8 @@ def as_dict(answer: "PredictResult") -> dict[str, object]:
             "events_used": evidence.events_used,
             "newest_event_age_s": None if age is None else age.total_seconds(),
             "texts_encoded": evidence.texts_encoded,
+            "suppressed_platforms": list(evidence.suppressed_platforms),
+            "uncertain_events_used": evidence.uncertain_events_used,
             "platforms": [
                 {
                     "platform": one.platform,
@@ -249,13 +293,16 @@ def show(answer: "PredictResult") -> None:
 def evidence_line(answer: "PredictResult") -> str:
     """What the answer rests on, in one line."""
     evidence = answer.evidence
+    without = ""
+    if evidence.suppressed_platforms:
+        without = f", without {', '.join(evidence.suppressed_platforms)} for want of consent"
     if not evidence.events_used:
         who = "a shopper without history" if evidence.person_known else "an unknown shopper"
-        return f"{who}; model version {evidence.model_version}"
+        return f"{who}{without}; model version {evidence.model_version}"
     newest = evidence.newest_event_age
     ago = age(newest.total_seconds()) if newest else "?"
     used = ", ".join(f"{one.events_used} from {one.platform}" for one in evidence.platforms)
     return (
-        f"{evidence.events_used} events ({used}), the newest {ago} ago;"
+        f"{evidence.events_used} events ({used}), the newest {ago} ago{without};"
         f" model version {evidence.model_version}"
     )

@@ -31,7 +31,7 @@ class ItemVectors:
         self._model = model
         self._directory = directory
         self._limit = limit
-        self._encoder = _identity(model.manifest)
+        self._encoder = encoder_identity(model.manifest)
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
         self._in_flight: dict[bytes, asyncio.Task[dict[bytes, Vector]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
@@ -115,7 +115,7 @@ class ItemVectors:
             self._memory.popitem(last=False)
 
 
-def _identity(manifest: Manifest) -> str:
+def encoder_identity(manifest: Manifest) -> str:
     """Names an encoder by its files: a rebuilt repository starts again at version 1."""
     folder = f"{ENCODER}/{manifest.encoder_version}/"
     files = sorted(

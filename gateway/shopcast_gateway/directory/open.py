@@ -3,13 +3,19 @@
 from pathlib import Path
 
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
-from shopcast_gateway.directory.sqlite import SqliteDirectory
+from shopcast_gateway.directory.sqlite import FLOODS, SqliteDirectory
+from shopcast_gateway.directory.types import FloodRules
 from shopcast_gateway.errors import StartupError
 
 _SQLITE = b"SQLite format 3\0"
 
 
-async def open_directory(path: Path) -> SqliteDirectory:
+def key_file(path: Path) -> Path:
+    """Where the keys of a directory file lie."""
+    return path.with_name(path.name + ".key")
+
+
+async def open_directory(path: Path, *, floods: FloodRules | None = FLOODS) -> SqliteDirectory:
     """Open or create a directory file; its key lies beside it as `NAME.key`, mode 0600.
 
     Raises StartupError with one sentence.
@@ -20,14 +26,14 @@ async def open_directory(path: Path) -> SqliteDirectory:
         raise StartupError(
             f"{path.parent} cannot be made ({error.strerror}): choose another --directory"
         ) from None
-    key_file = path.with_name(path.name + ".key")
-    if _is_sqlite(path) and not key_file.exists():
+    keys_at = key_file(path)
+    if _is_sqlite(path) and not keys_at.exists():
         raise StartupError(
-            f"{path} is there, and its key {key_file} is not: restore both from one backup, or name"
+            f"{path} is there, and its key {keys_at} is not: restore both from one backup, or name"
             " another file with --directory"
         )
-    keys = load_or_create_keys(key_file)
-    return await SqliteDirectory.open(path, Pseudonyms(*keys))
+    keys = load_or_create_keys(keys_at)
+    return await SqliteDirectory.open(path, Pseudonyms(*keys), floods=floods)
 
 
 def _is_sqlite(path: Path) -> bool:

@@ -1,0 +1,344 @@
+"""`platform people ...`: who is who, what they did and what they allow, asked of a gateway."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shopcast_cli.commands.requests import AsJson, Platform, Target, Timeout, User, call
+from shopcast_cli.console import fail, out, print_json, table
+
+if TYPE_CHECKING:
+    from shopcast_client import IdentityChange, Person, Purpose
+
+app = typer.Typer(
+    no_args_is_help=True, help="People across platforms: look them up, correct, export, erase."
+)
+
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(help="As it was known at this time, UTC; now by default.", formats=_TIMES),
+]
+OtherPlatform = Annotated[str, typer.Option(help="The other account's platform.")]
+OtherUser = Annotated[str, typer.Option(help="The other account's user id.")]
+Purposes = Annotated[
+    list[str] | None,
+    typer.Option(help="prediction, recommendation, marketing, risk or research; repeatable."),
+]
+
+
+@app.command("show")
+def show(
+    platform: Platform,
+    user: User,
+    as_of: AsOf = None,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell which person an account belongs to, with all accounts; exit code 1 if it is unknown.
+
+    Example: platform people show --platform kaufwerk --user u-17 --as-of 2026-03-03
+    """
+    person = call(
+        target,
+        timeout_s,
+        lambda client: client.resolve_person(platform=platform, user_id=user, as_of=_utc(as_of)),
+    )
+    if person is None:
+        fail("this account has never been seen" + (" by then" if as_of else ""))
+    if as_json:
+        print_json(_person(person))
+        return
+    out.print(person.person_id)
+    for one in person.accounts:
+        out.print(f"  {one.platform} {one.pseudonym}")
+
+
+@app.command("history")
+def history(
+    platform: Platform,
+    user: User,
+    limit: Annotated[int, typer.Option(help="The most events to tell.", min=1, max=1000)] = 20,
+    as_of: AsOf = None,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what the person behind an account has done on any platform, newest first.
+
+    Example: platform people history --platform kaufwerk --user u-17
+    """
+    events = call(
+        target,
+        timeout_s,
+        lambda client: client.history(
+            platform=platform, user_id=user, limit=limit, as_of=_utc(as_of)
+        ),
+    )
+    if as_json:
+        print_json([{name: getattr(one, name) for name in one.__slots__} for one in events])
+        return
+    shown = table("History", "time (UTC)", "platform", "what", "item", "price", "pieces", "sure")
+    for one in events:
+        shown.add_row(
+            f"{one.time:%Y-%m-%d %H:%M}",
+            one.platform,
+            one.kind,
+            one.title or one.item_id,
+            "" if one.price is None else f"{one.price:.2f}",
+            str(one.quantity),
+            f"{one.confidence:.0%}",
+        )
+    out.print(shown)
+
+
+@app.command("unlink")
+def unlink(
+    platform: Platform,
+    user: User,
+    other_platform: OtherPlatform,
+    other_user: OtherUser,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take all links between two accounts away; where nothing else joins them, two people are left.
+
+    Example: platform people unlink --platform a --user u1 --other-platform b --other-user u2
+    """
+    from shopcast_client import Account
+
+    gone = call(
+        target,
+        timeout_s,
+        lambda client: client.unlink_accounts(
+            Account(platform, user), Account(other_platform, other_user)
+        ),
+    )
+    if as_json:
+        print_json({name: getattr(gone, name) for name in gone.__slots__})
+        return
+    apart = gone.person_id != gone.other_person_id
+    out.print(
+        f"{gone.removed} links removed; "
+        + (f"{gone.person_id} and {gone.other_person_id}" if apart else f"still {gone.person_id}")
+    )
+
+
+@app.command("split")
+def split(
+    platform: Platform,
+    user: User,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take an account out of its person, with its events.
+
+    Example: platform people split --platform kaufwerk --user u-17
+    """
+    from shopcast_client import Account
+
+    gone = call(target, timeout_s, lambda client: client.split_account(Account(platform, user)))
+    if as_json:
+        print_json({name: getattr(gone, name) for name in gone.__slots__})
+    else:
+        out.print(f"{gone.removed} links removed; the account is {gone.person_id} now")
+
+
+@app.command("undo")
+def undo(
+    number: Annotated[int, typer.Argument(help="As `platform people changes` tells it.")],
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take a change back: a link goes, or returns as it was.
+
+    Example: platform people undo 4711
+    """
+    made = call(target, timeout_s, lambda client: client.undo_change(number))
+    if as_json:
+        print_json(_change(made))
+    else:
+        out.print(_line(made))
+
+
+@app.command("changes")
+def changes(
+    after: Annotated[int, typer.Option(help="Begin after the change with this number.")] = 0,
+    target: Target = "127.0.0.1:50051",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Tell every change of who is who, and go on as they happen, until Ctrl-C.
+
+    Example: platform people changes --after 4711
+    """
+    import asyncio
+    import json
+
+    from shopcast_client import ShopcastClient, ShopcastError
+
+    async def watch() -> None:
+        async with ShopcastClient(target) as client:
+            async for made in client.watch_changes(after=after):
+                if as_json:
+                    typer.echo(json.dumps(_change(made), default=str))
+                else:
+                    out.print(_line(made))
+
+    try:
+        asyncio.run(watch())
+    except ShopcastError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command("consent")
+def consent(
+    platform: Platform,
+    user: User,
+    allow: Purposes = None,
+    refuse: Purposes = None,
+    everywhere: Annotated[
+        bool, typer.Option("--all-platforms", help="For all accounts of the person.")
+    ] = False,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell, or change, what a person's events may be used for.
+
+    Example: platform people consent --platform kaufwerk --user u-17 --refuse marketing
+    """
+    from shopcast_client import Account
+
+    said = dict.fromkeys(_purposes(allow, "--allow"), True) | dict.fromkeys(
+        _purposes(refuse, "--refuse"), False
+    )
+    if set(allow or ()) & set(refuse or ()):
+        raise typer.BadParameter("cannot be allowed and refused at once", param_hint="--refuse")
+    account = Account(platform, user)
+    held = call(
+        target,
+        timeout_s,
+        lambda client: (
+            client.set_consent(account, said, all_platforms=everywhere)
+            if said
+            else client.consents(account)
+        ),
+    )
+    if as_json:
+        print_json(held)
+        return
+    if not held:
+        fail("this account has never been seen")
+    for name, purposes in held.items():
+        refused = ", ".join(purpose for purpose, allowed in purposes.items() if not allowed)
+        out.print(f"{name}: {'refuses ' + refused if refused else 'allows everything'}")
+
+
+@app.command("export")
+def export(
+    platform: Platform,
+    user: User,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file; printed where none is named.")
+    ] = None,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 30.0,
+) -> None:
+    """Give everything that is kept about the person behind an account, as JSON.
+
+    Example: platform people export --platform kaufwerk --user u-17 --output anna.json
+    """
+    import json
+
+    from shopcast_client import Account
+
+    data = call(target, timeout_s, lambda client: client.export_person(Account(platform, user)))
+    if data is None:
+        fail("this account has never been seen")
+    if output is None:
+        print_json(data)
+        return
+    try:
+        output.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
+    except OSError as error:
+        fail(f"{output} cannot be written ({error.strerror}): name another file with --output")
+    out.print(f"{len(data['events']):,} events of {len(data['accounts'])} accounts in {output}")
+
+
+@app.command("erase")
+def erase(
+    platform: Platform,
+    user: User,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether that is meant.")] = False,
+    target: Target = "127.0.0.1:50051",
+    timeout_s: Timeout = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the person behind an account, on every platform, for good; prints a receipt.
+
+    Counts of items stay as they are. Models that were published before stay too and are named.
+
+    Example: platform people erase --platform kaufwerk --user u-17 --yes
+    """
+    from shopcast_client import Account
+
+    if not yes:
+        typer.confirm("Remove this person with all accounts and events, for good?", abort=True)
+    receipt = call(target, timeout_s, lambda client: client.erase_person(Account(platform, user)))
+    if receipt is None:
+        fail("this account has never been seen")
+    if as_json:
+        print_json({name: getattr(receipt, name) for name in receipt.__slots__})
+        return
+    versions = ", ".join(receipt.model_versions) or "none"
+    out.print(
+        f"{receipt.person_id} removed at {receipt.time:%Y-%m-%d %H:%M:%S} UTC: {receipt.accounts}"
+        f" accounts ({', '.join(receipt.platforms)}), {receipt.events:,} events, {receipt.links}"
+        f" links, {receipt.journal_entries} entries of the journal; model versions published"
+        f" before: {versions}",
+        soft_wrap=True,
+    )
+
+
+def _purposes(names: list[str] | None, option: str) -> "list[Purpose]":
+    from shopcast_client import Purpose
+
+    try:
+        return [Purpose(name) for name in names or ()]
+    except ValueError:
+        raise typer.BadParameter(f"one of {', '.join(Purpose)}", param_hint=option) from None
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time and time.replace(tzinfo=UTC)
+
+
+def _person(person: "Person") -> dict[str, object]:
+    return {
+        "person_id": person.person_id,
+        "accounts": [
+            {"platform": one.platform, "pseudonym": one.pseudonym} for one in person.accounts
+        ],
+    }
+
+
+def _change(made: "IdentityChange") -> dict[str, object]:
+    return {name: getattr(made, name) for name in made.__slots__}
+
+
+def _line(made: "IdentityChange") -> str:
+    other = f" {made.other_person_id}" if made.other_person_id else ""
+    how = f" ({made.link_kind}, {made.confidence:.0%})" if made.link_kind else ""
+    source = f" by {made.source}" if made.source else ""
+    return (
+        f"{made.number} {made.time:%Y-%m-%d %H:%M:%S} {made.kind} {made.person_id}{other}{how}"
+        f"{source}"
+    )

@@ -1,0 +1,133 @@
+"""`platform directory` on a small directory."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from shopcast_cli.app import app
+from shopcast_cli.people_file import PeopleFile
+from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory.open import open_directory
+from shopcast_gateway.directory.types import LinkKind
+
+DAY_S = 86_400
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["directory", *map(str, arguments)])
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Twelve people, two of them with two accounts; three events each, up to a year old."""
+    path = tmp_path / "shop.db"
+
+    async def fill() -> None:
+        directory = await open_directory(path)
+        now = time.time()
+        accounts = [Account("web", f"user-{n}") for n in range(12)]
+        for n, account in enumerate(accounts):
+            await directory.record(
+                [
+                    Event(f"{n}-{age}", account, EventKind.VIEW, now - age * DAY_S, Item("i", "T"))
+                    for age in (1, 30, 365)
+                ]
+            )
+        for n in range(2):
+            other = Account("app", f"phone-{n}")
+            await directory.link(accounts[n], other, kind=LinkKind.LOGIN, confidence=1.0)
+        await directory.close()
+
+    asyncio.run(fill())
+    return path
+
+
+def counted(place: Path) -> dict[str, Any]:
+    done = run("stats", "--directory", place, "--json")
+    assert done.exit_code == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_stats_are_a_table_or_json(place: Path) -> None:
+    found = counted(place)
+    assert (found["accounts"], found["people"], found["events"]) == (14, 12, 36)
+    shown = run("stats", "--directory", place).stdout
+    assert "36" in shown
+    assert "accounts under key 1" in shown
+
+
+def test_compacting_keeps_what_it_is_told_to(place: Path) -> None:
+    done = run("compact", "--directory", place, "--max-age-days", 100, "--json")
+    assert json.loads(done.stdout)["removed"] == 12
+    assert "12 events removed" in run("compact", "--directory", place, "--max-events", 1).stdout
+    assert counted(place)["events"] == 12
+
+
+def test_everybody_is_exported_a_line_each(place: Path, tmp_path: Path) -> None:
+    output = tmp_path / "people.jsonl"
+    done = run("export", "--directory", place, "--output", output)
+    assert done.exit_code == 0, done.stderr
+    people = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(people) == 12
+    assert sum(len(one["events"]) for one in people) == 36
+    assert "user-" not in output.read_text()
+    assert output.stat().st_mode & 0o077 == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"people.jsonl"}
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_an_export_goes_on_where_a_kill_stopped_it(tmp_path: Path) -> None:
+    path = tmp_path / "people.jsonl"
+    with PeopleFile(path) as file:
+        file.add([{"n": 0}, {"n": 1}], "7")
+    with (tmp_path / "people.jsonl.partial").open("ab") as torn:
+        torn.write(b'{"n": 2, "half')
+    assert not path.exists()
+    with PeopleFile(path) as file:
+        assert (file.cursor, file.people) == ("7", 2)
+        file.add([{"n": 2}], "9")
+    (tmp_path / "people.jsonl.partial.json").write_text("{torn")
+    with PeopleFile(path) as file:
+        assert (file.cursor, file.people) == ("", 0)
+        file.add([{"n": 0}], "7")
+        file.add([{"n": 1}], "")
+        assert file.finished
+    assert path.read_text() == '{"n": 0}\n{"n": 1}\n'
+    assert [one.name for one in tmp_path.iterdir()] == ["people.jsonl"]
+
+
+def test_a_new_key_goes_in_front_and_nothing_is_lost(place: Path) -> None:
+    done = run("rotate-key", "--directory", place, "--json")
+    assert json.loads(done.stdout)["keys"] == 2
+    found = counted(place)
+    assert found["accounts_by_key"] == [0, 14]
+
+    async def resolve() -> bool:
+        directory = await open_directory(place)
+        try:
+            return await directory.resolve(Account("app", "phone-1")) is not None
+        finally:
+            await directory.close()
+
+    assert asyncio.run(resolve())
+
+
+@pytest.mark.parametrize(
+    "command", [("stats",), ("compact",), ("export", "--output", "x"), ("rotate-key",)]
+)
+def test_a_directory_that_is_not_there_is_not_made(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*command, "--directory", tmp_path / "nowhere.db")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    assert "nowhere.db" in done.stderr
+    assert not list(tmp_path.iterdir())
