@@ -90,7 +90,9 @@ def import_logs(
             counts = asyncio.run(_import(file, log, people.pairs, rules, progress))
     result = {
         "directory": str(file),
-        **{status.value: count for status, count in counts.items()},
+        "recorded": counts[EventStatus.RECORDED],
+        "duplicates": counts[EventStatus.DUPLICATE],
+        "quarantined": counts[EventStatus.QUARANTINED],
         "links": people.pairs.height,
         "people": people.count,
         "cleaning": log.report.to_json(),

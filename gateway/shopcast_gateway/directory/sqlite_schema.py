@@ -110,7 +110,7 @@ CREATE TABLE items (
 CREATE TABLE events (
     person INTEGER NOT NULL REFERENCES accounts (id),
     time_us INTEGER NOT NULL,
-    key BLOB NOT NULL UNIQUE CHECK (length(key) = 16),
+    key BLOB NOT NULL CHECK (length(key) = 16),
     account INTEGER NOT NULL REFERENCES accounts (id),
     item INTEGER NOT NULL REFERENCES items (id),
     kind INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 3),
@@ -119,6 +119,7 @@ CREATE TABLE events (
     recorded_us INTEGER NOT NULL,
     PRIMARY KEY (person, time_us DESC, key DESC)
 ) WITHOUT ROWID;
+CREATE UNIQUE INDEX events_of_key ON events (key);
 
 -- Events that no person can have caused, by the account they are said to be of.
 CREATE TABLE quarantine (
