@@ -42,6 +42,7 @@ from shopcast_client.types import (
     Purpose,
     Receipt,
     RecordResult,
+    ServiceLevel,
     UnlinkResult,
 )
 
@@ -73,6 +74,7 @@ __all__ = [
     "Receipt",
     "RecordResult",
     "ServerError",
+    "ServiceLevel",
     "ShopcastClient",
     "ShopcastError",
     "Unavailable",

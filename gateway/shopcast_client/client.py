@@ -18,7 +18,7 @@ from shopcast_client.messages import (
 from shopcast_client.people import PeopleCalls
 from shopcast_client.privacy import PrivacyCalls
 from shopcast_client.retries import SERVICE_CONFIG
-from shopcast_client.types import Account, Item, PredictResult, Purpose
+from shopcast_client.types import Account, Item, PredictResult, Purpose, ServiceLevel
 
 
 class ShopcastClient(EventCalls, PeopleCalls, PrivacyCalls):
@@ -72,12 +72,14 @@ class ShopcastClient(EventCalls, PeopleCalls, PrivacyCalls):
         quantities: Sequence[int] = (),
         purpose: Purpose = Purpose.PREDICTION,
         min_link_confidence: float = 0.0,
+        lowest_level: ServiceLevel = ServiceLevel.FULL,
     ) -> PredictResult:
         """What the shopper would do with each of 1 to 1,000 items, met on `platform` now.
 
         quantities: pieces of each item when they are the lines of an order being placed.
         purpose: what for; events the person does not allow for it are left out.
         min_link_confidence: leaves out events less surely theirs; 1 takes only what is certain.
+        lowest_level: the least that will do; where only less can be had, Unavailable is raised.
         Unknown shoppers and items are answered too, and the evidence says so.
         Raises a ShopcastError.
         """
@@ -87,5 +89,8 @@ class ShopcastClient(EventCalls, PeopleCalls, PrivacyCalls):
             quantities=quantities,
             purpose=purpose_value(purpose),
             min_link_confidence=min_link_confidence,
+            lowest_level=prediction_service_pb2.ServiceLevel.Value(
+                f"SERVICE_LEVEL_{lowest_level.name}"
+            ),
         )
         return predict_result(await self._call(self._connection.prediction.Predict, request))

@@ -33,6 +33,7 @@ from shopcast_client.types import (
     Purpose,
     Receipt,
     RecordResult,
+    ServiceLevel,
 )
 
 _OUTCOMES = {
@@ -41,6 +42,10 @@ _OUTCOMES = {
     types_pb2.OUTCOME_RETURN: Outcome.RETURN,
 }
 
+_LEVELS = {
+    prediction_service_pb2.ServiceLevel.Value(f"SERVICE_LEVEL_{one.name}"): one
+    for one in ServiceLevel
+}
 _KINDS = {types_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in EventKind}
 _PURPOSES = {types_pb2.Purpose.Value(f"PURPOSE_{one.name}"): one for one in Purpose}
 
@@ -229,6 +234,7 @@ def _evidence(message: prediction_service_pb2.Evidence) -> Evidence:
         texts_encoded=message.texts_encoded,
         suppressed_platforms=tuple(message.suppressed_platforms),
         uncertain_events_used=message.uncertain_events_used,
+        level=_LEVELS.get(message.level, ServiceLevel.FULL),
     )
 
 

@@ -43,6 +43,14 @@ class Purpose(StrEnum):
     RESEARCH = "research"
 
 
+class ServiceLevel(StrEnum):
+    """How much an answer rests on: all that is known, or only what the request says of the items,
+    when the server's store is away or slow."""
+
+    FULL = "full"
+    NO_HISTORY = "no_history"
+
+
 class ChangeKind(StrEnum):
     """What changed in who is who."""
 
@@ -141,6 +149,7 @@ class Evidence:
     texts_encoded: item texts the server had to read for this answer; 0 in steady state.
     suppressed_platforms: whose events were left out for want of consent.
     uncertain_events_used: events that may not be this person's; they count by how sure it is.
+    level: what the answer could rest on.
     """
 
     prediction_id: str
@@ -154,6 +163,7 @@ class Evidence:
     texts_encoded: int
     suppressed_platforms: tuple[str, ...] = ()
     uncertain_events_used: int = 0
+    level: ServiceLevel = ServiceLevel.FULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from shopcast_domain.manifest import NO_CHANCE, Calibration, Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import CLOCK_SKEW_S, ModelPredictor
-from shopcast_gateway.core.protocol import PlatformUse, Prediction, PredictQuery
+from shopcast_gateway.core.protocol import Level, PlatformUse, Prediction, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import MAX_UNCERTAIN, worlds
 from shopcast_gateway.directory.types import Purpose, Reading
@@ -439,3 +439,41 @@ async def test_the_directory_is_told_what_the_answer_is_for(ask: Ask) -> None:
     answer = await ask(directory, Item("i"), purpose=Purpose.RISK, min_confidence=0.8)
     assert directory.asked == (Purpose.RISK, 0.8)
     assert answer.evidence.suppressed == ("app",)
+
+
+# When the directory is away
+
+
+@pytest.mark.parametrize("away", ["broken", "slow"])
+async def test_an_answer_without_the_directory_is_given_only_where_it_will_do(
+    ask: Ask, away: str
+) -> None:
+    directory = Directory([Past(60.0)])
+    if away == "broken":
+        directory.failure = Unavailable("the file is locked")
+    else:
+        directory.delay_s["read"] = 30.0
+    item = Item("i", title="w9", price=5.0)
+    with pytest.raises((Unavailable, DeadlineExpired)):
+        await ask(directory, item, timeout_s=0.4)
+    backend = Backend()
+    answer = await ask(
+        directory, item, timeout_s=0.4, backend=backend, lowest_level=Level.NO_HISTORY
+    )
+    assert answer.evidence.level is Level.NO_HISTORY
+    assert not answer.evidence.person_known
+    assert answer.evidence.events_used == 0
+    (one,) = answer.predictions
+    assert (one.item_known, one.text_known) == (False, True)
+    cold = await ask(Directory(person_known=False), item)
+    assert one.probabilities == cold.predictions[0].probabilities
+    assert cold.evidence.level is Level.FULL
+
+
+async def test_vectors_that_cannot_be_looked_up_are_made(ask: Ask) -> None:
+    class Forgetful(Directory):
+        async def vectors(self, encoder: str, digests: Sequence[bytes]) -> Any:
+            raise Unavailable("away")
+
+    answer = await ask(Forgetful([Past(60.0)]), Item("i", title="w9"))
+    assert answer.evidence.texts_encoded == 2

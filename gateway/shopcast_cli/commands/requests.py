@@ -259,6 +259,7 @@ def as_dict(answer: "PredictResult") -> dict[str, object]:
             "texts_encoded": evidence.texts_encoded,
             "suppressed_platforms": list(evidence.suppressed_platforms),
             "uncertain_events_used": evidence.uncertain_events_used,
+            "level": str(evidence.level),
             "platforms": [
                 {
                     "platform": one.platform,

@@ -22,18 +22,22 @@ from shopcast_gateway.core.model import History, Model, Vectors
 from shopcast_gateway.core.protocol import (
     Evidence,
     ItemPrediction,
+    Level,
     PlatformUse,
     Prediction,
     PredictQuery,
 )
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import worlds
+from shopcast_gateway.directory.attributes import unread
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Reading
-from shopcast_gateway.errors import DeadlineExpired
+from shopcast_gateway.errors import DeadlineExpired, Unavailable
 
 _log = logging.getLogger(__name__)
 
+_READ_SHARE = 0.5
+"""Of the deadline, which the directory may take where an answer without it will do."""
 CLOCK_SKEW_S = 300.0
 """How far ahead of our clock an event may lie. Such events count as happening now."""
 
@@ -59,18 +63,7 @@ class ModelPredictor:
         deadline = time.monotonic() + timeout_s
         manifest = self._model.manifest
         now_s = self._clock()
-        try:
-            async with asyncio.timeout(timeout_s):
-                reading = await self._directory.read(
-                    query.account,
-                    query.items,
-                    before_s=now_s + CLOCK_SKEW_S,
-                    limit=max(manifest.feature_events, manifest.history_events),
-                    purpose=query.purpose,
-                    min_confidence=query.min_confidence,
-                )
-        except TimeoutError:
-            raise DeadlineExpired("the directory took longer than the deadline") from None
+        reading, level = await self._read(query, now_s, timeout_s)
         candidates = reading.candidates
         if query.quantities:
             quantity = np.array(query.quantities, dtype=np.float64)
@@ -80,7 +73,9 @@ class ModelPredictor:
         attended = [np.flatnonzero(there)[: manifest.history_events] for _, there in cases]
         rows = np.unique(np.concatenate(attended))
         texts = (*reading.candidate_texts, *(reading.window_texts[row] for row in rows))
-        vectors, encoded = await self._vectors.get(texts, timeout_s=deadline - time.monotonic())
+        vectors, encoded = await self._vectors.get(
+            texts, timeout_s=deadline - time.monotonic(), look_up=level is Level.FULL
+        )
         count = len(reading.candidate_texts)
         scored = await asyncio.gather(
             *(
@@ -96,7 +91,7 @@ class ModelPredictor:
             )
         )
         probabilities = np.average(scored, axis=0, weights=[weight for weight, _ in cases])
-        evidence = self._evidence(reading, now_s, encoded)
+        evidence = self._evidence(reading, now_s, encoded, level)
         _log.info(
             "prediction=%s model=%s items=%d events=%d encoded=%d",
             evidence.prediction_id,
@@ -142,7 +137,32 @@ class ModelPredictor:
         features = compute_features(now_s, newest(window, manifest.feature_events), candidates)
         return await self._model.score(history, item_vectors, features, timeout_s=timeout_s)
 
-    def _evidence(self, reading: Reading, now_s: float, encoded: int) -> Evidence:
+    async def _read(
+        self, query: PredictQuery, now_s: float, timeout_s: float
+    ) -> tuple[Reading, Level]:
+        """What the directory knows, or if it cannot be had and need not, what the request says."""
+        manifest = self._model.manifest
+        spared = query.lowest_level >= Level.NO_HISTORY
+        try:
+            async with asyncio.timeout(timeout_s * _READ_SHARE if spared else timeout_s):
+                reading = await self._directory.read(
+                    query.account,
+                    query.items,
+                    before_s=now_s + CLOCK_SKEW_S,
+                    limit=max(manifest.feature_events, manifest.history_events),
+                    purpose=query.purpose,
+                    min_confidence=query.min_confidence,
+                )
+        except (TimeoutError, Unavailable) as error:
+            if spared:
+                _log.warning("answering without history: %s", error or "the directory is slow")
+                return unread(query.items), Level.NO_HISTORY
+            if isinstance(error, Unavailable):
+                raise
+            raise DeadlineExpired("the directory took longer than the deadline") from None
+        return reading, Level.FULL
+
+    def _evidence(self, reading: Reading, now_s: float, encoded: int, level: Level) -> Evidence:
         manifest = self._model.manifest
         ages = [max(0.0, now_s - t) for t in reading.window.time_s.tolist()]
         by_platform: dict[str, list[float]] = {}
@@ -163,6 +183,7 @@ class ModelPredictor:
             texts_encoded=encoded,
             suppressed=reading.suppressed,
             uncertain_events_used=int((reading.window_confidence < 1).sum()),
+            level=level,
         )
 
 

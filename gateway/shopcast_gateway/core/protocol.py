@@ -1,10 +1,18 @@
 """The seam between the transport and what answers a prediction."""
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from shopcast_domain.events import Account, Item, Outcome
 from shopcast_gateway.directory.types import Purpose
+
+
+class Level(IntEnum):
+    """How much an answer rests on; a higher number is less."""
+
+    FULL = 1
+    NO_HISTORY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +21,7 @@ class PredictQuery:
 
     quantities: pieces per item when they are the lines of an order being placed, else empty.
     purpose: what the answer is for. min_confidence: events less surely the person's are left out.
+    lowest_level: the least that will do.
     """
 
     account: Account
@@ -20,6 +29,7 @@ class PredictQuery:
     quantities: tuple[int, ...] = ()
     purpose: Purpose = Purpose.PREDICTION
     min_confidence: float = 0.0
+    lowest_level: Level = Level.FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class Evidence:
     newest_event_age_s: seconds, 0 or more; None when no event was used.
     texts_encoded: texts the encoder had to read for this answer.
     suppressed: platforms whose events were left out for want of consent.
-    uncertain_events_used: events that may not be this person's.
+    uncertain_events_used: events that may not be this person's. level: what could be had.
     """
 
     prediction_id: str
@@ -69,6 +79,7 @@ class Evidence:
     texts_encoded: int
     suppressed: tuple[str, ...] = ()
     uncertain_events_used: int = 0
+    level: Level = Level.FULL
 
 
 @dataclass(frozen=True, slots=True)

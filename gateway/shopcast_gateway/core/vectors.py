@@ -13,7 +13,7 @@ from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.model import ENCODE_BATCH, Model, Vectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
-from shopcast_gateway.errors import DeadlineExpired, GatewayError
+from shopcast_gateway.errors import DeadlineExpired, GatewayError, Unavailable
 
 MEMORY_LIMIT = 200_000
 """Vectors kept in memory: 51 MB at 64 dimensions, without Python's own overhead."""
@@ -36,10 +36,13 @@ class ItemVectors:
         self._in_flight: dict[bytes, asyncio.Task[dict[bytes, Vector]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
 
-    async def get(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, int]:
+    async def get(
+        self, texts: Sequence[str], *, timeout_s: float, look_up: bool = True
+    ) -> tuple[Vectors, int]:
         """The vector of each text, float32 (n, d), zeros for ''; and how many texts were encoded.
 
-        Raises DeadlineExpired, and what Backend.infer and Directory.vectors raise.
+        look_up: whether to ask the directory for those that are not in memory.
+        Raises DeadlineExpired, and what Backend.infer raises.
         """
         digests = [text_digest(text) if text else b"" for text in texts]
         wanted = {d: t for d, t in zip(digests, texts, strict=True) if d}
@@ -51,7 +54,7 @@ class ItemVectors:
             async with asyncio.timeout(timeout_s):
                 missing = [d for d in wanted if d not in found]
                 if missing:
-                    stored = await self._directory.vectors(self._encoder, missing)
+                    stored: Mapping[bytes, Vector] = await self._stored(missing) if look_up else {}
                     self._remember(stored)
                     found |= stored
                     # Others may have encoded some meanwhile.
@@ -73,6 +76,14 @@ class ItemVectors:
         for task in self._in_flight.values():
             task.cancel()
         await asyncio.gather(*self._in_flight.values(), *self._writes, return_exceptions=True)
+
+    async def _stored(self, digests: list[bytes]) -> Mapping[bytes, Vector]:
+        """What was kept; nothing when the directory is away: texts can be encoded again."""
+        try:
+            return await self._directory.vectors(self._encoder, digests)
+        except Unavailable as error:
+            _log.warning("item vectors could not be looked up: %s", error)
+            return {}
 
     async def _encode(self, unseen: dict[bytes, str]) -> dict[bytes, Vector]:
         """Vectors of texts nobody has encoded yet; a text already under way is waited for."""

@@ -1,14 +1,21 @@
 """Predictions: protos to domain objects and back. A request converts whole or is a BadRequest."""
 
+from collections.abc import Mapping
+
 from google.protobuf.duration_pb2 import Duration
 
 from shopcast.v1 import prediction_service_pb2, types_pb2
 from shopcast_domain.events import Item, Outcome
 from shopcast_domain.limits import MAX_CANDIDATES
-from shopcast_gateway.core.protocol import Evidence, Prediction, PredictQuery
+from shopcast_gateway.core.protocol import Evidence, Level, Prediction, PredictQuery
 from shopcast_gateway.directory.types import Purpose
 from shopcast_gateway.transport.checks import PURPOSES, Checks
 
+LEVELS: Mapping[int, Level] = {
+    prediction_service_pb2.SERVICE_LEVEL_FULL: Level.FULL,
+    prediction_service_pb2.SERVICE_LEVEL_NO_HISTORY: Level.NO_HISTORY,
+}
+_LEVELS = {level: value for value, level in LEVELS.items()}
 OUTCOMES = {
     Outcome.VIEW: types_pb2.OUTCOME_VIEW,
     Outcome.BUY: types_pb2.OUTCOME_BUY,
@@ -37,9 +44,17 @@ def predict_query(request: prediction_service_pb2.PredictRequest) -> PredictQuer
         purpose = checks.kind(PURPOSES, request.purpose, "purpose")
     if not 0 <= request.min_link_confidence <= 1:  # NaN fails too
         checks.fail("min_link_confidence", "must be 0 to 1")
+    level = Level.FULL
+    if request.lowest_level:
+        level = checks.kind(LEVELS, request.lowest_level, "lowest_level")
     checks.finish()
     return PredictQuery(
-        account, tuple(items), tuple(request.quantities), purpose, request.min_link_confidence
+        account,
+        tuple(items),
+        tuple(request.quantities),
+        purpose,
+        request.min_link_confidence,
+        level,
     )
 
 
@@ -82,6 +97,7 @@ def _evidence(evidence: Evidence) -> prediction_service_pb2.Evidence:
         texts_encoded=evidence.texts_encoded,
         suppressed_platforms=evidence.suppressed,
         uncertain_events_used=evidence.uncertain_events_used,
+        level=_LEVELS[evidence.level],  # type: ignore[arg-type]
     )
 
 

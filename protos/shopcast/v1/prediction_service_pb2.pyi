@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import shopcast.v1.types_pb2
 import sys
@@ -20,6 +21,32 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _ServiceLevel:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ServiceLevelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ServiceLevel.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SERVICE_LEVEL_UNSPECIFIED: _ServiceLevel.ValueType  # 0
+    SERVICE_LEVEL_FULL: _ServiceLevel.ValueType  # 1
+    """Everything that is known of the shopper and the items."""
+    SERVICE_LEVEL_NO_HISTORY: _ServiceLevel.ValueType  # 2
+    """The items as the request describes them, for a shopper of whom nothing is known: the store of people and
+    items is away or slow.
+    """
+
+class ServiceLevel(_ServiceLevel, metaclass=_ServiceLevelEnumTypeWrapper):
+    """How much an answer rests on, from most to least."""
+
+SERVICE_LEVEL_UNSPECIFIED: ServiceLevel.ValueType  # 0
+SERVICE_LEVEL_FULL: ServiceLevel.ValueType  # 1
+"""Everything that is known of the shopper and the items."""
+SERVICE_LEVEL_NO_HISTORY: ServiceLevel.ValueType  # 2
+"""The items as the request describes them, for a shopper of whom nothing is known: the store of people and
+items is away or slow.
+"""
+Global___ServiceLevel: typing_extensions.TypeAlias = ServiceLevel
+
 @typing.final
 class PredictRequest(google.protobuf.message.Message):
     """The shopper, on the platform where the items would be met, and the items."""
@@ -31,6 +58,7 @@ class PredictRequest(google.protobuf.message.Message):
     QUANTITIES_FIELD_NUMBER: builtins.int
     PURPOSE_FIELD_NUMBER: builtins.int
     MIN_LINK_CONFIDENCE_FIELD_NUMBER: builtins.int
+    LOWEST_LEVEL_FIELD_NUMBER: builtins.int
     purpose: shopcast.v1.types_pb2.Purpose.ValueType
     """What the answer is for; events the person does not allow for it are left out, and the platforms named.
     Unset means PURPOSE_PREDICTION.
@@ -38,6 +66,10 @@ class PredictRequest(google.protobuf.message.Message):
     min_link_confidence: builtins.float
     """Leaves out events of accounts that are less surely the person's: 0 to 1. Unset means 0: they count by how
     sure it is. 1 answers without any history reached through a link that is not certain.
+    """
+    lowest_level: Global___ServiceLevel.ValueType
+    """The least that will do. Where less can be had the call fails with UNAVAILABLE. Unset means
+    SERVICE_LEVEL_FULL.
     """
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
@@ -62,9 +94,10 @@ class PredictRequest(google.protobuf.message.Message):
         quantities: collections.abc.Iterable[builtins.int] | None = ...,
         purpose: shopcast.v1.types_pb2.Purpose.ValueType = ...,
         min_link_confidence: builtins.float | None = ...,
+        lowest_level: Global___ServiceLevel.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "min_link_confidence", b"min_link_confidence"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "lowest_level", b"lowest_level", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_min_link_confidence", b"_min_link_confidence"]) -> typing.Literal["min_link_confidence"] | None: ...
 
 Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
@@ -151,6 +184,7 @@ class Evidence(google.protobuf.message.Message):
     TEXTS_ENCODED_FIELD_NUMBER: builtins.int
     SUPPRESSED_PLATFORMS_FIELD_NUMBER: builtins.int
     UNCERTAIN_EVENTS_USED_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
     prediction_id: builtins.str
     """Unique id of this answer, 32 hexadecimal digits; also in the server's log."""
     model_version: builtins.str
@@ -165,6 +199,8 @@ class Evidence(google.protobuf.message.Message):
     """Item texts (of candidates and history) that had to be encoded for this answer; 0 in steady state."""
     uncertain_events_used: builtins.int
     """Events among events_used that may not be this person's; they count by how sure it is."""
+    level: Global___ServiceLevel.ValueType
+    """What the answer could rest on."""
     @property
     def trained_outcomes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[shopcast.v1.types_pb2.Outcome.ValueType]:
         """Outcomes the model was trained on. One that is missing here always gets probability 0."""
@@ -195,9 +231,10 @@ class Evidence(google.protobuf.message.Message):
         texts_encoded: builtins.int = ...,
         suppressed_platforms: collections.abc.Iterable[builtins.str] | None = ...,
         uncertain_events_used: builtins.int = ...,
+        level: Global___ServiceLevel.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["newest_event_age", b"newest_event_age"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "suppressed_platforms", b"suppressed_platforms", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes", "uncertain_events_used", b"uncertain_events_used"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "level", b"level", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "suppressed_platforms", b"suppressed_platforms", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes", "uncertain_events_used", b"uncertain_events_used"]) -> None: ...
 
 Global___Evidence: typing_extensions.TypeAlias = Evidence
 
