@@ -387,3 +387,51 @@ async def person_of(directory: SqliteDirectory) -> Person:
     person = await directory.resolve(ANNA)
     assert person is not None
     return person
+
+
+# Calls that wait for the writer
+
+
+async def test_calls_that_wait_are_written_together_and_each_gets_its_own(path: Path) -> None:
+    async with opened(path) as directory:
+        turns = count_transactions(directory)
+        batches = [[event(n * 3 + k) for k in range(3)] for n in range(40)]
+        results = await asyncio.gather(
+            *(directory.record(batch) for batch in batches), directory.record(batches[7])
+        )
+        assert [one.recorded for one in results] == [3] * 40 + [0]
+        assert results[-1].duplicates == 3
+        assert len(turns) < 10
+        assert (await directory.record([])).statuses == ()
+
+
+async def test_one_bad_call_does_not_spoil_those_written_with_it(path: Path) -> None:
+    broken = Event("e", ANNA, EventKind.VIEW, float("nan"), SHOE)
+    async with opened(path) as directory:
+        results = await asyncio.gather(
+            directory.record([event(1)]),
+            directory.record([broken]),
+            directory.record([event(2)]),
+            return_exceptions=True,
+        )
+        assert isinstance(results[1], ValueError)
+        assert len((await directory.read(ANNA, (), before_s=2e9, limit=9)).window) == 2
+
+
+async def test_a_call_that_is_given_up_harms_no_other(path: Path) -> None:
+    async with opened(path) as directory:
+        first = asyncio.create_task(directory.record([event(1)]))
+        others = [asyncio.create_task(directory.record([event(n)])) for n in range(2, 30)]
+        await asyncio.sleep(0)
+        for task in others[::2]:
+            task.cancel()
+        await asyncio.gather(first, *others, return_exceptions=True)
+        assert all(task.result().recorded == 1 for task in others[1::2])
+
+
+def count_transactions(directory: SqliteDirectory) -> list[str]:
+    seen: list[str] = []
+    directory._connections.writer.set_trace_callback(
+        lambda sql: seen.append(sql) if sql.startswith("BEGIN") else None
+    )
+    return seen

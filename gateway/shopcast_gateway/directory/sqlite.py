@@ -3,9 +3,12 @@
 import asyncio
 import queue
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -50,10 +53,21 @@ from shopcast_gateway.directory.types import (
 from shopcast_gateway.errors import Unavailable
 
 READERS = 4
+_TOGETHER = 10_000  # events of one transaction, if several calls wait
 FLOODS = FloodRules()
 
 _Answer = TypeVar("_Answer")
 _Work = Callable[[sqlite3.Connection], _Answer]
+
+
+@dataclass(eq=False, slots=True)
+class _Recording:
+    """A call of `record` that waits. outcome: what became of it, once it is over. given_up: nobody
+    waits for it any more."""
+
+    events: Sequence[Event]
+    outcome: RecordResult | Exception | None = None
+    given_up: bool = False
 
 
 class SqliteDirectory:
@@ -73,6 +87,7 @@ class SqliteDirectory:
             self._idle.put(connection)
         self._writer = ThreadPoolExecutor(1, "directory-writer")
         self._readers = ThreadPoolExecutor(len(connections.readers), "directory-reader")
+        self._recordings: deque[_Recording] = deque()
         self._closed = False
 
     @classmethod
@@ -90,10 +105,21 @@ class SqliteDirectory:
         return cls(pseudonyms, connections, floods)
 
     async def record(self, events: Sequence[Event]) -> RecordResult:
-        """Keep events, all or none. Batches of thousands are what makes an import fast."""
-        return await self._write(
-            lambda store: sqlite_recording.record(store, self._pseudonyms, events, self._floods)
-        )
+        """Keep events, all or none. Batches of thousands are what makes an import fast.
+
+        Calls that come while the writer is busy are written together: one sync for all of them.
+        """
+        call = _Recording(events)
+        self._recordings.append(call)
+        try:
+            while call.outcome is None:  # each turn of the writer takes what waits, up to a bound
+                await self._write(self._record_waiting)
+        except asyncio.CancelledError:
+            call.given_up = True
+            raise
+        if isinstance(call.outcome, Exception):
+            raise _cause(call.outcome)
+        return call.outcome
 
     async def read(
         self,
@@ -270,6 +296,31 @@ class SqliteDirectory:
         self._readers.shutdown()
         self._connections.close()
 
+    def _record_waiting(self, store: sqlite3.Connection) -> None:
+        """Record what waits in one transaction; what cannot be recorded with others, alone."""
+        calls: list[_Recording] = []
+        while self._recordings and sum(len(call.events) for call in calls) < _TOGETHER:
+            call = self._recordings.popleft()
+            if not call.given_up:
+                calls.append(call)
+        if not calls:
+            return
+        events = [event for call in calls for event in call.events]
+        try:
+            result = sqlite_recording.record(store, self._pseudonyms, events, self._floods)
+        except Exception as error:  # every caller is told
+            if len(calls) > 1 and not isinstance(error, sqlite3.DatabaseError):
+                for call in calls:
+                    self._recordings.append(call)
+                    self._record_waiting(store)
+                return
+            for call in calls:
+                call.outcome = error
+            return
+        statuses = iter(result.statuses)
+        for call in calls:
+            call.outcome = RecordResult(tuple(islice(statuses, len(call.events))))
+
     async def _write(self, work: _Work[_Answer]) -> _Answer:
         return await self._run(self._writer, partial(work, self._connections.writer))
 
@@ -289,10 +340,15 @@ class SqliteDirectory:
         try:
             return await asyncio.get_running_loop().run_in_executor(executor, work)
         except sqlite3.DatabaseError as error:
-            # Locked, full, I/O error; and a file found damaged, which has no class of its own.
-            if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
-                raise Unavailable(f"The directory cannot be used now ({error}).") from error
-            raise
+            raise _cause(error) from error
+
+
+def _cause(error: Exception) -> Exception:
+    """What a failure of the store means to callers."""
+    # Locked, full, I/O error; and a file found damaged, which has no class of its own.
+    if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+        return Unavailable(f"The directory cannot be used now ({error}).")
+    return error
 
 
 def _microseconds(time_s: float | None) -> int | None:
