@@ -214,7 +214,9 @@ async def measure(
     return taken
 
 
-async def record_rate(directory: Directory, people: People, batch: int, batches: int) -> float:
+async def record_rate(
+    directory: Directory, people: People, batch: int, batches: int, callers: int
+) -> float:
     """Events per second of batches of events of people at random, as live traffic has them."""
     random_ = random.Random(time.time())
     made = []
@@ -227,9 +229,14 @@ async def record_rate(directory: Directory, people: People, batch: int, batches:
             name = str(random_.getrandbits(64))
             events.append(Event(name, account, EventKind.VIEW, time_s, item))
         made.append(events)
+    waiting = iter(made)
+
+    async def call() -> None:
+        for events in waiting:
+            await directory.record(events)
+
     began = time.monotonic()
-    for events in made:
-        await directory.record(events)
+    await asyncio.gather(*(call() for _ in range(callers)))
     return batch * batches / (time.monotonic() - began)
 
 
@@ -289,8 +296,10 @@ async def run(count: int, options: argparse.Namespace) -> dict[str, Any]:
             for name, whom in (("read_ms", everybody), ("busiest_read_ms", busiest))
         }
     rates = {
-        f"recorded_per_s_{batch}": await record_rate(directory, people, batch, batches)
-        for batch, batches in ((1, 200), (100, 50), (1_000, 10))
+        f"recorded_per_s, {batch} a call, {callers} callers": await record_rate(
+            directory, people, batch, batches, callers
+        )
+        for batch, batches, callers in ((1, 300, 1), (1, 3_000, 64), (100, 50, 1), (1_000, 20, 1))
     }
     await directory.close()
     shutil.rmtree(folder)
