@@ -7,8 +7,8 @@ events.
 People have 1 to 3 accounts that are linked, and a heavy-tailed number of events, 10 each on
 average, of 20,000 items. In one run, interleaved: our read of resolve and newest 64 events; a naive
 schema of as much content (accounts, people and events in tables of their own, joined per read),
-whose rows are only fetched and put into arrays; and, with --redis, a GET of a blob of the size of 64
-packed events from a Redis on the same machine, as little as any store could do. Times are of one
+whose rows are only fetched and put into arrays; and, with --redis, a GET of a blob of the size of
+64 packed events from a Redis on the same machine, as little as any store could do. Times are of one
 caller, in this process. The busiest thousandth of people is measured on its own too.
 """
 
