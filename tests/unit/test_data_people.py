@@ -44,8 +44,8 @@ def test_shared_identifiers_join_accounts_through_others() -> None:
     assert people.report.accounts_per_person == {1: 2, 3: 1}
     assert (people.report.links, people.report.links_used) == (5, 4)
     assert people.pairs.rows() == [
-        ("a", "1", "b", "1", "hashed_email"),
-        ("a", "3", "b", "1", "device"),
+        ("a", "1", "b", "1", "hashed_email", 1.0, None),
+        ("a", "3", "b", "1", "device", 1.0, None),
     ]
 
 

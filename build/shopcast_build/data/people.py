@@ -1,8 +1,7 @@
-"""Which accounts belong to one person, from identifiers that they share."""
+"""Which accounts belong to one person, from identifiers that they share and pairs once found."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,20 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from shopcast_build.data.coding import SEPARATOR, Interner
-from shopcast_build.data.columns import id_text, text
-from shopcast_build.data.errors import DataError
-from shopcast_build.data.reading import check_columns, collect, scan
+from shopcast_build.data.links import (
+    IDENTIFIER_COLUMNS,
+    IDENTIFIER_KINDS,
+    PAIR_COLUMNS,
+    read_links,
+)
 
-IDENTIFIER_KINDS = ("login", "hashed_email", "hashed_phone", "device", "probabilistic")
-_HASHED = r"^[0-9A-Fa-f]{32,128}$|^[0-9A-Za-z+/_-]{22,88}={0,2}$"  # 16 to 64 bytes
-_SHORT_KINDS = {"email": "hashed_email", "phone": "hashed_phone"}
-_COLUMNS = ("platform", "platform_user_id", "identifier_kind", "identifier_hash")
-_NO_LINKS = pl.DataFrame(schema=dict.fromkeys(_COLUMNS, pl.String()))
+__all__ = ["People", "PeopleReport", "read_links", "resolve_people"]
+
+MIN_CONFIDENCE = 0.95
+"""Of pairs that make two accounts one person's."""
+
+_NO_LINKS = dict.fromkeys(IDENTIFIER_COLUMNS, pl.String())
+_NO_PAIRS = dict.fromkeys((*PAIR_COLUMNS, "source"), pl.String()) | {"confidence": pl.Float64()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class PeopleReport:
     are complete and told apart; links_incomplete: rows with an empty cell; links_used: links by an
     identifier that joins accounts; links_without_events: links of accounts that have no event.
     identifiers_ignored: identifiers that more accounts share than one person has.
+    pairs: pairs of accounts that are complete, told apart and certain enough; pairs_uncertain:
+    those that are not. links_incomplete counts pairs with an empty cell too.
     """
 
     accounts: int
@@ -41,6 +47,8 @@ class PeopleReport:
     links_used: int
     links_without_events: int
     identifiers_ignored: int
+    pairs: int = 0
+    pairs_uncertain: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The report as a dict of JSON types."""
@@ -54,7 +62,8 @@ class People:
     """The people behind the accounts.
 
     person: int32 (accounts,), 0 .. count - 1, in the order of each person's first account.
-    pairs: columns platform, user, other_platform, other_user, kind: links to import, sorted.
+    pairs: columns platform, user, other_platform, other_user, kind, confidence, source: links to
+    import, sorted. Who share an identifier have confidence 1 and no source.
     """
 
     person: NDArray[np.int32] = field(repr=False)
@@ -63,64 +72,42 @@ class People:
     report: PeopleReport
 
 
-def read_links(path: Path) -> pl.DataFrame:
-    """Identity links: text columns platform, platform_user_id, identifier_kind, identifier_hash.
-
-    identifier_kind: one of IDENTIFIER_KINDS; email and phone stand for the hashed ones.
-    Raises DataError for files that cannot be read, columns that are missing, unknown kinds of
-    identifier, and identifiers that are not hashed.
-    """
-    parts = []
-    for source in scan([path]):
-        check_columns(source, _COLUMNS, f"links need the columns {', '.join(_COLUMNS)}")
-        rows = source.rows.select(
-            text(source, "platform").str.to_lowercase(),
-            id_text(source, "platform_user_id"),
-            text(source, "identifier_kind").str.to_lowercase().replace(_SHORT_KINDS),
-            text(source, "identifier_hash"),
-        )
-        parts.append(collect(source, rows))
-    links = pl.concat(parts)
-    unknown = links.filter(~pl.col("identifier_kind").is_in(IDENTIFIER_KINDS))
-    if len(unknown):
-        raise DataError(
-            f"{path} has {len(unknown)} links of an unknown identifier_kind; use one of "
-            f"{', '.join(IDENTIFIER_KINDS)}."
-        )
-    if not links["identifier_hash"].str.contains(_HASHED).all():
-        raise DataError(
-            f"{path} holds an identifier_hash that is no hash of 16 to 64 bytes in hex or base64;"
-            " hash identifiers, with SHA-256 for example, before linking."
-        )
-    return links
-
-
 def resolve_people(
-    accounts: pl.DataFrame, links: pl.DataFrame | None, *, max_accounts_per_identifier: int = 10
+    accounts: pl.DataFrame,
+    links: pl.DataFrame | None,
+    *,
+    max_accounts_per_identifier: int = 10,
+    min_confidence: float = MIN_CONFIDENCE,
 ) -> People:
-    """Join accounts that share an identifier, directly or through other accounts, into people.
+    """Join accounts that share an identifier or are a pair, also through others, into people.
 
     accounts: columns platform, user; those with events, in any order. links: as read_links gives
     them; None makes every account a person. An identifier of more than max_accounts_per_identifier
-    accounts (a shop's own address, a family computer) is ignored.
+    accounts (a shop's own address, a family computer) is ignored, and so is a pair of less than
+    min_confidence.
     """
-    raw = _NO_LINKS if links is None else links.select(_COLUMNS)
-    whole = raw.drop_nulls().rename({"platform_user_id": "user"})
-    incomplete = len(raw) - len(whole)
+    whole, pairs, incomplete = _split(links)
     names = Interner()
-    seen, linked = (names.codes(_scoped(rows)) for rows in (accounts, whole))
+    seen, linked, first_end, other_end = (
+        names.codes(_scoped(rows))
+        for rows in (
+            accounts,
+            whole,
+            pairs,
+            pairs.select(platform="other_platform", user="other_user"),
+        )
+    )
     ranked = names.ranked()
     place = ranked.of(seen).to_numpy()
     told = _coded(whole, ranked.of(linked))
-    del raw, whole, links, seen, linked, names
+    found = _told_pairs(pairs, ranked.of(first_end), ranked.of(other_end))
+    del links, whole, pairs, seen, linked, first_end, other_end, names
     every = ranked.scoped("user")
     holders = pl.len().over("identifier")
     shared = told.filter(holders > 1, holders <= max_accounts_per_identifier)
     ignored = told.filter(holders > max_accounts_per_identifier)["identifier"]
-    edges = shared.select(
-        pl.col("account").min().over("identifier"), pl.col("account").alias("other"), "kind"
-    )
-    edges = edges.filter(pl.col("account") != pl.col("other")).unique().sort(pl.all())
+    certain = found.filter(pl.col("confidence") >= min_confidence)
+    edges = pl.concat([_shared_edges(shared), certain]).sort(pl.all())
     group = _components(edges, len(every))
     known = np.zeros(len(every), np.bool_)
     known[place] = True
@@ -138,8 +125,24 @@ def resolve_people(
         links_used=len(shared),
         links_without_events=int((~known[told["account"].to_numpy()]).sum()),
         identifiers_ignored=ignored.n_unique(),
+        pairs=len(certain),
+        pairs_uncertain=len(found) - len(certain),
     )
     return People(person_of_group[group[place]], len(groups), _named(edges, every), report)
+
+
+def _split(links: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Complete identifiers, complete pairs with their source, and how many rows are neither."""
+    raw = pl.DataFrame(schema=_NO_LINKS) if links is None else links
+    whole, pairs = pl.DataFrame(schema=_NO_LINKS), pl.DataFrame(schema=_NO_PAIRS)
+    # Where rows of both sorts lie together, those of one have nothing in the columns of the other.
+    if "identifier_hash" in raw.columns:
+        whole = raw.select(IDENTIFIER_COLUMNS).drop_nulls()
+    if "confidence" in raw.columns:
+        pairs = raw.select(*PAIR_COLUMNS, "source").drop_nulls(PAIR_COLUMNS)
+    incomplete = len(raw) - len(whole) - len(pairs)
+    ends = {"platform_user_id": "user", "other_platform_user_id": "other_user"}
+    return whole.rename({"platform_user_id": "user"}), pairs.rename(ends), incomplete
 
 
 def _scoped(rows: pl.DataFrame) -> pl.Series:
@@ -156,6 +159,30 @@ def _coded(links: pl.DataFrame, account: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"account": account, "identifier": identifier, "kind": kind}).unique()
 
 
+def _shared_edges(shared: pl.DataFrame) -> pl.DataFrame:
+    """Each holder of an identifier with the first of them: account, other, kind, ... of _named."""
+    edges = shared.select(
+        pl.col("account").min().over("identifier"),
+        pl.col("account").alias("other"),
+        pl.col("kind").cast(pl.String),
+    )
+    edges = edges.filter(pl.col("account") != pl.col("other")).unique()
+    return edges.with_columns(confidence=pl.lit(1.0), source=pl.lit(None, pl.String))
+
+
+def _told_pairs(pairs: pl.DataFrame, first: pl.Series, other: pl.Series) -> pl.DataFrame:
+    """Pairs as numbers, account before other, each once and at its highest confidence."""
+    ends = pairs.select("kind", "confidence", "source").with_columns(first=first, other=other)
+    told = ends.select(
+        pl.min_horizontal("first", "other").alias("account"),
+        pl.max_horizontal("first", "other").alias("other"),
+        *("kind", "confidence", "source"),
+    )
+    told = told.filter(pl.col("account") != pl.col("other"))
+    told = told.sort("confidence", "source", descending=[True, False], nulls_last=True)
+    return told.unique(["account", "other", "kind"], keep="first", maintain_order=True)
+
+
 def _components(edges: pl.DataFrame, n: int) -> NDArray[np.int64]:
     """The connected component of each of n accounts: int64 (n,)."""
     ends = edges["account"].to_numpy(), edges["other"].to_numpy()
@@ -170,6 +197,8 @@ def _named(edges: pl.DataFrame, accounts: pl.DataFrame) -> pl.DataFrame:
         [
             other["platform"].alias("other_platform"),
             other["user"].alias("other_user"),
-            edges["kind"].cast(pl.String),
+            edges["kind"],
+            edges["confidence"],
+            edges["source"],
         ]
     )

@@ -42,7 +42,12 @@ def import_logs(
             help="Event log: CSV, Parquet, JSONL or XLSX; a file, folder or glob; repeatable."
         ),
     ],
-    links: Annotated[Path | None, typer.Option(help="Identity links between accounts.")] = None,
+    links: Annotated[
+        Path | None,
+        typer.Option(
+            help="Identity links between accounts: hashed identifiers, or pairs of `link-people`."
+        ),
+    ] = None,
     mapping: Annotated[Path | None, typer.Option(help="TOML file that maps the columns.")] = None,
     file: Place = Path("shopcast.db"),
     max_bad_share: Annotated[
@@ -130,6 +135,7 @@ async def _import(
                     Account(row["platform"], row["user"]),
                     Account(row["other_platform"], row["other_user"]),
                     LinkKind(row["kind"]),
+                    row["confidence"],
                 )
                 for row in pairs.slice(start, _BATCH).iter_rows(named=True)
             ]

@@ -26,7 +26,10 @@ def build_model(
         ),
     ],
     links: Annotated[
-        Path | None, typer.Option(help="Identity links between accounts (hashed identifiers).")
+        Path | None,
+        typer.Option(
+            help="Identity links between accounts: hashed identifiers, or pairs of `link-people`."
+        ),
     ] = None,
     mapping: Annotated[
         Path | None,

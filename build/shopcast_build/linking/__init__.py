@@ -1,0 +1,1 @@
+"""Which accounts belong to one person, from personal attributes: links with a confidence."""
