@@ -9,6 +9,7 @@ from shopcast_cli.commands import (
     doctor,
     evaluate,
     export,
+    link_people,
     model,
     models,
     people,
@@ -36,6 +37,7 @@ app.command("build-model")(model.build_model)
 app.command("export")(export.export)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.command("link-people")(link_people.link_people)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(directory.app, name="directory")
 app.add_typer(people.app, name="people")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,28 @@ def test_a_directory_that_is_not_there_is_not_made(
     assert done.stderr.startswith("error: ")
     assert "nowhere.db" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_import_takes_pairs_at_their_confidence(tmp_path: Path) -> None:
+    events, pairs, directory = (tmp_path / n for n in ("log.csv", "pairs.csv", "shop.db"))
+    events.write_text(
+        "platform,platform_user_id,time,kind,item_id\n"
+        "shop,1,2024-01-05T10:00:00Z,view,i-1\n"
+        "mall,7,2024-01-06T10:00:00Z,view,i-2\n"
+        "mall,8,2024-01-07T10:00:00Z,view,i-2\n"
+    )
+    pairs.write_text(
+        "platform,platform_user_id,other_platform,other_platform_user_id,kind,confidence,source\n"
+        "mall,7,shop,1,probabilistic,0.9712,splink\n"
+        "mall,8,shop,1,probabilistic,0.6,splink\n"
+    )
+    arguments = ["--events", events, "--links", pairs, "--directory", directory, "--json"]
+    ran = CliRunner().invoke(app, ["directory", "import", *map(str, arguments)])
+    assert ran.exit_code == 0, ran.output
+    said = json.loads(ran.stdout)
+    assert (said["links"], said["people"]) == (1, 2)
+    with sqlite3.connect(directory) as connection:
+        assert connection.execute("SELECT kind, confidence FROM links").fetchall() == [
+            ("probabilistic", 0.9712)
+        ]
+    connection.close()

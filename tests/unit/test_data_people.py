@@ -145,3 +145,63 @@ def test_wrong_links_say_what_to_do(tmp_path: Path, content: str, message: str) 
     assert "ann" not in str(caught.value)
     with pytest.raises(DataError, match="There is no file"):
         read_links(tmp_path / "none.csv")
+
+
+PAIRS = "platform,platform_user_id,other_platform,other_platform_user_id,kind,confidence,source\n"
+
+
+def test_pairs_join_accounts_where_they_are_certain_enough(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(
+        PAIRS
+        + "b,1,A,1.0,probabilistic,0.97,splink\n"
+        + "a,1,b,1,probabilistic,0.96,other\n"  # the same pair again
+        + "a,2,b,2,probabilistic,0.94,splink\n"
+        + "a,2,a,2,probabilistic,0.99,splink\n"
+        + "a,3,,2,probabilistic,0.99,splink\n"
+        + "a,3,b,1,device,1,\n"
+    )
+    links = read_links(tmp_path)
+    people = resolve_people(EVENTS, links)
+    assert people.person.tolist() == [0, 1, 0, 0, 0, 2]
+    assert people.pairs.rows() == [
+        ("a", "1", "b", "1", "probabilistic", 0.97, "splink"),
+        ("a", "3", "b", "1", "device", 1.0, None),
+    ]
+    report = people.report
+    assert (report.pairs, report.pairs_uncertain, report.links_incomplete) == (2, 1, 1)
+    assert (report.links, report.links_used) == (0, 0)
+    assert resolve_people(EVENTS, links, min_confidence=0.9).count == 2
+    assert resolve_people(EVENTS, links, min_confidence=1.0).count == 4
+
+
+def test_pairs_and_identifiers_may_lie_together(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(
+        PAIRS.replace(",source", "") + "a,1,b,1,probabilistic,0.97\n"
+    )
+    (tmp_path / "identifiers.csv").write_text(
+        ",".join(COLUMNS) + f"\na,1,email,{H}\na,3,email,{H}\na,2,,{H}\n"
+    )
+    people = resolve_people(EVENTS, read_links(tmp_path))
+    assert people.person.tolist() == [0, 1, 0, 0, 0, 2]
+    assert people.pairs["confidence"].to_list() == [1.0, 0.97]
+    assert (people.report.links_used, people.report.pairs) == (2, 1)
+    assert people.report.links_incomplete == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a,1,b,1,friend,0.97,x", "1 links of an unknown kind; use one of login"),
+        ("a,1,b,1,probabilistic,1.5,x", "1 pairs whose confidence is not a number over 0"),
+        ("a,1,b,1,probabilistic,sure,x", "1 pairs whose confidence is not a number over 0"),
+        ("a,1,b,1,probabilistic,NaN,x", "1 pairs whose confidence is not a number over 0"),
+    ],
+)
+def test_wrong_pairs_say_what_to_do(tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(PAIRS + row + "\n")
+    with pytest.raises(DataError, match=message):
+        read_links(path)
+    path.write_text(PAIRS.replace(",confidence", "") + "a,1,b,1,probabilistic,x\n")
+    with pytest.raises(DataError, match="has no column confidence"):
+        read_links(path)

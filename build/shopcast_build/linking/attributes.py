@@ -8,7 +8,7 @@ import polars as pl
 
 from shopcast_build.data.columns import id_text, text
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.reading import Source, check_columns, collect, scan
+from shopcast_build.data.reading import Source, collect, scan
 from shopcast_build.linking.normalising import normalised
 
 ATTRIBUTES = (
@@ -50,7 +50,8 @@ class Attributes:
     """What is known of each account.
 
     accounts: columns platform, platform_user_id, sorted, each account once. values: text columns,
-    those of ATTRIBUTES that anything is known of, normalised, row by row with accounts.
+    those of ATTRIBUTES that two platforms (or the only one) tell, normalised, row by row with
+    accounts.
     incomplete: rows without platform or user id. repeated: further rows of an account; the fullest
     row speaks for it. shared: e-mails and phones of too many accounts, which were left out.
     """
@@ -96,8 +97,8 @@ def read_attributes(
     for name, wanted in columns.items():
         if missing := [column for column in wanted if column not in known]:
             raise DataError(
-                f"No file has the column {missing[0]} that --column names for {name}; they have"
-                f" {', '.join(sorted(known))}."
+                f"No file has the column {missing[0]} that --column names for {name}; check the"
+                " first lines of the files."
             )
     rows = pl.concat([_rows(source, columns) for source in sources])
     whole = rows.drop_nulls(_ACCOUNT)
@@ -115,7 +116,9 @@ def read_attributes(
     best = best.with_columns(
         pl.when(holders[name] <= max_accounts).then(name).alias(name) for name in _IDENTIFIERS
     )
-    values = best.select(name for name in ATTRIBUTES if best[name].null_count() < len(best))
+    told = best.group_by("platform").agg(pl.col(ATTRIBUTES).is_not_null().any())
+    comparable = told.select(pl.col(ATTRIBUTES).sum() >= min(2, len(told))).row(0, named=True)
+    values = best.select(name for name in ATTRIBUTES if comparable[name])
     _check(best, values)
     return Attributes(
         accounts=best.select(_ACCOUNT),
@@ -130,7 +133,13 @@ def _rows(source: Source, columns: Mapping[str, Sequence[str]]) -> pl.DataFrame:
     """Text columns _ACCOUNT and ATTRIBUTES, normalised; null where the file has no such column."""
     wanted = {name: columns.get(name, (name, *_OTHER_NAMES.get(name, ()))) for name in ATTRIBUTES}
     account = {name: columns.get(name, (name,))[0] for name in _ACCOUNT}
-    check_columns(source, account.values(), "name it with --column, such as --column platform=shop")
+    for name, column in account.items():
+        if column not in source.schema:
+            # What there is instead stays unsaid: a file without a header begins with a person.
+            raise DataError(
+                f"{source.path} has no column {column}; name the one that holds it with --column"
+                f" {name}=COLUMN."
+            )
     joined = {
         name: pl.concat_str(
             [text(source, column) for column in among if column in source.schema] or [pl.lit(None)],
@@ -157,12 +166,13 @@ def _check(accounts: pl.DataFrame, values: pl.DataFrame) -> None:
     evidence = [names for names in _EVIDENCE if set(names) & set(values.columns)]
     if len(evidence) < _MIN_EVIDENCE:
         raise DataError(
-            f"The files tell {', '.join(values.columns) or 'nothing'} of people; at least"
-            f" {_MIN_EVIDENCE} are needed of {', '.join('/'.join(names) for names in _EVIDENCE)}:"
-            " name the columns with --column ATTRIBUTE=COLUMN."
+            f"The platforms tell {', '.join(values.columns) or 'nothing'} of people in common; at"
+            f" least {_MIN_EVIDENCE} are needed of"
+            f" {', '.join('/'.join(names) for names in _EVIDENCE)}: name the columns with --column"
+            " ATTRIBUTE=COLUMN."
         )
     if not set(_PERSONAL) & set(values.columns):
         raise DataError(
-            "The files tell nothing that differs within a household; one of"
+            "The platforms tell nothing that differs within a household; one of"
             f" {', '.join(_PERSONAL)} is needed: name its column with --column ATTRIBUTE=COLUMN."
         )

@@ -39,6 +39,9 @@ _LESSONS = (
     ("given_name", "street"),
     ("surname", "city"),
     ("given_name", "city"),
+    ("postcode",),
+    ("street",),
+    ("city",),
 )
 
 # Agreeing on one of these, two accounts are almost certainly one person's.

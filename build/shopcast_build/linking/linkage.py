@@ -1,28 +1,20 @@
 """From files of attributes to links, step by step."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import duckdb
 import polars as pl
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.learning.reporter import Reporter
 from shopcast_build.linking.attributes import read_attributes
 from shopcast_build.linking.guard import guard
 from shopcast_build.linking.model import LinkageModel, open_database
 from shopcast_build.linking.report import LinkingReport
 from shopcast_build.linking.writing import named_links
-
-
-class Reporter(Protocol):
-    """Shows stages of work."""
-
-    def stage(self, title: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """A stretch of work; the value takes (done, total)."""
 
 
 @dataclass(frozen=True, slots=True)

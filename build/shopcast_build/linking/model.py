@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import duckdb
 import polars as pl
@@ -18,9 +18,6 @@ from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 from shopcast_build.data.errors import DataError
 from shopcast_build.linking.blocking import block_keys, lessons, sure_rules
 from shopcast_build.linking.comparisons import household, make_comparisons
-
-if TYPE_CHECKING:
-    from splink.internals.blocking_rule_creator import BlockingRuleCreator
 
 _SEED = 17
 _RANDOM_PAIRS = 5e6
@@ -87,18 +84,25 @@ class LinkageModel:
 
         Raises DataError where too few accounts agree to learn from.
         """
+        rules = sure_rules(self._known)
+        if not any(self._pairs(names) for names in rules):
+            raise DataError(
+                "No two accounts agree on enough attributes to be one person's for sure, so there"
+                f" is nothing to learn from; known are {', '.join(self._known)}: check that the"
+                " files write them alike, or name more columns."
+            )
         with _quietly():
             linker = self._open(self._untrained())
-            rules: list[str | BlockingRuleCreator] = [
-                block_on(*names) for names in sure_rules(self._known)
-            ]
-            if not rules:
-                raise DataError(
-                    "The attributes do not suffice to find a first few accounts of one person;"
-                    " give names and one more of date of birth, address, e-mail and phone."
-                )
             linker.training.estimate_u_using_random_sampling(max_pairs=_RANDOM_PAIRS, seed=_SEED)
-            linker.training.estimate_probability_two_random_records_match(rules, _SURE_RECALL)
+            try:
+                linker.training.estimate_probability_two_random_records_match(
+                    [block_on(*names) for names in rules], _SURE_RECALL
+                )
+            except ValueError:
+                raise DataError(
+                    "Nearly all accounts have the same attributes, so people cannot be told apart;"
+                    " check the columns."
+                ) from None
             for names in self._lessons():
                 # One thread: sums of probabilities depend on their order in the last digit.
                 self._database.execute("SET threads = 1")
@@ -152,7 +156,7 @@ class LinkageModel:
         chosen: list[tuple[str, ...]] = []
         for names in lessons(self._known):
             taught = set(self._comparisons) - _involved(names)
-            useful = taught & unlearned or len(chosen) < _MIN_LESSONS
+            useful = taught & unlearned or (taught and len(chosen) < _MIN_LESSONS)
             if useful and self._pairs(names) >= _MIN_LESSON_PAIRS:
                 unlearned -= taught
                 chosen.append(names)

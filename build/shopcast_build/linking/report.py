@@ -9,7 +9,7 @@ from typing import Any
 class LinkingReport:
     """Counts; none speaks of a single person.
 
-    accounts: by platform. attributes: that anything is known of. rows_incomplete: rows without
+    accounts: by platform. attributes: that were compared. rows_incomplete: rows without
     platform or user id. rows_repeated: further rows of an account. identifiers_ignored: e-mails
     and phones of more accounts than one person has. keys_ignored: keys that too many accounts share
     to compare them all. pairs: that were scored and not out of the question. households, rivals,
