@@ -102,11 +102,9 @@ def read_attributes(
             )
     rows = pl.concat([_rows(source, columns) for source in sources])
     whole = rows.drop_nulls(_ACCOUNT)
-    filled = pl.sum_horizontal(pl.col(ATTRIBUTES).is_not_null())
-    best = (
-        whole.with_columns(filled.alias("filled"))
-        .sort(*_ACCOUNT, "filled", *ATTRIBUTES, descending=[False, False, True] + [False] * 10)
-        .unique(_ACCOUNT, keep="first", maintain_order=True)
+    empty = pl.sum_horizontal(pl.col(ATTRIBUTES).is_null())
+    best = whole.sort(*_ACCOUNT, empty, *ATTRIBUTES).unique(
+        _ACCOUNT, keep="first", maintain_order=True
     )
     holders = {name: pl.len().over(name) for name in _IDENTIFIERS}
     shared = sum(

@@ -85,25 +85,17 @@ def _weighed(pairs: pl.DataFrame, platforms: NDArray[np.int64], *, within: bool)
 
 def _without_clashes(links: pl.DataFrame, platforms: NDArray[np.int64]) -> pl.Series:
     """Whether each link, from the most certain on, leaves its person one account a platform."""
-    people: dict[int, set[int]] = {}
-    platforms_of: dict[int, set[int]] = {}
+    people: dict[int, tuple[set[int], set[int]]] = {}  # by account: accounts, platforms
     held = []
-    for left, right in links.select("left", "right").iter_rows():
-        first, other = (
-            people.get(account) or people.setdefault(account, {account})
-            for account in (left, right)
-        )
-        shown = [
-            platforms_of.setdefault(min(one), {int(platforms[n]) for n in one})
-            for one in (first, other)
-        ]
-        fits = first is not other and shown[0].isdisjoint(shown[1])
-        held.append(fits or first is other)
+    for ends in links.select("left", "right").iter_rows():
+        person, other = (people.setdefault(n, ({n}, {int(platforms[n])})) for n in ends)
+        known = person is other
+        fits = not known and person[1].isdisjoint(other[1])
+        held.append(known or fits)
         if fits:
-            first |= other
-            for account in other:
-                people[account] = first
-            platforms_of[min(first)] = shown[0] | shown[1]
+            person[0].update(other[0])
+            person[1].update(other[1])
+            people.update(dict.fromkeys(other[0], person))
     return pl.Series(held, dtype=pl.Boolean)
 
 

@@ -170,10 +170,10 @@ class LinkageModel:
 
     def _pairs(self, names: tuple[str, ...]) -> int:
         """Pairs that agree on columns, and may be linked."""
+        n = pl.col("len").cast(pl.Int64)
         sizes = self._accounts.drop_nulls(names).group_by(*names, "platform").len()
-        pairs = pl.col("len").cast(pl.Int64)
-        every = sizes.group_by(names).agg(pairs.sum()).select(pairs * (pairs - 1) / 2).sum().item()
-        own = sizes.select(pairs * (pairs - 1) / 2).sum().item()
+        blocks = sizes.group_by(names).agg(n.sum())
+        every, own = (one.select((n * (n - 1) // 2).sum()).item() for one in (blocks, sizes))
         return int(every if self._within else every - own)
 
 
