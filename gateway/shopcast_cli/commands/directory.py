@@ -136,7 +136,7 @@ async def _import(
                     Account(row["other_platform"], row["other_user"]),
                     LinkKind(row["kind"]),
                     row["confidence"],
-                    row["source"],
+                    row["source"] or "",
                 )
                 for row in pairs.slice(start, _BATCH).iter_rows(named=True)
             ]
