@@ -1,6 +1,7 @@
 """What the tests with real processes share: one market, one model, and running gateways."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -43,6 +44,15 @@ def wait_until(holds: Callable[[], Any], what: str, *, timeout_s: float = PATIEN
         assert time.monotonic() < end, f"{what}: not within {timeout_s:.0f} s"
         time.sleep(0.05)
     return found
+
+
+@pytest.fixture(autouse=True)
+def log_handlers() -> Iterator[None]:
+    """Commands that set up logging in this process leave no handler on a stream that is closed."""
+    before = logging.root.handlers[:]
+    yield
+    for handler in set(logging.root.handlers) - set(before):
+        logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", name="wait_until")

@@ -1,5 +1,6 @@
 """The gateway as a process: it outlives its Triton, and leaves nothing behind when it ends."""
 
+import asyncio
 import signal
 import tempfile
 import uuid
@@ -24,6 +25,8 @@ from shopcast_client import (
     ShopcastError,
     Unavailable,
 )
+from shopcast_domain.events import Account as StoredAccount
+from shopcast_gateway.directory.open import open_directory
 
 if TYPE_CHECKING:
     from tests.conftest import Built, Gateway
@@ -136,7 +139,7 @@ def test_a_model_that_was_changed_meanwhile_does_not_come_back(
     wait_until(lambda: gateway.process.poll() is not None, "the gateway ends")
     assert gateway.process.returncode == 1
     *_, sentence = gateway.log.read_text().splitlines()
-    assert sentence.startswith("error: version 1 cannot serve after Triton was started again")
+    assert sentence.startswith("error: no published version in")
     assert "behavior/1/model.onnx is not the file that was published" in sentence
     assert "Traceback" not in gateway.log.read_text()
     psutil.wait_procs(family, timeout=20.0)
@@ -183,14 +186,37 @@ def test_a_start_that_is_broken_off_leaves_nothing(
     assert "serving" not in gateway.log.with_suffix(".out").read_text()
 
 
-async def test_a_gateway_that_is_killed_takes_its_triton_along(
+async def test_a_gateway_that_is_killed_takes_its_triton_along_and_loses_no_event(
     built: "Built", serve: Serve, tmp_path: Path
 ) -> None:
     gateway = serve(built.repository, tmp_path / "shop.db").wait_ready()
     family = gateway.family()
     assert len(family) >= 4, "launcher, server and two Python processes"
     assert leftovers(gateway.process.pid)
-    assert gateway.stop(signal.SIGKILL) == -signal.SIGKILL
+    acknowledged: list[str] = []
+
+    async def record(caller: int) -> None:
+        async with ShopcastClient(gateway.address, timeout_s=5.0) as client:
+            with suppress(ShopcastError):
+                for number in range(10_000):
+                    user = f"{caller}-{number}"
+                    event = Event(
+                        user, Account("web", user), EventKind.VIEW, datetime.now(UTC), Item("i-1")
+                    )
+                    assert (await client.record_events([event])).recorded == 1
+                    acknowledged.append(user)
+
+    callers = [asyncio.create_task(record(caller)) for caller in range(8)]
+    await asyncio.sleep(1.0)
+    assert await asyncio.to_thread(gateway.stop, signal.SIGKILL) == -signal.SIGKILL
+    await asyncio.gather(*callers)
+    assert len(acknowledged) > 20
+    directory = await open_directory(tmp_path / "shop.db")
+    try:
+        kept = await directory.resolve_many([StoredAccount("web", user) for user in acknowledged])
+        assert all(kept)
+    finally:
+        await directory.close()
     psutil.wait_procs(family, timeout=20.0)
     assert not [process for process in family if process.is_running()]
     assert not leftovers(gateway.process.pid)

@@ -66,13 +66,13 @@ class HealthService(health_pb2_grpc.HealthServicer):
         """The state now, and each time it changes."""
         told: int | None = None
         while True:
-            changed = self._changed
+            changed, last = self._changed, self._draining
             known = request.service in self._names
             status = self._status(request.service) if known else Status.SERVICE_UNKNOWN
             if status != told:
                 await context.write(Status(status=status))
                 told = status
-            if self._draining:
+            if last:
                 return
             await changed.wait()
 
