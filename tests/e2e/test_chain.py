@@ -40,6 +40,7 @@ from shopcast_client import (
     Outcome,
     Prediction,
     PredictResult,
+    Purpose,
     ShopcastClient,
 )
 from shopcast_gateway.triton.environment import TritonEnvironment
@@ -290,6 +291,43 @@ async def test_linked_accounts_have_one_history(
     assert max(moved) > 2 * CLOCK
 
 
+async def test_a_weak_link_weighs_less_and_consent_leaves_a_platform_out(
+    built: "Built", gateway: "Gateway", platforms: list[str]
+) -> None:
+    here, elsewhere = stranger(platforms[0]), stranger(platforms[1])
+    items = catalogue(built, platforms[0])[:5]
+    looks = [
+        event(elsewhere, EventKind.CART, item, timedelta(hours=3))
+        for item in catalogue(built, platforms[1])[:6]
+    ]
+    there = {"platform": here.platform, "user_id": here.user_id, "items": items}
+    async with client(gateway) as open_client:
+        await open_client.record_events(
+            [event(here, EventKind.VIEW, items[0], timedelta(hours=1)), *looks]
+        )
+        await open_client.link_accounts(
+            here, elsewhere, kind=LinkKind.PROBABILISTIC, confidence=0.6
+        )
+        weak = await open_client.predict(**there)
+        certain = await open_client.predict(**there, min_link_confidence=1.0)
+        await open_client.merge_people(here, elsewhere)
+        merged = await open_client.predict(**there)
+        await open_client.set_consent(elsewhere, {Purpose.PREDICTION: False})
+        without = await open_client.predict(**there)
+        for_risk = await open_client.predict(**there, purpose=Purpose.RISK)
+    assert weak.evidence.uncertain_events_used == 6
+    assert (weak.evidence.events_used, certain.evidence.events_used) == (7, 1)
+    assert merged.evidence.uncertain_events_used == 0
+    mixed = [
+        0.6 * one[0] + 0.4 * other[0]
+        for one, other in zip(by_item(merged).values(), by_item(certain).values(), strict=True)
+    ]
+    assert [one[0] for one in by_item(weak).values()] == pytest.approx(mixed, abs=2 * CLOCK)
+    assert without.evidence.suppressed_platforms == (platforms[1],)
+    assert without.evidence.events_used == 1
+    assert (for_risk.evidence.events_used, for_risk.evidence.suppressed_platforms) == (7, ())
+
+
 async def test_an_item_gets_the_same_answer_alone_in_company_and_again(
     built: "Built", gateway: "Gateway"
 ) -> None:
@@ -342,7 +380,7 @@ def test_the_commands_speak_to_a_running_gateway(
     item = ("--item", '{"item_id": "cli-1", "title": "Trail shoe", "price": 89}')
     slow = ("--timeout-s", 60, "--json")
     recorded = platform("record", *account, *item, "--kind", "cart", *slow)
-    assert json.loads(recorded.stdout) == {"recorded": 1, "duplicates": 0}
+    assert json.loads(recorded.stdout)["recorded"] == 1
     other = ("--other-platform", platforms[1], "--other-user", uuid.uuid4().hex)
     assert json.loads(platform("link", *account, *other, *slow).stdout)["merged"]
     answer = json.loads(platform("predict", *account, *item, *slow).stdout)
