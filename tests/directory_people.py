@@ -168,6 +168,19 @@ class IdentityConformance:
         assert (alone.person_id, alone.other_person_id) == (own, own)
         assert (alone.removed, alone.split) == (0, False)
 
+    async def test_a_hub_falls_into_all_its_parts(self, directory: Directory) -> None:
+        hub, *others = accounts = [Account("p", f"u{n}") for n in range(300)]
+        await directory.record([event(f"{n}", one, at=n) for n, one in enumerate(accounts)])
+        alone = [await id_of(directory, one) for one in accounts]
+        await directory.link_many([LinkStatement(hub, one, LinkKind.DEVICE) for one in others])
+        await link(directory, others[7], others[8])
+        gone = await directory.split(hub)
+        assert (gone.removed, gone.person_id, gone.other_person_id) == (299, alone[0], alone[1])
+        found = [person and person.person_id for person in await directory.resolve_many(accounts)]
+        assert found == [*alone[:9], alone[8], *alone[10:]]
+        assert await times(directory, others[7]) == [9, 8]
+        assert await times(directory, hub) == [0]
+
     async def test_accounts_never_seen_cannot_be_taken_apart(self, directory: Directory) -> None:
         await directory.record([event("1")])
         for attempt in (
@@ -269,10 +282,34 @@ class IdentityConformance:
             found = await directory.history(ANNA, before_s=LATER, limit=9, as_of_s=as_of_s)
             return [one.time_s - T0 for one in found]
 
+        assert await directory.history(ANNA, before_s=LATER, limit=9, as_of_s=0.0) == ()
         assert await seen(start) == []
         assert await seen(apart) == [1]
         assert await seen(together) == [2, 1]
         assert await seen(end) == await seen(None) == [3, 1]
+
+    async def test_taking_back_a_change_of_confidence_restores_what_was_before(
+        self, directory: Directory
+    ) -> None:
+        await link(directory, ANNA, ANNA_B, LinkKind.DEVICE, 0.9, "sure")
+        await link(directory, ANNA, ANNA_B, LinkKind.DEVICE, 0.2, "wrong")
+        _, wrong = await journal(directory)
+        restored = await directory.undo(wrong.number)
+        assert (restored.kind, restored.confidence, restored.source) == (
+            ChangeKind.LINKED, 0.9, "sure"
+        )  # fmt: skip
+        assert await id_of(directory, ANNA_B) == await id_of(directory, ANNA)
+
+    async def test_what_came_after_a_change_is_not_taken_back_with_it(
+        self, directory: Directory
+    ) -> None:
+        await link(directory, ANNA, ANNA_B, source="bad batch")
+        await directory.unlink(ANNA, ANNA_B)
+        await link(directory, ANNA, ANNA_B, source="verified")
+        made = await journal(directory)
+        assert await directory.undo(made[0].number) == made[2]
+        assert await journal(directory) == made
+        assert await id_of(directory, ANNA_B) == await id_of(directory, ANNA)
 
     # History
 
@@ -325,6 +362,20 @@ class IdentityConformance:
         await directory.record([event(f"a{n}", ANNA, at=n) for n in range(3)])
         reading = await directory.read(ANNA, (), before_s=LATER, limit=2, min_confidence=0.9)
         assert reading.window.time_s.tolist() == [T0 + 2, T0 + 1]
+
+    async def test_what_is_uncertain_does_not_push_out_what_is_certain(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event(f"a{n}", ANNA, at=n) for n in range(20)])
+        await directory.record([event(f"b{n}", ANNA_B, at=100 + n) for n in range(20)])
+        await link(directory, ANNA, ANNA_B, LinkKind.PROBABILISTIC, 0.01)
+        reading = await directory.read(ANNA, (), before_s=LATER, limit=8)
+        ago = (reading.window.time_s - T0).tolist()
+        assert ago == [*range(119, 111, -1), *range(19, 11, -1)]
+        assert reading.window_confidence.tolist() == [0.01] * 8 + [1.0] * 8
+        assert len(reading.window_texts) == len(reading.window_platforms) == 16
+        reading = await directory.read(ANNA_B, (), before_s=LATER, limit=8)
+        assert (reading.window.time_s - T0).tolist() == [*range(119, 111, -1)]
 
     # Consent
 

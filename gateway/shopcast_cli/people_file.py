@@ -8,16 +8,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from shopcast_cli.console import fail
+
 
 class PeopleFile:
     """One JSON object a line. Until it is whole it is `NAME.partial`, and `NAME.partial.json` says
     how far it got. Raises OSError.
 
-    cursor: to ask for the next page with. people: how many are written.
+    cursor: to ask for the next page with. people: how many are written. source: where people come
+    from; what was written from elsewhere is begun anew.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, source: str) -> None:
+        self._path, self._source = path, source
         self._partial = path.with_name(path.name + ".partial")
         self._state = path.with_name(path.name + ".partial.json")
         self.cursor, self.people, self.finished = "", 0, False
@@ -26,7 +29,7 @@ class PeopleFile:
         size = 0
         with suppress(OSError, ValueError, KeyError, TypeError):  # else it begins anew
             state = json.loads(self._state.read_text("utf-8"))
-            if self._partial.stat().st_size >= state["size"]:
+            if state["source"] == self._source and self._partial.stat().st_size >= state["size"]:
                 self.cursor, self.people, size = state["cursor"], state["people"], state["size"]
         # For the owner only: it holds what people did.
         descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -47,7 +50,12 @@ class PeopleFile:
             self._state.unlink(missing_ok=True)
             self.finished = True
             return
-        state = {"cursor": cursor, "people": self.people, "size": self._file.tell()}
+        state = {
+            "source": self._source,
+            "cursor": cursor,
+            "people": self.people,
+            "size": self._file.tell(),
+        }
         draft = self._state.with_name(self._state.name + ".new")
         draft.write_text(json.dumps(state), encoding="utf-8")
         draft.replace(self._state)
@@ -59,3 +67,15 @@ class PeopleFile:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def write_person(path: Path, person: dict[str, Any]) -> None:
+    """Write what is kept about one person, for the owner of the file only. Ends the command with
+    one sentence where that fails."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # it may have been there
+            json.dump(person, file, indent=1, ensure_ascii=False)
+    except OSError as error:
+        fail(f"{path} cannot be written ({error.strerror}): name another file with --output")

@@ -90,7 +90,7 @@ class Event:
     Raises ValueError for a time without a time zone.
     """
 
-    event_id: str
+    event_id: str = field(repr=False)
     account: Account
     kind: EventKind
     time: datetime
@@ -242,6 +242,11 @@ class UnlinkResult:
     person_id: str
     other_person_id: str
     removed: int
+
+    @property
+    def apart(self) -> bool:
+        """Whether the two are different people."""
+        return self.person_id != self.other_person_id
 
 
 @dataclass(frozen=True, slots=True)

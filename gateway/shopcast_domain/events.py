@@ -52,7 +52,7 @@ class Event:
     quantity: pieces, at least 1.
     """
 
-    event_id: str
+    event_id: str = field(repr=False)
     account: Account
     kind: EventKind
     time_s: float

@@ -214,6 +214,15 @@ async def test_people_are_joined_taken_apart_and_undone(client: ShopcastClient) 
     assert await client.find_person("p_" + "0" * 32) is None
 
 
+async def test_a_batch_that_would_answer_too_much_is_refused(client: ShopcastClient) -> None:
+    """One large person, asked for over and over."""
+    for n in range(150):
+        await client.link_accounts(ANNA, Account("app", f"phone-{n}"), kind=LinkKind.DEVICE)
+    assert len(await client.resolve_people([ANNA] * 100)) == 100
+    with pytest.raises(InvalidRequest, match="20,000 accounts"):
+        await client.resolve_people([ANNA] * 200)
+
+
 async def test_a_watch_goes_on_and_ends_with_the_server(
     client: ShopcastClient, server: GatewayServer
 ) -> None:

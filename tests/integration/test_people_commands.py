@@ -39,14 +39,16 @@ def target(tmp_path: Path) -> Iterator[str]:
         directory = await open_directory(tmp_path / "shop.db")
         web, phone = Account("web", ANNA[3]), Account("app", PHONE[3])
         now = time.time()
-        shoe = Item("s1", "Trail shoe", price=89.0)
+        shoe = Item("s1", "Trail shoe [/xl] [red]", price=89.0)
         await directory.record(
             [
                 Event("1", web, EventKind.VIEW, now - 60, shoe),
                 Event("2", phone, EventKind.BUY, now - 30, shoe, 2),
             ]
         )
-        await directory.link(web, phone, kind=LinkKind.DEVICE, confidence=0.7, source="nightly")
+        await directory.link(
+            web, phone, kind=LinkKind.DEVICE, confidence=0.7, source="[/b] nightly"
+        )
         server = build_server(NoPredictor(), directory, port=0)
         await server.start()
         address.append(f"127.0.0.1:{server.port}")
@@ -88,9 +90,9 @@ def test_a_person_is_shown_with_all_accounts(target: str) -> None:
 def test_a_history_is_a_table_or_json(target: str) -> None:
     newest, oldest = found(target, "history", *ANNA)
     assert (newest["kind"], newest["platform"], newest["confidence"]) == ("buy", "app", 0.7)
-    assert (oldest["price"], oldest["title"]) == (89.0, "Trail shoe")
+    assert (oldest["price"], oldest["title"]) == (89.0, "Trail shoe [/xl] [red]")
     shown = run(target, "history", *ANNA).stdout
-    assert "Trail shoe" in shown
+    assert "Trail shoe [/xl] [red]" in shown
     assert "70%" in shown
 
 
@@ -100,8 +102,10 @@ def test_a_wrong_link_is_removed_and_the_removal_taken_back(target: str) -> None
     assert gone["person_id"] != gone["other_person_id"]
     assert len(found(target, "show", *ANNA)["accounts"]) == 1
     undone = found(target, "undo", "2")
-    assert (undone["kind"], undone["source"]) == ("linked", "nightly")
+    assert (undone["kind"], undone["source"]) == ("linked", "[/b] nightly")
     assert len(found(target, "show", *ANNA)["accounts"]) == 2
+    assert "by [/b] nightly" in run(target, "undo", "3").stdout
+    found(target, "undo", "4")
     assert "links removed; the account is p_" in run(target, "split", *ANNA).stdout
     missing = run(target, "undo", "99")
     assert missing.exit_code == 1
@@ -117,6 +121,8 @@ def test_consent_is_told_and_changed(target: str) -> None:
     assert run(target, "consent", *ANNA, "--refuse", "fun").exit_code == 2
     both = run(target, "consent", *ANNA, "--refuse", "risk", "--allow", "risk")
     assert both.exit_code == 2
+    unknown = run(target, "consent", "--platform", "web", "--user", "nobody", "--json")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
 
 
 def test_a_person_takes_a_copy_and_goes(target: str, tmp_path: Path) -> None:

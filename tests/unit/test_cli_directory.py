@@ -86,22 +86,37 @@ def test_everybody_is_exported_a_line_each(place: Path, tmp_path: Path) -> None:
 
 def test_an_export_goes_on_where_a_kill_stopped_it(tmp_path: Path) -> None:
     path = tmp_path / "people.jsonl"
-    with PeopleFile(path) as file:
+    with PeopleFile(path, "a.db") as file:
         file.add([{"n": 0}, {"n": 1}], "7")
     with (tmp_path / "people.jsonl.partial").open("ab") as torn:
         torn.write(b'{"n": 2, "half')
     assert not path.exists()
-    with PeopleFile(path) as file:
+    with PeopleFile(path, "a.db") as file:
         assert (file.cursor, file.people) == ("7", 2)
         file.add([{"n": 2}], "9")
+    with PeopleFile(path, "b.db") as file:
+        assert file.cursor == ""
     (tmp_path / "people.jsonl.partial.json").write_text("{torn")
-    with PeopleFile(path) as file:
+    with PeopleFile(path, "a.db") as file:
         assert (file.cursor, file.people) == ("", 0)
         file.add([{"n": 0}], "7")
         file.add([{"n": 1}], "")
         assert file.finished
     assert path.read_text() == '{"n": 0}\n{"n": 1}\n'
     assert [one.name for one in tmp_path.iterdir()] == ["people.jsonl"]
+
+
+def test_one_person_is_exported_for_the_owner_only(place: Path, tmp_path: Path) -> None:
+    output = tmp_path / "one.json"
+    output.write_text("old")
+    account = ("--platform", "app", "--user", "phone-1", "--output", output)
+    assert "3 events of 2 accounts" in run("export-person", "--directory", place, *account).stdout
+    assert len(json.loads(output.read_text())["events"]) == 3
+    assert output.stat().st_mode & 0o077 == 0
+    unknown = run(
+        "export-person", "--directory", place, "--platform", "x", "--user", "y", "--output", output
+    )
+    assert (unknown.exit_code, unknown.stderr) == (1, "error: this account has never been seen\n")
 
 
 def test_a_new_key_goes_in_front_and_nothing_is_lost(place: Path) -> None:

@@ -132,6 +132,15 @@ def test_rotating_puts_a_new_key_before_the_others(tmp_path: Path) -> None:
     assert both.all_of_event("shop", "1")[1] == Pseudonyms(kept).of_event("shop", "1")
 
 
+def test_a_ring_is_not_rotated_into_one_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    load_or_create_keys(path)
+    with pytest.raises(StartupError, match="which is the most"):
+        for _ in range(100):
+            rotate(path)
+    assert len(load_or_create_keys(path)) == 64
+
+
 def test_keys_come_from_a_variable_too() -> None:
     other = bytes(32)
     assert keys_from(f"{KEY.hex()}, {other.hex()}") == (KEY, other)

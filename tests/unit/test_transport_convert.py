@@ -325,6 +325,7 @@ def test_directory_answers_become_their_responses() -> None:
             "min_link_confidence",
         ),
         (link(source="x" * 65), "source"),
+        (link(source="x\ny"), "source"),
         (
             identity_service_pb2.ResolvePersonRequest(
                 account=an_account(), as_of=Timestamp(seconds=-1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from shopcast_cli.console import Advance, ProgressReporter, failures, out, print_json, table
+from shopcast_cli.console import Advance, ProgressReporter, fail, failures, out, print_json, table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,6 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 _BATCH = 5_000
 _PAGE = 500
+_BUSY_S = 30.0
 
 
 @app.callback()
@@ -67,7 +68,8 @@ def import_logs(
 ) -> None:
     """Bring event logs and identity links into the directory the gateway reads.
 
-    Reads and cleans logs just as `build-model` does. Importing a log twice changes nothing, so an
+    Reads and cleans logs just as `build-model` does. Importing a log twice changes nothing (unless
+    events were removed by `directory compact` in between), so an
     import that was interrupted is simply run again: what it had recorded is passed over.
 
     Example: platform directory import --events logs/ --links links.csv
@@ -124,7 +126,8 @@ async def _import(
     from shopcast_gateway.directory.open import open_directory
     from shopcast_gateway.directory.types import EventStatus, LinkKind, LinkStatement
 
-    directory = await open_directory(file, floods=floods)
+    # A gateway may be recording: this one can wait for it.
+    directory = await open_directory(file, floods=floods, busy_s=_BUSY_S)
     try:
         counts = dict.fromkeys(EventStatus, 0)
         total = pairs.height + log.events.height
@@ -191,7 +194,7 @@ def stats(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> None:
 def compact(
     file: Place = Path("shopcast.db"),
     max_age_days: Annotated[
-        float | None, typer.Option(help="Remove events older than this.", min=0.0)
+        float | None, typer.Option(help="Remove events older than this.", min=0.0, max=36_500.0)
     ] = None,
     max_events: Annotated[
         int | None, typer.Option(help="Keep so many events of each person, the newest.", min=1)
@@ -250,7 +253,10 @@ def export(
     reporter = ProgressReporter()
     with _failing():
         total = _ask(file, lambda directory: directory.stats()).people
-        with PeopleFile(output) as written, reporter.stage(f"export {total:,} people") as progress:
+        with (
+            PeopleFile(output, str(file.resolve())) as written,
+            reporter.stage(f"export {total:,} people") as progress,
+        ):
 
             async def copy(directory: "Directory") -> None:
                 while not written.finished:
@@ -265,12 +271,33 @@ def export(
         out.print(f"{written.people:,} people in {output}")
 
 
+@app.command("export-person")
+def export_person(
+    platform: Annotated[str, typer.Option(help="The platform of one of the person's accounts.")],
+    user: Annotated[str, typer.Option(help="The platform's own id of the user.")],
+    output: Annotated[Path, typer.Option(help="JSON file.")],
+    file: Place = Path("shopcast.db"),
+) -> None:
+    """Write everything about one person, however much it is.
+
+    Example: platform directory export-person --platform kaufwerk --user u-17 --output anna.json
+    """
+    from shopcast_cli.people_file import write_person
+    from shopcast_domain.events import Account
+
+    data = _ask(file, lambda directory: directory.export(Account(platform, user)))
+    if data is None:
+        fail("this account has never been seen")
+    write_person(output, data)
+    out.print(f"{len(data['events']):,} events of {len(data['accounts'])} accounts in {output}")
+
+
 @app.command("rotate-key")
 def rotate_key(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> None:
     """Put a new key before those that pseudonyms are made with.
 
     Stop the gateways first, and start them afterwards: one that still has the old keys only refuses
-    to write. Accounts get their new pseudonym when something is recorded of them; until then they
+    to work. Accounts get their new pseudonym when something is recorded of them; until then they
     are found under the old key, which must be kept. `directory stats` counts accounts by key.
 
     Example: platform directory rotate-key --directory shopcast.db
@@ -303,7 +330,7 @@ def _ask(file: Path, work: "Callable[[Directory], Awaitable[_Answer]]") -> _Answ
     from shopcast_gateway.errors import StartupError
 
     async def asked() -> _Answer:
-        directory = await open_directory(file)
+        directory = await open_directory(file, busy_s=_BUSY_S)
         try:
             return await work(directory)
         finally:

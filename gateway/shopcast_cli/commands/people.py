@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from shopcast_cli.commands.requests import AsJson, Platform, Target, Timeout, User, call
 from shopcast_cli.console import fail, out, print_json, table
@@ -19,7 +20,10 @@ app = typer.Typer(
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 AsOf = Annotated[
     datetime | None,
-    typer.Option(help="As it was known at this time, UTC; now by default.", formats=_TIMES),
+    typer.Option(
+        help="As it was known at this time, UTC, a date being its first moment; now by default.",
+        formats=_TIMES,
+    ),
 ]
 OtherPlatform = Annotated[str, typer.Option(help="The other account's platform.")]
 OtherUser = Annotated[str, typer.Option(help="The other account's user id.")]
@@ -87,7 +91,7 @@ def history(
             f"{one.time:%Y-%m-%d %H:%M}",
             one.platform,
             one.kind,
-            one.title or one.item_id,
+            escape(one.title or one.item_id),
             "" if one.price is None else f"{one.price:.2f}",
             str(one.quantity),
             f"{one.confidence:.0%}",
@@ -164,7 +168,7 @@ def undo(
     if as_json:
         print_json(_change(made))
     else:
-        out.print(_line(made))
+        out.print(escape(_line(made)), soft_wrap=True)
 
 
 @app.command("changes")
@@ -188,7 +192,7 @@ def changes(
                 if as_json:
                     typer.echo(json.dumps(_change(made), default=str))
                 else:
-                    out.print(_line(made))
+                    out.print(escape(_line(made)), soft_wrap=True)
 
     try:
         asyncio.run(watch())
@@ -232,11 +236,11 @@ def consent(
             else client.consents(account)
         ),
     )
+    if not held:
+        fail("this account has never been seen")
     if as_json:
         print_json(held)
         return
-    if not held:
-        fail("this account has never been seen")
     for name, purposes in held.items():
         refused = ", ".join(purpose for purpose, allowed in purposes.items() if not allowed)
         out.print(f"{name}: {'refuses ' + refused if refused else 'allows everything'}")
@@ -256,8 +260,7 @@ def export(
 
     Example: platform people export --platform kaufwerk --user u-17 --output anna.json
     """
-    import json
-
+    from shopcast_cli.people_file import write_person
     from shopcast_client import Account
 
     data = call(target, timeout_s, lambda client: client.export_person(Account(platform, user)))
@@ -266,10 +269,7 @@ def export(
     if output is None:
         print_json(data)
         return
-    try:
-        output.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
-    except OSError as error:
-        fail(f"{output} cannot be written ({error.strerror}): name another file with --output")
+    write_person(output, data)
     out.print(f"{len(data['events']):,} events of {len(data['accounts'])} accounts in {output}")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite import FLOODS, SqliteDirectory
+from shopcast_gateway.directory.sqlite_connection import BUSY_S
 from shopcast_gateway.directory.types import FloodRules
 from shopcast_gateway.errors import StartupError
 
@@ -15,7 +16,9 @@ def key_file(path: Path) -> Path:
     return path.with_name(path.name + ".key")
 
 
-async def open_directory(path: Path, *, floods: FloodRules | None = FLOODS) -> SqliteDirectory:
+async def open_directory(
+    path: Path, *, floods: FloodRules | None = FLOODS, busy_s: float = BUSY_S
+) -> SqliteDirectory:
     """Open or create a directory file; its key lies beside it as `NAME.key`, mode 0600.
 
     Raises StartupError with one sentence.
@@ -33,7 +36,7 @@ async def open_directory(path: Path, *, floods: FloodRules | None = FLOODS) -> S
             " another file with --directory"
         )
     keys = load_or_create_keys(keys_at)
-    return await SqliteDirectory.open(path, Pseudonyms(*keys), floods=floods)
+    return await SqliteDirectory.open(path, Pseudonyms(*keys), floods=floods, busy_s=busy_s)
 
 
 def _is_sqlite(path: Path) -> bool:

@@ -14,15 +14,34 @@ def connected(start: _Account, links: Iterable[tuple[_Account, _Account]]) -> se
     >>> sorted(connected(1, [(1, 2), (3, 2), (4, 5)]))
     [1, 2, 3]
     """
+    (found,) = parts((start,), links)
+    return found
+
+
+def parts(
+    starts: Iterable[_Account], links: Iterable[tuple[_Account, _Account]]
+) -> list[set[_Account]]:
+    """What links connect, as far as any of the accounts is in it; each part once.
+
+    >>> [sorted(part) for part in parts([1, 2, 4, 6], [(1, 2), (3, 2), (4, 5)])]
+    [[1, 2, 3], [4, 5], [6]]
+    """
     neighbours: dict[_Account, list[_Account]] = defaultdict(list)
     for one, other in links:
         neighbours[one].append(other)
         neighbours[other].append(one)
-    found, waiting = {start}, [start]
-    while waiting:
-        new = [n for n in neighbours[waiting.pop()] if n not in found]
-        found.update(new)
-        waiting += new
+    found: list[set[_Account]] = []
+    seen: set[_Account] = set()
+    for start in starts:
+        if start in seen:
+            continue
+        part, waiting = {start}, [start]
+        while waiting:
+            new = [n for n in neighbours[waiting.pop()] if n not in part]
+            part.update(new)
+            waiting += new
+        seen |= part
+        found.append(part)
     return found
 
 

@@ -20,7 +20,7 @@ from shopcast_gateway.errors import StartupError
 KEY_BYTES = 32
 PSEUDONYM_BYTES = 16
 KEY_VARIABLE = "SHOPCAST_DIRECTORY_KEY"
-_MOST_KEYS = 16
+_MOST_KEYS = 64
 _PERSON = re.compile(r"p_[0-9a-f]{32}")
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -28,13 +28,14 @@ _KEY = re.compile(r"[0-9a-fA-F]{64}")
 class Pseudonyms:
     """Keyed hashes of 16 bytes. Without the key nobody gets an id back, not even by guessing it."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "newest_fingerprint")
 
     def __init__(self, *keys: bytes) -> None:
         """keys: of 32 bytes each, the newest first."""
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"a pseudonym key has {KEY_BYTES} bytes")
         self._keys = keys
+        self.newest_fingerprint = self.fingerprints()[0]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -113,6 +114,11 @@ def rotate(path: Path) -> int:
     """Put a new key before those at `path`, in one step; returns how many there are then. Raises
     StartupError."""
     keys = (secrets.token_bytes(KEY_BYTES), *load_keys(path))
+    if len(keys) > _MOST_KEYS:
+        raise StartupError(
+            f"{path} holds {_MOST_KEYS} keys, which is the most: start a new directory and import"
+            " the events into it"
+        )
     try:
         draft = _draft(path, b"".join(keys))
         draft.replace(path)

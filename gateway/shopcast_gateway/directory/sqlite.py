@@ -25,7 +25,9 @@ from shopcast_gateway.directory import (
 )
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import (
+    BUSY_S,
     Connections,
+    empty_log,
     microseconds,
     open_store,
     select_in,
@@ -52,7 +54,8 @@ from shopcast_gateway.directory.types import (
 )
 from shopcast_gateway.errors import Unavailable
 
-READERS = 4
+READERS, BROWSERS = 4, 2
+"""Threads that read for predictions, and for those who look around and may take long."""
 _TOGETHER = 10_000  # events of one transaction, if several calls wait
 FLOODS = FloodRules()
 
@@ -83,23 +86,34 @@ class SqliteDirectory:
         self._floods = floods
         self._connections = connections
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
-        for connection in connections.readers:
-            self._idle.put(connection)
+        self._browsing: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        for number, connection in enumerate(connections.readers):
+            (self._idle if number < READERS else self._browsing).put(connection)
         self._writer = ThreadPoolExecutor(1, "directory-writer")
-        self._readers = ThreadPoolExecutor(len(connections.readers), "directory-reader")
+        self._readers = ThreadPoolExecutor(READERS, "directory-reader")
+        self._browsers = ThreadPoolExecutor(BROWSERS, "directory-browser")
         self._recordings: deque[_Recording] = deque()
+        self._erased = False
         self._closed = False
 
     @classmethod
     async def open(
-        cls, path: Path, pseudonyms: Pseudonyms, *, floods: FloodRules | None = FLOODS
+        cls,
+        path: Path,
+        pseudonyms: Pseudonyms,
+        *,
+        floods: FloodRules | None = FLOODS,
+        busy_s: float = BUSY_S,
     ) -> Self:
         """Open the file, making it if missing; its integrity is checked, which reads it all.
 
-        floods: what is quarantined; None lets everything in. Raises StartupError when the file
+        floods: what is quarantined; None lets everything in. busy_s: how long to wait for another
+        process that writes. Raises StartupError when the file
         cannot be used, and says why.
         """
-        opening = partial(open_store, path, pseudonyms.fingerprints(), readers=READERS)
+        opening = partial(
+            open_store, path, pseudonyms.fingerprints(), readers=READERS + BROWSERS, busy_s=busy_s
+        )
         with ThreadPoolExecutor(1, "directory-open") as executor:
             connections = await asyncio.get_running_loop().run_in_executor(executor, opening)
         return cls(pseudonyms, connections, floods)
@@ -157,7 +171,7 @@ class SqliteDirectory:
                     store, self._pseudonyms, account, before_us, limit, as_of_us, purpose
                 )
 
-        return await self._read(read)
+        return await self._browse(read)
 
     async def resolve(self, account: Account, *, as_of_s: float | None = None) -> Person | None:
         """The person behind an account; None when the account had never been seen."""
@@ -169,7 +183,7 @@ class SqliteDirectory:
 
     async def resolve_many(self, accounts: Sequence[Account]) -> tuple[Person | None, ...]:
         """As `resolve`, of one moment."""
-        return await self._read(
+        return await self._browse(
             lambda store: sqlite_people.resolve(store, self._pseudonyms, accounts, None)
         )
 
@@ -213,11 +227,11 @@ class SqliteDirectory:
 
     async def undo(self, number: int) -> Change:
         """Take a change of the journal back. Raises NotFound."""
-        return await self._write(lambda store: sqlite_people.undo(store, number))
+        return await self._write(lambda store: sqlite_people.undo(store, self._pseudonyms, number))
 
     async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
         """The journal's entries with a number above `after`, oldest first."""
-        return await self._read(lambda store: sqlite_people.changes(store, after, limit))
+        return await self._browse(lambda store: sqlite_people.changes(store, after, limit))
 
     async def set_consent(
         self, account: Account, purposes: Mapping[Purpose, bool], *, everywhere: bool = False
@@ -237,23 +251,26 @@ class SqliteDirectory:
 
     async def export(self, account: Account) -> PersonData | None:
         """Everything kept about a person."""
-        return await self._read(
+        return await self._browse(
             lambda store: sqlite_privacy.export(store, self._pseudonyms, account)
         )
 
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
         """Everything about some people; the cursor is the number of an account."""
-        return await self._read(lambda store: sqlite_privacy.people(store, cursor, limit))
+        return await self._browse(lambda store: sqlite_privacy.people(store, cursor, limit))
 
     async def erase(self, account: Account) -> Receipt | None:
-        """Remove a person, from the write-ahead log too where nobody is reading."""
-        return await self._write(
+        """Remove a person; from the write-ahead log too, as soon as nobody reads."""
+        receipt = await self._write(
             lambda store: sqlite_privacy.erase(store, self._pseudonyms, account)
         )
+        self._erased = True
+        await self._write(self._forget)
+        return receipt
 
     async def stats(self) -> Stats:
         """What is in the file; reads all of it."""
-        return await self._read(lambda store: sqlite_upkeep.stats(store, self._pseudonyms))
+        return await self._browse(lambda store: sqlite_upkeep.stats(store, self._pseudonyms))
 
     async def compact(
         self, retention: Retention, *, encoders: Collection[str] | None = None
@@ -294,7 +311,12 @@ class SqliteDirectory:
 
     def _let_go(self) -> None:
         self._readers.shutdown()
+        self._browsers.shutdown()
         self._connections.close()
+
+    def _forget(self, store: sqlite3.Connection) -> None:
+        """Empty the log of what was erased, if that is due and can be done."""
+        self._erased = self._erased and not empty_log(store)
 
     def _record_waiting(self, store: sqlite3.Connection) -> None:
         """Record what waits in one transaction; what cannot be recorded with others, alone."""
@@ -309,7 +331,7 @@ class SqliteDirectory:
         try:
             result = sqlite_recording.record(store, self._pseudonyms, events, self._floods)
         except Exception as error:  # every caller is told
-            if len(calls) > 1 and not isinstance(error, sqlite3.DatabaseError):
+            if len(calls) > 1 and not _is_store_away(error):
                 for call in calls:
                     self._recordings.append(call)
                     self._record_waiting(store)
@@ -320,19 +342,17 @@ class SqliteDirectory:
         statuses = iter(result.statuses)
         for call in calls:
             call.outcome = RecordResult(tuple(islice(statuses, len(call.events))))
+        self._forget(store)
 
     async def _write(self, work: _Work[_Answer]) -> _Answer:
         return await self._run(self._writer, partial(work, self._connections.writer))
 
     async def _read(self, work: _Work[_Answer]) -> _Answer:
-        def with_connection() -> _Answer:
-            connection = self._idle.get()
-            try:
-                return work(connection)
-            finally:
-                self._idle.put(connection)
+        return await self._run(self._readers, partial(_with_one_of, self._idle, work))
 
-        return await self._run(self._readers, with_connection)
+    async def _browse(self, work: _Work[_Answer]) -> _Answer:
+        """As `_read`, for what may take long: it must not keep predictions waiting."""
+        return await self._run(self._browsers, partial(_with_one_of, self._browsing, work))
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], _Answer]) -> _Answer:
         if self._closed:
@@ -343,10 +363,24 @@ class SqliteDirectory:
             raise _cause(error) from error
 
 
+def _with_one_of(
+    connections: "queue.SimpleQueue[sqlite3.Connection]", work: _Work[_Answer]
+) -> _Answer:
+    connection = connections.get()
+    try:
+        return work(connection)
+    finally:
+        connections.put(connection)
+
+
+def _is_store_away(error: Exception) -> bool:
+    """Locked, full, I/O error; and a file found damaged, which has no class of its own."""
+    return type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError)
+
+
 def _cause(error: Exception) -> Exception:
     """What a failure of the store means to callers."""
-    # Locked, full, I/O error; and a file found damaged, which has no class of its own.
-    if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+    if _is_store_away(error):
         return Unavailable(f"The directory cannot be used now ({error}).")
     return error
 

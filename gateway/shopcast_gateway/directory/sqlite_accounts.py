@@ -13,12 +13,24 @@ from shopcast_gateway.errors import Unavailable
 def find(
     connection: sqlite3.Connection, pseudonyms: Pseudonyms, accounts: Collection[Account]
 ) -> dict[Account, tuple[int, int]]:
-    """The (id, person) of each account that has been seen, under whatever key."""
+    """The (id, person) of each account that has been seen, under whatever key. Raises Unavailable
+    when the keys were rotated since this process started."""
+    check_keys(connection, pseudonyms)
     named = {name: account for account in accounts for name in pseudonyms.all_of(account)}
     rows = select_in(
         connection, "SELECT pseudonym, id, person FROM accounts WHERE pseudonym IN (*)", list(named)
     )
     return {named[pseudonym]: (number, person) for pseudonym, number, person in rows}
+
+
+def check_keys(connection: sqlite3.Connection, pseudonyms: Pseudonyms) -> None:
+    """Raises Unavailable when the keys were rotated since this process started: it would not find
+    who was written under the new one."""
+    (newest,) = connection.execute(
+        "SELECT fingerprint FROM pseudonym_keys ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    if newest != pseudonyms.newest_fingerprint:
+        raise Unavailable("the pseudonym keys were rotated: this process must be started again")
 
 
 def admit(
@@ -28,15 +40,9 @@ def admit(
     platforms: Mapping[str, int],
 ) -> Mapping[Account, tuple[int, int]]:
     """The (id, person) of each account; one never seen becomes a person of its own, and one that
-    was seen under an older key gets its pseudonym under the newest. Raises Unavailable when the
-    keys were rotated since this process started."""
-    key = number_of(connection, "SELECT max(id) FROM pseudonym_keys")
-    (newest,) = connection.execute(
-        "SELECT fingerprint FROM pseudonym_keys WHERE id = ?", (key,)
-    ).fetchone()
-    if newest != pseudonyms.fingerprints()[0]:
-        raise Unavailable("the pseudonym keys were rotated: this process must be started again")
+    was seen under an older key gets its pseudonym under the newest. Raises as `find`."""
     found = find(connection, pseudonyms, accounts)
+    key = number_of(connection, "SELECT max(id) FROM pseudonym_keys")
     if len(pseudonyms) > 1:
         connection.executemany(
             "UPDATE accounts SET pseudonym = ?, key = ? WHERE id = ? AND key != ?",

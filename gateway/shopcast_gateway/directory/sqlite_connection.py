@@ -10,7 +10,8 @@ from typing import Any, Literal
 from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, SCHEMA, VERSION
 from shopcast_gateway.errors import StartupError
 
-BUSY_TIMEOUT_MS = 5_000  # how long to wait for another process that is writing
+BUSY_S = 1.5
+"""How long to wait for another process that is writing: less than callers usually have."""
 _CHUNK = 512  # values per IN list; SQLite takes 32,766
 
 
@@ -27,7 +28,9 @@ class Connections:
             connection.close()
 
 
-def open_store(path: Path, fingerprints: Sequence[bytes], *, readers: int) -> Connections:
+def open_store(
+    path: Path, fingerprints: Sequence[bytes], *, readers: int, busy_s: float = BUSY_S
+) -> Connections:
     """Open the file, which is made if missing and checked if not.
 
     fingerprints: of the pseudonym keys, the newest first; all keys the file has been written with
@@ -35,7 +38,7 @@ def open_store(path: Path, fingerprints: Sequence[bytes], *, readers: int) -> Co
     """
     try:
         path.touch(mode=0o600)
-        writer = _connect(path, "rw")
+        writer = _connect(path, "rw", busy_s)
     except (OSError, sqlite3.Error) as error:
         raise StartupError(
             f"Cannot open the directory file {path} ({_problem(error)}): "
@@ -50,7 +53,7 @@ def open_store(path: Path, fingerprints: Sequence[bytes], *, readers: int) -> Co
             "PRAGMA secure_delete = ON"
         )  # whoever is erased is not to be found in the file
         writer.execute("PRAGMA cache_size = -65536")  # 64 MiB
-        return Connections(writer, tuple(_connect(path, "ro") for _ in range(readers)))
+        return Connections(writer, tuple(_connect(path, "ro", busy_s) for _ in range(readers)))
     except sqlite3.OperationalError as error:
         writer.close()
         raise StartupError(
@@ -65,13 +68,13 @@ def open_store(path: Path, fingerprints: Sequence[bytes], *, readers: int) -> Co
         raise
 
 
-def _connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
+def _connect(path: Path, mode: Literal["rw", "ro"], busy_s: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         isolation_level=None,  # we say BEGIN ourselves
         check_same_thread=False,  # one thread at a time, but not always the same
-        timeout=BUSY_TIMEOUT_MS / 1000,
+        timeout=busy_s,
     )
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
@@ -144,6 +147,20 @@ def transaction(
     finally:
         if connection.in_transaction:  # SQLite itself rolls back on some errors
             connection.execute("ROLLBACK")
+
+
+def empty_log(connection: sqlite3.Connection) -> bool:
+    """Remove the write-ahead log, and with it what was erased from the file; whether that could be
+    done now, which it cannot while anybody reads."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
+    return not busy
 
 
 def microseconds(time_s: float) -> int:

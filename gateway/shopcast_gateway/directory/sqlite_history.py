@@ -56,10 +56,11 @@ def history(
     ):
         if not mask & refusing:
             people.setdefault(its, []).append(one)
+    recorded_us = _ALWAYS_US if as_of_us is None else as_of_us
     rows = [
         row
         for its, accounts in people.items()
-        for row in _events(connection, its, accounts, before_us, limit, as_of_us or _ALWAYS_US)
+        for row in _events(connection, its, accounts, before_us, limit, recorded_us)
     ]
     rows.sort(reverse=True)
     return tuple(_shown(row, sure) for row in rows[:limit])

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from shopcast_domain.events import Account
-from shopcast_gateway.directory.paths import connected
+from shopcast_gateway.directory.paths import connected, parts
 from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
-from shopcast_gateway.directory.sqlite_accounts import admit, find, intern_platforms
+from shopcast_gateway.directory.sqlite_accounts import admit, check_keys, find, intern_platforms
 from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
 from shopcast_gateway.directory.types import (
     Change,
@@ -25,6 +25,7 @@ Link = tuple[int, int, str, float, str]
 """Two accounts, the smaller number first; kind, confidence and source."""
 
 _CHANGES = "number, at_us, change, person, other_person, kind, confidence, source"
+_LINK = "account, other, kind, confidence, source"
 _ACCOUNTS = (
     "SELECT accounts.id, code, platforms.name, pseudonym FROM accounts"
     " JOIN platforms ON platforms.id = accounts.platform"
@@ -147,11 +148,11 @@ def unlink(
             raise NotFound("the account has never been seen")
         ends = sorted((found[account][0], found[other][0]))
         links = connection.execute(
-            "SELECT account, other, kind, confidence, source FROM links"
+            f"SELECT {_LINK} FROM links"
             " WHERE account = ? AND other = ? AND kind = coalesce(?, kind) ORDER BY kind",
             (*ends, kind and kind.value),
         ).fetchall()
-        changes = [_unlink(connection, one) for one in links]
+        changes = _unlink(connection, found[account][1], links)
         people = [person_id(_code_of(connection, found[one][0])) for one in (account, other)]
     return UnlinkResult(people[0], people[1], len(links), any(c.other_person_id for c in changes))
 
@@ -167,47 +168,45 @@ def split(connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Accou
             "SELECT min(id) FROM accounts WHERE person = ? AND id != ?", (person, number)
         ).fetchone()[0]
         links = connection.execute(
-            "SELECT account, other, kind, confidence, source FROM links WHERE account = ?"
-            " UNION ALL"
-            " SELECT account, other, kind, confidence, source FROM links WHERE other = ?"
-            " ORDER BY 1, 2, 3",
+            f"SELECT {_LINK} FROM links WHERE account = ? UNION ALL"
+            f" SELECT {_LINK} FROM links WHERE other = ? ORDER BY 1, 2, 3",
             (number, number),
         ).fetchall()
-        changes = [_unlink(connection, one) for one in links]
+        changes = _unlink(connection, person, links)
         own = person_id(_code_of(connection, number))
         others = own if rest is None else person_id(_code_of(connection, rest))
     return UnlinkResult(own, others, len(links), any(c.other_person_id for c in changes))
 
 
-def undo(connection: sqlite3.Connection, number: int) -> Change:
+def undo(connection: sqlite3.Connection, pseudonyms: Pseudonyms, number: int) -> Change:
     """Take a change back. Raises NotFound."""
     with transaction(connection, "IMMEDIATE"):
-        row = connection.execute(
-            "SELECT change, account, other, kind, confidence, source FROM journal"
-            " WHERE number = ? AND account IS NOT NULL",
+        check_keys(connection, pseudonyms)
+        name = connection.execute(
+            "SELECT account, other, kind FROM journal WHERE number = ? AND account IS NOT NULL",
             (number,),
         ).fetchone()
-        if row is None:
+        if name is None:
             raise NotFound("the journal has no such change that could be taken back")
-        standing = connection.execute(
-            "SELECT account, other, kind, confidence, source FROM links"
-            " WHERE account = ? AND other = ? AND kind = ?",
-            row[1:4],
-        ).fetchone()
+        newest, *before = connection.execute(
+            f"SELECT change, {_LINK}, {_CHANGES} FROM journal"
+            " WHERE account = ? AND other = ? AND kind = ? ORDER BY number DESC LIMIT 2",
+            name,
+        ).fetchall()
+        if newest[6] != number:
+            return _change(newest[6:])
+        link: Link = newest[1:6]
         made = None
-        if row[0] == ChangeKind.LINKED and standing is not None:
-            made = _unlink(connection, standing)
-        elif row[0] == ChangeKind.UNLINKED and standing is None:
-            made = _link(connection, row[1:])
-        if made is not None:
-            return made
-        return _change(
-            connection.execute(
-                f"SELECT {_CHANGES} FROM journal WHERE account = ? AND other = ? AND kind = ?"
-                " ORDER BY number DESC LIMIT 1",
-                row[1:4],
+        if newest[0] == ChangeKind.UNLINKED:
+            made = _link(connection, link)
+        elif before and before[0][0] == ChangeKind.LINKED:
+            made = _link(connection, before[0][1:6])
+        else:
+            (person,) = connection.execute(
+                "SELECT person FROM accounts WHERE id = ?", (link[0],)
             ).fetchone()
-        )
+            (made,) = _unlink(connection, person, [link])
+        return _change(newest[6:]) if made is None else made
 
 
 def changes(connection: sqlite3.Connection, after: int, limit: int) -> list[Change]:
@@ -291,32 +290,46 @@ def _link(connection: sqlite3.Connection, link: Link) -> Change | None:
     return note(connection, ChangeKind.LINKED, codes[0][0][1], younger, link)
 
 
-def _unlink(connection: sqlite3.Connection, link: Link) -> Change:
-    """Remove a link that stands; the person becomes two where nothing else holds them together."""
-    account, other, kind, *_ = link
-    connection.execute(
-        "DELETE FROM links WHERE account = ? AND other = ? AND kind = ?", (account, other, kind)
+def _unlink(connection: sqlite3.Connection, person: int, links: Sequence[Link]) -> list[Change]:
+    """Remove links of a person that stand; they become several where nothing else holds them
+    together."""
+    connection.executemany(
+        "DELETE FROM links WHERE account = ? AND other = ? AND kind = ?",
+        [link[:3] for link in links],
     )
-    _weigh(connection, (account, other))
-    (person,) = connection.execute(
-        "SELECT person FROM accounts WHERE id = ?", (account,)
-    ).fetchone()
-    links = connection.execute(
+    _weigh(connection, {end for link in links for end in link[:2]})
+    people = _regroup(connection, person, links)
+    first = {one: _first(connection, one) for one in set(people.values())}
+    made = []
+    for link in links:
+        codes = sorted({first[people[end]] for end in link[:2]})
+        younger = codes[1][1] if len(codes) == 2 else None
+        made.append(note(connection, ChangeKind.UNLINKED, codes[0][1], younger, link))
+    return made
+
+
+def _regroup(connection: sqlite3.Connection, person: int, gone: Sequence[Link]) -> dict[int, int]:
+    """Give what the links of a person do not connect any more numbers of their own; returns the
+    person of both ends of the links that are gone."""
+    standing = connection.execute(
         "SELECT account, other FROM links"
         " WHERE account IN (SELECT id FROM accounts WHERE person = ?)",
         (person,),
     ).fetchall()
-    mine = connected(account, links)
-    if other in mine:
-        return note(connection, ChangeKind.UNLINKED, _code(connection, person), None, link)
-    # The part with the account that gave the person its number keeps it, and its events.
-    leaving = connected(other, links) if person in mine else mine
-    number = min(leaving)
-    marks = [(number, person, one) for one in leaving]
-    connection.executemany("UPDATE events SET person = ? WHERE person = ? AND account = ?", marks)
-    connection.executemany("UPDATE accounts SET person = ? WHERE person = ? AND id = ?", marks)
-    older, younger = sorted(_first(connection, one) for one in (person, number))
-    return note(connection, ChangeKind.UNLINKED, older[1], younger[1], link)
+    people: dict[int, int] = {}
+    for part in parts((end for link in gone for end in link[:2]), standing):
+        # The part with the account that gave the person its number keeps it, and its events.
+        number = person if person in part else min(part)
+        people |= dict.fromkeys(part, number)
+        if number != person:
+            marks = [(number, person, one) for one in part]
+            connection.executemany(
+                "UPDATE events SET person = ? WHERE person = ? AND account = ?", marks
+            )
+            connection.executemany(
+                "UPDATE accounts SET person = ? WHERE person = ? AND id = ?", marks
+            )
+    return people
 
 
 def _weigh(connection: sqlite3.Connection, accounts: Iterable[int]) -> None:
@@ -331,11 +344,13 @@ def _weigh(connection: sqlite3.Connection, accounts: Iterable[int]) -> None:
 
 
 def _merge(connection: sqlite3.Connection, person: int, other: int) -> None:
-    """Move the smaller history to the larger."""
+    """Move the person with fewer events and accounts to the other."""
     counts = {
-        one: connection.execute("SELECT count(*) FROM events WHERE person = ?", (one,)).fetchone()[
-            0
-        ]
+        one: connection.execute(
+            "SELECT (SELECT count(*) FROM events WHERE person = ?1)"
+            " + (SELECT count(*) FROM accounts WHERE person = ?1)",
+            (one,),
+        ).fetchone()[0]
         for one in (person, other)
     }
     smaller, larger = sorted(counts, key=counts.__getitem__)

@@ -154,6 +154,9 @@ def _export(connection: sqlite3.Connection, person: int) -> PersonData:
                 "change": change.kind.value,
                 "person_id": change.person_id,
                 "other_person_id": change.other_person_id,
+                "link_kind": change.link_kind,
+                "confidence": change.confidence,
+                "source": change.source,
             }
             for change in journal_of(connection, names)
         ],
@@ -163,7 +166,7 @@ def _export(connection: sqlite3.Connection, person: int) -> PersonData:
 def erase(
     connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Account
 ) -> Receipt | None:
-    """Remove a person; what their rows held is overwritten on disk."""
+    """Remove a person; what their rows held is overwritten in the file."""
     with transaction(connection, "IMMEDIATE"):
         found = find(connection, pseudonyms, (account,))
         if not found:
@@ -181,8 +184,6 @@ def erase(
         entries = delete("journal WHERE account = ?") + delete("journal WHERE other = ?")
         connection.execute("DELETE FROM accounts WHERE person = ?", (person,))
         note(connection, ChangeKind.ERASED, rows[0][3])
-    # Readers may be looking at the old log; the next checkpoint removes it then.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return Receipt(
         person_id=person_id(rows[0][3]),
         at_s=microseconds(time.time()) / 1e6,

@@ -1,7 +1,7 @@
 """Reading all that one prediction needs from the embedded directory."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from shopcast_gateway.directory.types import Purpose, Reading
 
 # -1 is MISSING. CROSS JOIN keeps the events, which lie in the wanted order, the outermost loop.
 WINDOW = """
-SELECT e.time_us, e.kind, i.platform, i.id,
+SELECT e.time_us, e.key, e.kind, i.platform, i.id,
        coalesce(i.category_code, -1), coalesce(i.brand_code, -1),
        coalesce(e.price, i.price), e.quantity, e.account, p.name,
        i.title, i.brand, i.category, i.price
@@ -66,10 +66,7 @@ def read(
         if found:
             number, person = found[account]
             shares = sharing(connection, number, person, purpose, min_confidence)
-            window_sql = WINDOW.replace("(*)", f"({', '.join('?' * len(shares.left_out))})")
-            events = connection.execute(
-                window_sql, (person, before_us, *shares.left_out, limit)
-            ).fetchall()
+            events = _window(connection, person, before_us, limit, shares)
         platform, *platform_tally = connection.execute(
             "SELECT id, views, carts, buys, returns FROM platforms WHERE name = ?",
             (account.platform,),
@@ -139,6 +136,25 @@ def read(
         candidate_known=tuple(item_id in kept for item_id in item_ids),
         suppressed=shares.suppressed,
     )
+
+
+def _window(
+    connection: sqlite3.Connection, person: int, before_us: int, limit: int, shares: Sharing
+) -> list[tuple[Any, ...]]:
+    """Rows of WINDOW: the newest, and where some are less than certain, the newest certain ones
+    too, so that the others do not push them out."""
+
+    def newest(left_out: Collection[int]) -> list[tuple[Any, ...]]:
+        sql = WINDOW.replace("(*)", f"({', '.join('?' * len(left_out))})")
+        return connection.execute(sql, (person, before_us, *left_out, limit)).fetchall()
+
+    rows = newest(shares.left_out)
+    uncertain = shares.confidence.keys() - shares.left_out
+    if uncertain and len(rows) == limit:
+        known = {row[1] for row in rows}
+        certain = newest((*shares.left_out, *uncertain))
+        rows += [row for row in certain if row[1] not in known]  # all of them older
+    return [(row[0], *row[2:]) for row in rows]
 
 
 def _candidate(

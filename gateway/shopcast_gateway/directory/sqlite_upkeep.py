@@ -5,9 +5,15 @@ import time
 from collections.abc import Collection
 
 from shopcast_gateway.directory.pseudonym import Pseudonyms
-from shopcast_gateway.directory.sqlite_connection import microseconds, number_of, transaction
+from shopcast_gateway.directory.sqlite_connection import (
+    empty_log,
+    microseconds,
+    number_of,
+    transaction,
+)
 from shopcast_gateway.directory.types import Retention, Stats
 
+_PAGES = 5_000
 _PEOPLE = 5_000  # looked at in one transaction, between which others write
 _COUNTED = {
     "accounts": "count(*) FROM accounts",
@@ -77,8 +83,11 @@ def compact(
                 f"DELETE FROM item_vectors WHERE encoder NOT IN ({', '.join('?' * len(kept))})",
                 kept,
             )
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    while (left := number_of(connection, "PRAGMA freelist_count")) > 0:
+        connection.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+        if number_of(connection, "PRAGMA freelist_count") == left:
+            break
+    empty_log(connection)
     return removed
 
 

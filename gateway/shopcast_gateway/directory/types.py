@@ -163,12 +163,14 @@ class Reading:
     """All one prediction needs, from one consistent read.
 
     person_known: the account has been seen. window: the person's newest events over all platforms
-    that may be used. window_texts: item text per event of the window, '' where there is none.
+    that may be used; where some of them are less than certain, the newest certain ones too, up to
+    as many more. window_texts: item text per event of the window, '' where there is none.
     window_platforms: platform name per event of the window. window_confidence: float64 per event,
     over 0 to 1: how sure it is that the event is the person's. candidates: the asked-for items with
     what the directory knows filled in. candidate_texts: item text per candidate, '' where neither
     request nor directory has any. candidate_known: whether an event of the directory names the
-    item. suppressed: names of the platforms whose events were left out for want of consent, sorted.
+    item. suppressed: names of the platforms that the
+    person does not allow, sorted.
     """
 
     person_known: bool

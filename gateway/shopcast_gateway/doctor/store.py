@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
-from shopcast_gateway.directory.sqlite_connection import BUSY_TIMEOUT_MS, number_of
+from shopcast_gateway.directory.sqlite_connection import BUSY_S, number_of
 from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, VERSION
 from shopcast_gateway.doctor.finding import (
     Answer,
@@ -101,8 +101,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     if log.exists() and not index.exists():
         raise Skip(f"{log} holds what {path.name} lacks: `platform serve` puts it in and checks")
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=BUSY_TIMEOUT_MS / 1000
-    )
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=BUSY_S)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection

@@ -112,8 +112,8 @@ class Checks:
 
     def source(self, text: str) -> str:
         """Who says so."""
-        if len(text) > MAX_SOURCE:
-            self.fail("source", f"must be at most {MAX_SOURCE} characters")
+        if len(text) > MAX_SOURCE or not text.isprintable():
+            self.fail("source", f"must be at most {MAX_SOURCE} printable characters")
         return text
 
     def moment(self, request: Any, field: str) -> float | None:

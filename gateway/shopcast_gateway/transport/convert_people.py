@@ -7,9 +7,11 @@ from typing import Any
 from shopcast.v1 import identity_service_pb2
 from shopcast_domain.events import Account
 from shopcast_gateway.directory.types import Change, ChangeKind, LinkKind, Person
+from shopcast_gateway.errors import BadRequest
 from shopcast_gateway.transport.checks import LINK_KINDS, MAX_EVENTS, Checks
 from shopcast_gateway.transport.convert_events import timestamp
 
+_MOST_ACCOUNTS = 20_000  # that a response tells of: a little over a megabyte
 _LINK_KINDS = {kind: value for value, kind in LINK_KINDS.items()}
 _CHANGES = {
     ChangeKind.LINKED: identity_service_pb2.IDENTITY_CHANGE_KIND_LINKED,
@@ -107,7 +109,11 @@ def fill(message: Any, person: Person | None) -> Any:
 def batch_resolve_response(
     people: Sequence[Person | None],
 ) -> identity_service_pb2.BatchResolvePeopleResponse:
-    """One person per account."""
+    """One person per account. Raises BadRequest when they have too many accounts in all."""
+    if sum(len(person.accounts) for person in people if person) > _MOST_ACCOUNTS:
+        raise BadRequest(
+            "accounts", f"belong to people with more than {_MOST_ACCOUNTS:,} accounts in all"
+        )
     return identity_service_pb2.BatchResolvePeopleResponse(
         people=[fill(identity_service_pb2.ResolvedPerson(), person) for person in people]
     )

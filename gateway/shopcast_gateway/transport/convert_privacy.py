@@ -13,6 +13,7 @@ from shopcast_gateway.transport.checks import PURPOSES, Checks
 from shopcast_gateway.transport.convert_events import timestamp
 
 _MOST_BYTES = 4_000_000  # clients take 4 MiB, with what is around it
+_LEAST_BYTES = 100  # of an event
 _PURPOSES = {purpose: value for value, purpose in PURPOSES.items()}
 
 
@@ -53,8 +54,10 @@ def export_response(data: PersonData | None) -> privacy_service_pb2.ExportPerson
     """Raises BadRequest when it is more than a message holds."""
     response = privacy_service_pb2.ExportPersonResponse(known=data is not None)
     if data is not None:
-        json_format.ParseDict(data, response.data)
-        if response.ByteSize() > _MOST_BYTES:
+        events = len(data["events"]) + len(data["quarantined"])
+        if events * _LEAST_BYTES < _MOST_BYTES:
+            json_format.ParseDict(data, response.data)
+        if events * _LEAST_BYTES >= _MOST_BYTES or response.ByteSize() > _MOST_BYTES:
             raise BadRequest(
                 "account", "has more than 4 MB of data: use `platform directory export-person`"
             )

@@ -235,7 +235,7 @@ class PrivacyService(privacy_service_pb2_grpc.PrivacyServiceServicer):
     ) -> privacy_service_pb2.ExportPersonResponse:
         """Gives everything kept about a person."""
         data = await self._directory.export(convert_people.account_of(request))
-        return convert_privacy.export_response(data)
+        return await asyncio.to_thread(convert_privacy.export_response, data)
 
     async def ErasePerson(  # noqa: N802
         self, request: privacy_service_pb2.ErasePersonRequest, context: Context

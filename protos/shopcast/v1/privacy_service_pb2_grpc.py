@@ -86,7 +86,7 @@ class PrivacyServiceServicer(object):
 
     def ExportPerson(self, request, context):
         """Gives everything kept about the person behind an account. An account never seen is no error: known is
-        false. A person with more than 4 MiB of it is exported with `platform directory export`.
+        false. A person with more than 4 MiB of it is exported with `platform directory export-person`.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;

@@ -151,7 +151,7 @@ class PrivacyServiceStub(typing.Generic[_PrivacyServiceSetConsentType, _PrivacyS
 
     ExportPerson: _PrivacyServiceExportPersonType
     """Gives everything kept about the person behind an account. An account never seen is no error: known is
-    false. A person with more than 4 MiB of it is exported with `platform directory export`.
+    false. A person with more than 4 MiB of it is exported with `platform directory export-person`.
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
@@ -225,7 +225,7 @@ class PrivacyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shopcast.v1.privacy_service_pb2.ExportPersonResponse, collections.abc.Awaitable[shopcast.v1.privacy_service_pb2.ExportPersonResponse]]:
         """Gives everything kept about the person behind an account. An account never seen is no error: known is
-        false. A person with more than 4 MiB of it is exported with `platform directory export`.
+        false. A person with more than 4 MiB of it is exported with `platform directory export-person`.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
