@@ -1,22 +1,14 @@
 """Reading all that one prediction needs from the embedded directory."""
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from shopcast_domain.events import Account, Item
-from shopcast_domain.features import HABIT, KINDS, MISSING, Candidates, Window
-from shopcast_domain.item_text import match_name
-from shopcast_gateway.directory.attributes import (
-    Attributes,
-    attributes_of,
-    merge,
-    text_of,
-)
+from shopcast_domain.features import MISSING
+from shopcast_gateway.directory.attributes import attributes_of
 from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.reading import NO_TALLY, Found, assemble, folded_names
 from shopcast_gateway.directory.sqlite_accounts import find
 from shopcast_gateway.directory.sqlite_connection import select_in, transaction
 from shopcast_gateway.directory.sqlite_sharing import Sharing, sharing
@@ -44,9 +36,6 @@ FROM items AS i LEFT JOIN categories AS c ON c.id = i.category_code
 WHERE i.platform = ? AND i.item_id IN (*)
 """
 
-_NO_TALLY = (0,) * KINDS
-_NO_HABIT = (0,) * len(HABIT)
-
 
 def read(
     connection: sqlite3.Connection,
@@ -70,79 +59,40 @@ def read(
         platform, *platform_tally = connection.execute(
             "SELECT id, views, carts, buys, returns FROM platforms WHERE name = ?",
             (account.platform,),
-        ).fetchone() or (MISSING, *_NO_TALLY)
+        ).fetchone() or (MISSING, *NO_TALLY)
         item_ids = [item.item_id for item in items]
         kept = {row[0]: row[1:] for row in select_in(connection, CANDIDATES, item_ids, platform)}
         carried = [attributes_of(item) for item in items]
-        brands = _named(connection, "SELECT name, id FROM brands WHERE name IN (*)", carried, 1)
+        brands = _named(
+            connection, "SELECT name, id FROM brands WHERE name IN (*)", folded_names(carried, 1)
+        )
         categories = _named(
             connection,
             "SELECT name, id, views, carts, buys, returns FROM categories WHERE name IN (*)",
-            carried,
-            2,
+            folded_names(carried, 2),
         )
-    columns = list(zip(*events, strict=True)) or [()] * 14
-    (
-        time_us,
-        kind,
-        platforms,
-        item,
-        category,
-        brand,
-        price,
-        quantity,
-        accounts,
-        names,
-        *attributes,
-    ) = columns
-    window = Window(
-        time_s=np.array(time_us, dtype=np.float64) / 1e6,
-        kind=_ints(kind),
-        platform=_ints(platforms),
-        item=_ints(item),
-        category=_ints(category),
-        brand=_ints(brand),
-        price=np.array(price, dtype=np.float64),
-        quantity=np.array(quantity, dtype=np.float64),
-    )
-    rows = [
-        _candidate(mine, kept.get(item_id), brands, categories)
-        for item_id, mine in zip(item_ids, carried, strict=True)
-    ]
-    texts, codes, category_codes, brand_codes, prices, item_tallies, habits, category_tallies = (
-        zip(*rows, strict=True) if rows else [()] * 8
-    )
-    return Reading(
-        person_known=bool(found),
-        window=window,
-        window_texts=tuple(map(text_of, *attributes)),
-        window_platforms=names,
-        window_confidence=np.array(
-            [shares.confidence.get(one, 1.0) for one in accounts], dtype=np.float64
-        ),
-        candidates=Candidates(
+    return assemble(
+        items,
+        carried,
+        Found(
+            known=bool(found),
+            events=[(*row[:8], *row[9:]) for row in events],
+            confidence=[shares.confidence.get(row[8], 1.0) for row in events],
             platform=platform,
-            item=_ints(codes),
-            category=_ints(category_codes),
-            brand=_ints(brand_codes),
-            price=np.array(prices, dtype=np.float64),
-            quantity=np.full(len(items), np.nan),
-            item_tally=_tallies(item_tallies),
-            item_habit=np.array(habits, dtype=np.int64).reshape(-1, len(HABIT)),
-            category_tally=_tallies(category_tallies),
-            platform_tally=np.array(platform_tally, dtype=np.float64),
+            platform_tally=platform_tally,
+            items=kept,
+            brands=brands,
+            categories=categories,
+            suppressed=shares.suppressed,
         ),
-        candidate_texts=texts,
-        candidate_known=tuple(item_id in kept for item_id in item_ids),
-        suppressed=shares.suppressed,
     )
 
 
 def _window(
     connection: sqlite3.Connection, person: int, before_us: int, limit: int, shares: Sharing
 ) -> list[tuple[Any, ...]]:
-    """Rows of WINDOW: the newest, and where some are less than certain, the newest certain ones
-    too, so that the others do not push them out."""
+    """Rows of WINDOW less their keys: the newest, and where some are less than certain, the newest
+    certain ones too, so that the others do not push them out."""
 
     def newest(left_out: Collection[int]) -> list[tuple[Any, ...]]:
         sql = WINDOW.replace("(*)", f"({', '.join('?' * len(left_out))})")
@@ -157,46 +107,8 @@ def _window(
     return [(row[0], *row[2:]) for row in rows]
 
 
-def _candidate(
-    carried: Attributes,
-    kept: tuple[Any, ...] | None,
-    brands: Mapping[str, tuple[int, ...]],
-    categories: Mapping[str, tuple[int, ...]],
-) -> tuple[Any, ...]:
-    """Text, codes of item, category and brand, price, the item's tally and habit, and the
-    category's tally, of one candidate.
-
-    kept: a row of CANDIDATES less its item_id, or None. What the request carries wins.
-    """
-    code, category, brand = MISSING, MISSING, MISSING
-    item_tally = category_tally = _NO_TALLY
-    habit = _NO_HABIT
-    attributes = carried
-    if kept is not None:
-        code, category, brand = kept[0], kept[5], kept[6]
-        item_tally, habit, category_tally = kept[7:11], kept[11:14], kept[14:]
-        attributes = merge(carried, kept[1:5])
-    if carried[1] is not None:
-        brand = brands.get(match_name(carried[1]), (MISSING,))[0]
-    if carried[2] is not None:
-        category, *tally = categories.get(match_name(carried[2]), (MISSING, *_NO_TALLY))
-        category_tally = tuple(tally)
-    text, price = text_of(*attributes), attributes[3]
-    return text, code, category, brand, price, item_tally, habit, category_tally
-
-
 def _named(
-    connection: sqlite3.Connection, sql: str, carried: Sequence[Attributes], place: int
+    connection: sqlite3.Connection, sql: str, names: Sequence[str]
 ) -> Mapping[str, tuple[int, ...]]:
-    """What is kept of the brands or categories a request names, by name."""
-    texts = (attributes[place] for attributes in carried)
-    names = list(dict.fromkeys(match_name(str(text)) for text in texts if text is not None))
+    """What is kept of brands or categories, by folded name."""
     return {row[0]: row[1:] for row in select_in(connection, sql, names)}
-
-
-def _ints(codes: Iterable[int]) -> NDArray[np.int64]:
-    return np.array(codes, dtype=np.int64)
-
-
-def _tallies(tallies: Iterable[tuple[int, ...]]) -> NDArray[np.float64]:
-    return np.array(tallies, dtype=np.float64).reshape(-1, KINDS)
