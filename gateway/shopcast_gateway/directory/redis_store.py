@@ -1,0 +1,248 @@
+"""A Redis server or cluster: reaching it, running scripts there, and what can go wrong."""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from redis import exceptions as errors
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from shopcast_gateway.directory.redis_packing import Argument
+from shopcast_gateway.errors import StartupError, Unavailable
+
+_log = logging.getLogger(__name__)
+
+_CONNECTIONS = 64  # to a server at once; further calls wait for one
+_PAUSE_S = 0.02  # before asking a cluster again that is not settled
+_OLDEST = (7, 0)
+_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_LIBRARY = ("keys", "accounts", "links", "journal", "events")
+_UNSETTLED = (errors.TryAgainError, errors.ClusterError)
+_AWAY = (
+    errors.ConnectionError,
+    errors.TimeoutError,
+    errors.RedisClusterException,
+    errors.ClusterError,
+    errors.OutOfMemoryError,
+    errors.ReadOnlyError,
+    errors.NoPermissionError,
+    errors.TryAgainError,
+    errors.AskError,
+    OSError,
+)
+_AWAY_CODES = {"BUSY", "LOADING", "LOST", "MISCONF", "NOAUTH", "NOREPLICAS", "ROTATED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script as the server gets it. digest: by which it is known there."""
+
+    source: str
+    digest: str
+    reads_only: bool
+
+
+@cache
+def script(name: str) -> Script:
+    """A script of redis_scripts, with what they share put after its first line."""
+    folder = files("shopcast_gateway.directory") / "redis_scripts"
+    head, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
+    shared = (folder / "library" / f"{part}.lua" for part in _LIBRARY)
+    source = "\n".join((head, *(part.read_text() for part in shared), rest))
+    digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(source, digest, "no-writes" in head)
+
+
+class RedisStore:
+    """One directory's keys in a server or cluster.
+
+    Every call takes `timeout_s` at most, then raises Unavailable, as it does when the server is
+    away or cannot be used. What such a call was to write may have been written.
+    """
+
+    def __init__(
+        self, client: "Redis | RedisCluster", name: str, place: str, timeout_s: float
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._timeout_s = timeout_s
+        self._places = asyncio.Semaphore(_CONNECTIONS)
+        self._closed = False
+        self._keys = (f"{{{name}}}:meta", f"{{{name}}}:never")
+        self.place = place
+
+    @classmethod
+    async def connect(cls, url: str, name: str, *, timeout_s: float) -> Self:
+        """Find out whether it is a server or a cluster, and whether it will do. Raises
+        StartupError."""
+        place = place_of(url)
+        if not _NAME.fullmatch(name):
+            raise StartupError("A directory's name has letters, digits, `_`, `.` and `-` only.")
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            # What writes must not be sent twice; what reads is sent again below.
+            "retry": Retry(NoBackoff(), 0),
+        }
+        try:
+            client: Redis | RedisCluster = Redis.from_url(url, **options)
+        except (ValueError, TypeError):
+            raise _unusable(url) from None
+        store = cls(client, name, place, timeout_s)
+        try:
+            info = await store._information()
+            _check(info, place)
+            if info.get("cluster_enabled"):
+                await client.aclose()
+                if url.startswith("unix:"):
+                    raise StartupError(
+                        f"{place} is a node of a cluster: name it by host and port, redis://..."
+                    )
+                store._client = RedisCluster.from_url(
+                    url, max_connections=2 * _CONNECTIONS, **options
+                )
+                async with store._reaching():
+                    await store._client.initialize()
+        except Unavailable as error:
+            await store.close()
+            raise StartupError(
+                f"The directory at {place} cannot be reached ({error}): start Redis there, or name"
+                " another place with --directory"
+            ) from None
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def run(self, name: str, *arguments: Argument) -> Any:
+        """What a script answers, in one round trip."""
+        called = script(name)
+        command = (called.digest, len(self._keys), *self._keys, *arguments)
+        async with self._reaching():
+            repeats = 1 if called.reads_only else 0
+            while True:
+                try:
+                    return await self._evaluate(called, command)
+                except errors.ConnectionError:
+                    # A connection that broke, perhaps long ago: nothing is done twice by reading.
+                    if repeats == 0:
+                        raise
+                    repeats -= 1
+                except _UNSETTLED:
+                    # A failover or a move of the slot is going on; the time limit ends this.
+                    await asyncio.sleep(_PAUSE_S)
+
+    async def pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """What commands answer that are sent together, with no transaction around them."""
+        if not commands:
+            return []
+        async with self._reaching():
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return list(await pipeline.execute())
+
+    def key(self, name: str) -> str:
+        """A key that lies with the directory's others."""
+        return f"{{{self._name}}}:{name}"
+
+    def spread_key(self, name: str) -> str:
+        """A key of the directory that may lie anywhere in a cluster."""
+        return f"{self._name}:{name}"
+
+    async def size_bytes(self) -> int:
+        """Memory the server uses, or all primaries of the cluster do."""
+        async with self._reaching():
+            if isinstance(self._client, RedisCluster):
+                nodes = await self._client.info("memory", target_nodes=RedisCluster.PRIMARIES)
+                return sum(int(node["used_memory"]) for node in nodes.values())
+            return int((await self._client.info("memory"))["used_memory"])
+
+    async def close(self) -> None:
+        """Wait for what is under way, no longer than it may take, and disconnect."""
+        if self._closed:
+            return
+        self._closed = True
+        for _ in range(_CONNECTIONS):
+            await self._places.acquire()
+        await self._client.aclose()
+
+    async def _information(self) -> dict[str, Any]:
+        async with self._reaching():
+            found: dict[str, Any] = await self._client.info()
+        return found
+
+    async def _evaluate(self, called: Script, command: tuple[Argument, ...]) -> Any:
+        try:
+            return await self._client.execute_command("EVALSHA", *command)
+        except errors.NoScriptError:  # the server is new, or was started again
+            return await self._client.execute_command("EVAL", called.source, *command[1:])
+
+    @asynccontextmanager
+    async def _reaching(self) -> AsyncIterator[None]:
+        """Turns what goes wrong into Unavailable. Says what the server's error is called, since its
+        text may quote the command."""
+        if self._closed:
+            raise Unavailable("The directory is closed.")
+        try:
+            async with asyncio.timeout(self._timeout_s), self._places:
+                yield
+        except TimeoutError:
+            raise Unavailable(f"no answer within {self._timeout_s:g} s") from None
+        except _AWAY as error:
+            raise Unavailable(f"the directory cannot be used now: {type(error).__name__}") from None
+        except errors.ResponseError as error:
+            code = str(error).split(" ", 1)[0]
+            if code not in _AWAY_CODES:
+                raise
+            raise Unavailable(f"the directory cannot be used now: {code}") from None
+
+
+def place_of(url: str) -> str:
+    """Where a URL leads, without what is secret in it. Raises StartupError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _unusable(url) from None
+    if parts.scheme == "unix":
+        return parts.path
+    return f"{parts.hostname or 'localhost'}:{port or 6379}"
+
+
+def _unusable(url: str) -> StartupError:
+    return StartupError(
+        f"The {url.split(':', 1)[0]}: URL of the directory is none that Redis has: write"
+        " redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix://PATH."
+    )
+
+
+def _check(info: dict[str, Any], place: str) -> None:
+    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    if version < _OLDEST:
+        raise StartupError(f"{place} runs Redis {info['redis_version']}: 7.0 or newer is needed.")
+    if info.get("loading"):
+        raise StartupError(f"{place} is still loading what it holds: start again when it is ready.")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if info.get("maxmemory") and policy.startswith("allkeys"):
+        raise StartupError(
+            f"{place} throws keys away when its memory is full (maxmemory-policy {policy}): set it"
+            " to noeviction."
+        )
+    if not info.get("aof_enabled"):
+        _log.warning(
+            "the directory at %s keeps no log of what is written (appendonly no):"
+            " what is acknowledged is lost when it ends",
+            place,
+        )
