@@ -75,26 +75,40 @@ end
 -- An item while events are folded into it: what is packed as ITEM, then its texts.
 local NUMBER, PLATFORM, CATEGORY, BRAND, TALLY, PRICED, LOG_PRICE, LOG_QUANTITY, PRICE, KNOWN =
   1, 2, 3, 4, 5, 9, 10, 11, 12, 13
-local loaded, order, new_items = {}, {}, 0
+local order, loaded, names, numbers, kept = {}, {}, {}, {}, {}
+
+-- Look all items up at once; nothing is known of those never seen.
+local function look_items_up()
+  local keys, places = {}, {}
+  for place = 1, items do
+    local platform, id = struct.unpack('<I4I4', ARGV[first_item + place])
+    names[place] = prefix .. 'n' .. intern('p', text(platform)) .. ':' .. text(id)
+  end
+  numbers = fetch(names)
+  for place = 1, items do
+    if numbers[place] then
+      keys[#keys + 1], places[#places + 1] = prefix .. 'i' .. numbers[place], place
+    end
+  end
+  for at, packed in ipairs(fetch(keys)) do kept[places[at]] = packed end
+end
 
 local function item_of(place)
   if loaded[place] then return loaded[place] end
-  local platform_place, id_place = struct.unpack('<I4I4', ARGV[first_item + place])
-  local platform, id = intern('p', text(platform_place)), text(id_place)
-  local name = prefix .. 'n' .. platform .. ':' .. id
-  local number, item = call('GET', name), nil
-  if number then
-    local packed = call('GET', prefix .. 'i' .. number)
-    item = {struct.unpack(ITEM, packed)}
-    item.title, item.brand, item.category = string.match(sub(packed, ITEM_TEXTS),
+  if #names == 0 then look_items_up() end
+  local platform, id = struct.unpack('<I4I4', ARGV[first_item + place])
+  local item
+  if kept[place] then
+    item = {struct.unpack(ITEM, kept[place])}
+    item.title, item.brand, item.category = string.match(sub(kept[place], ITEM_TEXTS),
       '^([^%z]*)%z([^%z]*)%z([^%z]*)%z')
   else
-    number = call('HINCRBY', KEYS[1], 'items', 1)
-    call('SET', name, number)
-    item = {number, platform, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0 / 0, -math.huge, -math.huge,
-      -math.huge, -math.huge, title = '', brand = '', category = ''}
+    local number = call('HINCRBY', KEYS[1], 'items', 1)
+    call('SET', names[place], number)
+    item = {number, intern('p', text(platform)), -1, -1, 0, 0, 0, 0, 0, 0, 0, 0 / 0, -math.huge,
+      -math.huge, -math.huge, -math.huge, title = '', brand = '', category = ''}
   end
-  item.id, item.before = id, {unpack(item, TALLY, TALLY + 3)}
+  item.id, item.before = text(id), {unpack(item, TALLY, TALLY + 3)}
   loaded[place] = item
   order[#order + 1] = item
   return item

@@ -6,7 +6,7 @@ end
 
 local function event_bucket(key)
   local third = string.byte(key, 3)
-  return prefix .. 'k' .. sub(key, 1, 2) .. string.char(third - third % 16), sub(key, 3)
+  return prefix .. 'k' .. sub(key, 1, 2) .. string.char(third - third % 64), sub(key, 3)
 end
 
 -- pseudonyms: of 16 bytes, under every key, the newest first. The account's number and where in
@@ -54,13 +54,19 @@ local function platform_name(code)
   return call('HGET', prefix .. 'P', code)
 end
 
+local codes = {}
+
 -- The code of a name; one is given to a name never seen.
 local function intern(letter, name)
-  local code = call('HGET', prefix .. letter, name)
+  local code = codes[letter .. name]
   if not code then
-    code = call('HLEN', prefix .. letter) + 1
-    call('HSET', prefix .. letter, name, code)
-    if letter == 'p' then call('HSET', prefix .. 'P', code, name) end
+    code = call('HGET', prefix .. letter, name)
+    if not code then
+      code = call('HLEN', prefix .. letter) + 1
+      call('HSET', prefix .. letter, name, code)
+      if letter == 'p' then call('HSET', prefix .. 'P', code, name) end
+    end
+    codes[letter .. name] = code
   end
   return tonumber(code)
 end

@@ -16,7 +16,7 @@
 --   l<n>      string  links of account n
 --   h<n>      list    links that account n had
 --   e<n> q<n> zset    events of account n, those quarantined; by time, then event key
---   k<3>      hash    event key, by its first 20 bits: the other bytes
+--   k<3>      hash    event key, by its first 18 bits: the bytes after 2
 --   n<p>:<id> string  number of an item id of platform p
 --   i<n>      string  item n, packed as ITEM
 --   j         stream  the journal
