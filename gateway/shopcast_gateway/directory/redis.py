@@ -34,6 +34,7 @@ from shopcast_gateway.directory.types import (
     HistoryEvent,
     LinkKind,
     LinkResult,
+    LinkStatement,
     Person,
     PersonData,
     Purpose,
@@ -55,7 +56,7 @@ TIMEOUT_S = 2.0
 FLOODS = FloodRules()
 
 _BUCKETS = 256  # keys that hold the vectors of an encoder
-_AT_ONCE = 500  # accounts that one step of `compact` looks at
+_AT_ONCE = 500  # accounts that one step through all of them looks at
 
 
 class RedisDirectory:
@@ -185,16 +186,19 @@ class RedisDirectory:
         source: str = "",
     ) -> LinkResult:
         """Make two accounts one person's; the id of the person created first stays."""
-        code, merged = await self._store.run(
-            "link",
-            self._key,
-            *self._new(account),
-            *self._new(other),
-            kind.value,
-            float(confidence),
-            text_bytes(source),
-        )
-        return LinkResult(person_id(code), bool(merged))
+        (made,) = await self.link_many((LinkStatement(account, other, kind, confidence, source),))
+        return made
+
+    async def link_many(self, statements: Sequence[LinkStatement]) -> Sequence[LinkResult]:
+        """As `link`, all or none."""
+        if not statements:
+            return []
+        arguments: list[Argument] = [self._key]
+        for one in statements:
+            arguments += (*self._new(one.account), *self._new(one.other), one.kind.value)
+            arguments += (float(one.confidence), text_bytes(one.source))
+        reply = await self._store.run("link", *arguments)
+        return [LinkResult(person_id(code), bool(merged)) for code, merged in reply]
 
     async def unlink(
         self, account: Account, other: Account, *, kind: LinkKind | None = None
@@ -244,6 +248,11 @@ class RedisDirectory:
         """Everything kept about a person."""
         reply = await self._store.run("export", all_pseudonyms(self._pseudonyms, account))
         return None if reply is None else person_data(reply)
+
+    async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
+        """Everything about some people; the cursor is the number of an account."""
+        number, *found = await self._store.run("people", int(cursor or 1), limit, _AT_ONCE)
+        return [person_data(one) for one in found], str(number or "")
 
     async def erase(self, account: Account) -> Receipt | None:
         """Remove a person. The server's log of what was written holds them until it is rewritten,

@@ -26,7 +26,7 @@ _CONNECTIONS = 64  # to a server at once; further calls wait for one
 _PAUSE_S = 0.02  # before asking a cluster again that is not settled
 _OLDEST = (7, 0)
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
-_LIBRARY = ("keys", "accounts", "links", "journal", "events")
+_LIBRARY = ("keys", "accounts", "links", "journal", "events", "data")
 _UNSETTLED = (errors.TryAgainError, errors.ClusterError)
 _AWAY = (
     errors.ConnectionError,
