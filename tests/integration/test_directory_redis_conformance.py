@@ -1,10 +1,13 @@
 """The directory in Redis does what every directory must, in one server and in a cluster."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from directory_events import DirectoryConformance
+from directory_model import Operation, histories, play
 from directory_people import IdentityConformance
+from hypothesis import HealthCheck, given, settings
 from redis_servers import RedisCluster, RedisServer
 
 from shopcast_gateway.directory.protocol import Directory
@@ -14,37 +17,37 @@ from shopcast_gateway.directory.redis import RedisDirectory
 PSEUDONYMS = Pseudonyms(bytes(32))
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    try:
-        yield server.start()
-    finally:
-        server.kill()
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        yield cluster.start()
-    finally:
-        cluster.kill()
-
-
 class TestRedisDirectory(DirectoryConformance, IdentityConformance):
     @pytest.fixture
-    async def directory(self, server: RedisServer) -> AsyncIterator[Directory]:
-        server.call("FLUSHALL")
-        directory = await RedisDirectory.open(server.url, PSEUDONYMS, timeout_s=20)
+    async def directory(self, redis_server: RedisServer) -> AsyncIterator[Directory]:
+        redis_server.call("FLUSHALL")
+        directory = await RedisDirectory.open(redis_server.url, PSEUDONYMS, timeout_s=20)
         yield directory
         await directory.close()
 
 
 class TestRedisCluster(DirectoryConformance, IdentityConformance):
     @pytest.fixture
-    async def directory(self, cluster: RedisCluster) -> AsyncIterator[Directory]:
-        cluster.flush()
-        directory = await RedisDirectory.open(cluster.url, PSEUDONYMS, timeout_s=20)
+    async def directory(self, redis_cluster: RedisCluster) -> AsyncIterator[Directory]:
+        redis_cluster.flush()
+        directory = await RedisDirectory.open(redis_cluster.url, PSEUDONYMS, timeout_s=20)
         yield directory
         await directory.close()
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(histories)
+def test_any_history_reads_as_the_model_says(
+    redis_server: RedisServer, history: list[Operation]
+) -> None:
+    async def run() -> None:
+        directory = await RedisDirectory.open(redis_server.url, PSEUDONYMS, timeout_s=20)
+        try:
+            await play(directory, history)
+        finally:
+            await directory.close()
+
+    redis_server.call("FLUSHALL")
+    asyncio.run(run())
