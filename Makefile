@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check unit integration e2e format stubs docs lock serve clean
+.PHONY: help env demo redis test check unit integration e2e format stubs docs lock serve clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,7 +25,13 @@ $(READY): locks/dev.txt pyproject.toml
 demo: $(READY)  ## simulate, build, serve, and tell a short story
 	$(BIN)/platform demo
 
-test: $(READY) check  ## everything CI runs: checks and all tests
+redis:  ## install redis-server, which the tests start themselves, where it is missing
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends redis-server; } \
+	  || { echo "install redis-server 7 first (Debian: apt-get install redis-server)"; exit 1; }
+
+test: $(READY) redis check  ## everything CI runs: checks and all tests
 	$(BIN)/pytest
 
 check: $(READY)  ## lint, format, types, import walls
@@ -37,7 +43,7 @@ check: $(READY)  ## lint, format, types, import walls
 unit: $(READY)  ## the tests without sockets
 	$(BIN)/pytest tests/unit tests/contract
 
-integration: $(READY)  ## the tests on the real Triton and real sockets
+integration: $(READY) redis  ## the tests on the real Triton and real sockets
 	$(BIN)/pytest tests/integration
 
 e2e: $(READY)  ## simulate, build, serve and call, from a fresh folder
