@@ -1,0 +1,531 @@
+"""What is special to the directory in Redis: what it asks of servers, and servers that fail it."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from redis_servers import RedisCluster, RedisServer
+
+from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.redis import RedisDirectory
+from shopcast_gateway.directory.types import LinkKind, Purpose, Retention
+from shopcast_gateway.errors import StartupError, Unavailable
+
+OLD_KEY, NEW_KEY = bytes(32), b"n" * 32
+PSEUDONYMS = Pseudonyms(OLD_KEY)
+RAW_ID = "anna.muster-4711@example.org"
+ANNA, ANNA_B = Account("shop-a", RAW_ID), Account("shop-b", RAW_ID)
+SHOE = Item("s1", "Trail shoe", "Nordwind", "shoes", 89.0)
+TIMEOUT_S = 0.5
+SLACK_S = 5.0  # of a busy machine
+
+
+def event(n: int, account: Account = ANNA) -> Event:
+    return Event(f"{account.user_id}/{n}", account, EventKind.VIEW, 1_750_000_000.0 + n, SHOE)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    url: str, pseudonyms: Pseudonyms = PSEUDONYMS, **options: Any
+) -> AsyncIterator[RedisDirectory]:
+    directory = await RedisDirectory.open(url, pseudonyms, **({"timeout_s": 20.0} | options))
+    try:
+        yield directory
+    finally:
+        await directory.close()
+
+
+async def views(directory: RedisDirectory, account: Account = ANNA) -> int:
+    return len((await directory.read(account, (), before_s=2e9, limit=10_000)).window)
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> RedisServer:
+    """The server that all tests share, empty."""
+    redis_server.call("FLUSHALL")
+    return redis_server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server to do harm to."""
+    server = RedisServer(tmp_path / "redis")
+    try:
+        yield server.start()
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def cluster(redis_cluster: RedisCluster) -> RedisCluster:
+    redis_cluster.flush()
+    return redis_cluster
+
+
+# Round trips
+
+
+class Proxy:
+    """Stands before a server and counts how often something is said after an answer."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.round_trips = 0
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def close(self) -> None:
+        self._server.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        asks = True
+
+        def asked() -> None:
+            nonlocal asks
+            self.round_trips += asks
+            asks = False
+
+        def answered() -> None:
+            nonlocal asks
+            asks = True
+
+        for pair in ((reader, to_writer, asked), (to_reader, writer, answered)):
+            self._tasks.add(asyncio.create_task(self._pump(*pair)))
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: Callable[[], None]
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while content := await reader.read(2**16):
+                passed()
+                writer.write(content)
+        writer.close()
+
+
+async def test_every_operation_is_one_round_trip(server: RedisServer) -> None:
+    vectors = {bytes([n]) * 16: np.ones(4, np.float32) for n in range(50)}
+    many = [event(n, account) for account in (ANNA, ANNA_B) for n in range(1_000)]
+    candidates = [Item(f"s{n}") for n in range(1_000)]
+    newest = 0
+    operations: dict[str, Callable[[RedisDirectory], Awaitable[Any]]] = {
+        "record": lambda d: d.record(many),
+        "link": lambda d: d.link(ANNA, ANNA_B, kind=LinkKind.LOGIN, confidence=0.5),
+        "read": lambda d: d.read(ANNA, candidates, before_s=2e9, limit=9),
+        "history": lambda d: d.history(ANNA, before_s=2e9, limit=99, as_of_s=2e9),
+        "resolve": lambda d: d.resolve(ANNA),
+        "resolve_many": lambda d: d.resolve_many([ANNA, ANNA_B]),
+        "find": lambda d: d.find("p_" + "0" * 32),
+        "changes": lambda d: d.changes(0, limit=9),
+        "undo": lambda d: d.undo(newest),
+        "unlink": lambda d: d.unlink(ANNA, ANNA_B),
+        "split": lambda d: d.split(ANNA),
+        "set_consent": lambda d: d.set_consent(ANNA, {Purpose.RISK: False}),
+        "consents": lambda d: d.consents(ANNA),
+        "export": lambda d: d.export(ANNA),
+        "people": lambda d: d.people("", limit=9),
+        "keep_vectors": lambda d: d.keep_vectors("e", vectors),
+        "vectors": lambda d: d.vectors("e", list(vectors)),
+        "erase": lambda d: d.erase(ANNA),
+    }
+    proxy = Proxy(server.port)
+    async with opened(await proxy.start()) as directory:
+        took = {}
+        for _ in range(2):  # the server knows the scripts the second time
+            for name, operation in operations.items():
+                newest = max(
+                    (one.number for one in await directory.changes(0, limit=99)), default=0
+                )
+                before = proxy.round_trips
+                await operation(directory)
+                took[name] = proxy.round_trips - before
+    await proxy.close()
+    assert took == dict.fromkeys(operations, 1)
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_again(server: RedisServer) -> None:
+    async with opened(server.url) as directory:
+        await directory.record([event(1)])
+        server.call("SCRIPT", "FLUSH")
+        assert (await directory.record([event(2)])).recorded == 1
+        assert await views(directory) == 2
+
+
+# Privacy
+
+
+async def test_raw_ids_never_reach_the_server(own_server: RedisServer) -> None:
+    async with opened(own_server.url) as directory:
+        await directory.record([event(n) for n in range(100)])
+        await directory.link(ANNA, ANNA_B, kind=LinkKind.LOGIN, confidence=1)
+        await directory.set_consent(ANNA_B, {Purpose.RISK: False})
+        await directory.read(ANNA, (SHOE,), before_s=2e9, limit=10)
+    written = [file.read_bytes() for file in own_server.folder.rglob("*") if file.is_file()]
+    assert any(b"Trail shoe" in content for content in written)  # the search finds what is there
+    for content in written:
+        assert RAW_ID.encode() not in content
+        assert b"muster" not in content
+
+
+async def test_errors_do_not_quote_what_was_asked(own_server: RedisServer) -> None:
+    async with opened(own_server.url, timeout_s=TIMEOUT_S) as directory:
+        await directory.record([event(1)])
+        own_server.call("ACL", "SETUSER", "default", "-evalsha", "-eval")
+        with pytest.raises(Unavailable, match="NoPermission") as refusal:
+            await directory.record([event(2)])
+        assert refusal.value.__suppress_context__  # the log shows no more than the message
+    assert RAW_ID not in str(refusal.value)
+
+
+async def test_nothing_of_an_erased_person_stays(server: RedisServer) -> None:
+    others = [Account("shop-c", f"{n}") for n in range(3)]
+    async with opened(server.url) as directory:
+        await directory.record([event(n, one) for one in (ANNA, ANNA_B) for n in range(70)])
+        await directory.record([event(1, one) for one in others])
+        await directory.link(ANNA, ANNA_B, kind=LinkKind.LOGIN, confidence=1)
+        await directory.link(ANNA, others[0], kind=LinkKind.DEVICE, confidence=0.5)
+        await directory.link(others[0], others[1], kind=LinkKind.LOGIN, confidence=1)
+        anna = await directory.resolve(ANNA)
+        assert anna is not None
+        await directory.unlink(ANNA, others[0])
+        await directory.erase(ANNA)
+        changes = await directory.changes(0, limit=99)
+        # The link of two who stay was made when they were Anna's; it does not name her any more.
+        assert [change.person_id == anna.person_id for change in changes] == [False, True]
+        for one in others:
+            await directory.erase(one)
+        assert (await directory.stats()).accounts == (await directory.stats()).people == 0
+    with_people = {b"u", b"o", b"a", b"e", b"q", b"k", b"l", b"h"}
+    kinds = {bytes(key).split(b":", 1)[1][:1] for key in server.call("KEYS", "*")}
+    assert kinds & with_people == set()
+
+
+# Keys of pseudonyms
+
+
+async def test_keys_are_rotated_while_accounts_come_back(server: RedisServer) -> None:
+    async with opened(server.url) as directory:
+        await directory.record([event(1), event(1, ANNA_B)])
+        before = await directory.resolve(ANNA)
+    both = Pseudonyms(NEW_KEY, OLD_KEY)
+    async with opened(server.url) as old, opened(server.url, both) as directory:
+        assert (await directory.stats()).accounts_by_key == (0, 2)
+        assert (await directory.record([event(1)])).duplicates == 1
+        assert (await directory.record([event(2)])).recorded == 1
+        assert (await directory.stats()).accounts_by_key == (1, 1)
+        after = await directory.resolve(ANNA)
+        assert before is not None
+        assert after is not None
+        assert after.person_id == before.person_id
+        assert after.accounts != before.accounts
+        assert await views(directory) == 2
+        with pytest.raises(Unavailable, match="ROTATED"):
+            await old.record([event(3)])
+    for ring in (PSEUDONYMS, Pseudonyms(NEW_KEY)):
+        with pytest.raises(StartupError, match="under a pseudonym key that is not among"):
+            await RedisDirectory.open(server.url, ring)
+
+
+# Servers that cannot be used
+
+
+async def refusal(url: str, **options: Any) -> str:
+    with pytest.raises(StartupError) as refused:
+        await RedisDirectory.open(url, PSEUDONYMS, **({"timeout_s": TIMEOUT_S} | options))
+    return str(refused.value)
+
+
+async def test_what_is_no_redis_is_refused(server: RedisServer, tmp_path: Path) -> None:
+    nobody = "redis://user:secret-password@127.0.0.1:1/0"
+    assert "127.0.0.1:1 cannot be reached" in await refusal(nobody)
+    assert "secret-password" not in await refusal(nobody)
+    assert f"{tmp_path}/socket cannot be reached" in await refusal(f"unix://{tmp_path}/socket")
+    for url in ("redis://host:port/0", "http://localhost", "redis://[bad"):
+        assert "none that Redis has" in await refusal(url)
+    assert "letters" in await refusal(server.url, name="a{b}")
+
+
+async def test_a_server_that_throws_keys_away_is_refused(server: RedisServer) -> None:
+    server.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+    try:
+        assert "maxmemory-policy allkeys-lru" in await refusal(server.url)
+    finally:
+        server.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+
+
+async def test_another_schema_is_refused(server: RedisServer) -> None:
+    async with opened(server.url):
+        pass
+    for version, word in ((99, "newer"), (0, "older")):
+        server.call("HSET", "{shopcast}:meta", "version", version)
+        assert f"written by an {word}" in (await refusal(server.url)).replace(" a ", " an ")
+
+
+async def test_a_server_that_lost_the_directory_is_not_written_to(server: RedisServer) -> None:
+    async with opened(server.url) as directory:
+        await directory.record([event(1)])
+        server.call("FLUSHALL")
+        with pytest.raises(Unavailable, match="LOST"):
+            await directory.record([event(2)])
+    assert server.call("DBSIZE") == 0
+
+
+async def test_a_server_without_a_log_of_writes_is_complained_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RedisServer(tmp_path / "redis", "--appendonly", "no").start()
+    try:
+        async with opened(server.url):
+            assert "appendonly no" in caplog.text
+    finally:
+        server.kill()
+
+
+# Servers that fail
+
+
+async def test_a_killed_server_is_unavailable_and_comes_back_with_everything(
+    own_server: RedisServer,
+) -> None:
+    async with opened(own_server.url, timeout_s=TIMEOUT_S) as directory:
+        await directory.record([event(1)])
+        own_server.kill()
+        began = time.monotonic()
+        for attempt in (directory.record([event(2)]), directory.resolve(ANNA)):
+            with pytest.raises(Unavailable):
+                await attempt
+        assert time.monotonic() - began < 2 * TIMEOUT_S + SLACK_S
+        own_server.start()
+        assert (await directory.record([event(2)])).recorded == 1
+        assert await views(directory) == 2
+
+
+async def test_a_server_that_hangs_is_unavailable_in_time(own_server: RedisServer) -> None:
+    async with opened(own_server.url, timeout_s=TIMEOUT_S) as directory:
+        await directory.record([event(1)])
+        own_server.send(signal.SIGSTOP)
+        began = time.monotonic()
+        attempts = [directory.record([event(2)]), directory.resolve(ANNA), directory.stats()]
+        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+        assert time.monotonic() - began < TIMEOUT_S + SLACK_S
+        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+        own_server.send(signal.SIGCONT)
+        # Answers that came too late are nobody's.
+        person = await directory.resolve(ANNA)
+        assert person is not None
+        assert (await directory.record([event(2), event(3)])).recorded >= 1
+        assert await views(directory) == 3
+
+
+async def test_calls_that_are_given_up_get_no_one_elses_answer(server: RedisServer) -> None:
+    accounts = [Account("shop", f"{n}") for n in range(20)]
+    async with opened(server.url) as directory:
+        await directory.record([event(n, one) for n, one in enumerate(accounts)])
+        expected = [await directory.resolve(one) for one in accounts]
+        moments = random.Random(7)
+
+        async def ask(n: int) -> None:
+            call = asyncio.create_task(directory.resolve(accounts[n]))
+            if n % 2:
+                await asyncio.sleep(moments.uniform(0, 0.003))
+                call.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                assert await call == expected[n]
+
+        for _ in range(30):
+            await asyncio.gather(*map(ask, range(20)))
+
+
+async def test_a_full_server_is_unavailable_and_can_be_read(own_server: RedisServer) -> None:
+    async with opened(own_server.url) as directory:
+        await directory.record([event(1)])
+        own_server.call("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(Unavailable, match="OutOfMemory"):
+            await directory.record([event(2)])
+        with pytest.raises(Unavailable, match="OutOfMemory"):
+            await directory.link(ANNA, ANNA_B, kind=LinkKind.LOGIN, confidence=1)
+        assert await views(directory) == 1
+        receipt = await directory.erase(ANNA)  # whoever asks is forgotten all the same
+        assert receipt is not None
+        assert receipt.events == 1
+        own_server.call("CONFIG", "SET", "maxmemory", "0")
+        assert (await directory.record([event(1), event(2)])).recorded == 2
+
+
+async def test_a_replica_is_not_written_to(own_server: RedisServer, server: RedisServer) -> None:
+    async with opened(own_server.url) as directory:
+        await directory.record([event(1)])
+        own_server.call("REPLICAOF", "127.0.0.1", server.port)
+        with pytest.raises(Unavailable):
+            await directory.record([event(2)])
+        own_server.call("REPLICAOF", "NO", "ONE")
+
+
+async def test_a_closed_directory_is_unavailable(server: RedisServer) -> None:
+    directory = await RedisDirectory.open(server.url, PSEUDONYMS, timeout_s=20)
+    writes = [asyncio.create_task(directory.record([event(n)])) for n in range(20)]
+    await asyncio.sleep(0)
+    await directory.close()
+    await directory.close()
+    assert [result.recorded for result in await asyncio.gather(*writes)] == [1] * 20
+    with pytest.raises(Unavailable, match="closed"):
+        await directory.resolve(ANNA)
+
+
+# Clusters
+
+
+async def test_directories_and_vectors_spread_over_a_cluster(cluster: RedisCluster) -> None:
+    vectors = {bytes([n]) * 16: np.full(4, n, np.float32) for n in range(64)}
+    names = [f"market-{n}" for n in range(8)]
+    for name in names:
+        async with opened(cluster.url, name=name) as directory:
+            await directory.record([event(1)])
+            await directory.keep_vectors("e", vectors)
+            assert await views(directory) == 1
+            assert len(await directory.vectors("e", list(vectors))) == 64
+            assert (await directory.stats()).vectors == 64
+            await directory.compact(Retention(), encoders=())
+            assert (await directory.stats()).vectors == 0
+    holders = [
+        {bytes(key).split(b"}")[0] for key in node.call("KEYS", "{market-*")}
+        for node in cluster.nodes
+    ]
+    assert all(holders)
+    assert sum(map(len, holders)) == len(names)  # each lies whole on one of them
+
+
+async def test_a_slot_that_moves_keeps_everything_while_events_come(cluster: RedisCluster) -> None:
+    """Scripts must not run on either half of a slot, and nothing may be recorded twice."""
+    slot = cluster.nodes[0].call("CLUSTER", "KEYSLOT", "{shopcast}:meta")
+    of = {node: node.call("CLUSTER", "MYID") for node in cluster.nodes}
+
+    def keys_in_slot(node: RedisServer) -> int:
+        return int(node.call("CLUSTER", "COUNTKEYSINSLOT", slot))
+
+    async with opened(cluster.url) as directory:
+        await directory.record([event(n, Account("shop", f"{n}")) for n in range(300)])
+        source, target, *_ = sorted(cluster.nodes, key=keys_in_slot, reverse=True)
+        acknowledged = 0
+        moving = True
+
+        async def write(writer: int) -> None:
+            nonlocal acknowledged
+            n = 0
+            while moving:
+                batch = [event(n, Account("shop", f"{writer}-{n % 7}")), event(n, ANNA)]
+                result = await directory.record(batch)
+                acknowledged += result.recorded
+                assert result.recorded >= 1
+                n += 1
+
+        def move() -> None:
+            target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", of[source])
+            source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", of[target])
+            while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 20):
+                source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+                time.sleep(0.01)
+            for node in (target, source):
+                node.call("CLUSTER", "SETSLOT", slot, "NODE", of[target])
+
+        async def move_and_stop() -> None:
+            nonlocal moving
+            await asyncio.sleep(0.2)
+            try:
+                await asyncio.to_thread(move)
+                await asyncio.sleep(0.3)
+            finally:
+                moving = False
+
+        await asyncio.gather(*map(write, range(4)), move_and_stop())
+        assert keys_in_slot(source) == 0
+        stats = await directory.stats()
+        assert stats.events == 300 + acknowledged
+        assert stats.accounts == stats.people == 300 + 1 + 4 * 7
+        people = await directory.resolve_many([Account("shop", f"{n}") for n in range(300)])
+        assert None not in people
+
+
+# Processes that are killed
+
+BATCH = 7
+
+WRITER = f"""
+import asyncio, sys
+from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.redis import RedisDirectory
+
+async def main():
+    directory = await RedisDirectory.open(sys.argv[1], Pseudonyms(bytes(32)), timeout_s=20)
+
+    async def write(user):
+        batch = 0
+        while True:
+            name = f"{{sys.argv[2]}}-{{user}}-{{batch}}"
+            account = Account("shop", name)
+            await directory.record([
+                Event(f"{{name}}-{{n}}", account, EventKind.VIEW, 1e9 + n, Item("item"))
+                for n in range({BATCH})
+            ])
+            print(name, flush=True)
+            batch += 1
+
+    await asyncio.gather(*map(write, range(3)))
+
+asyncio.run(main())
+"""
+
+
+def write_until_killed(server: RedisServer, run: int, alive_s: float) -> list[str]:
+    """Names of the batches acknowledged by a writer that is killed, and its server with it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, server.url, str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as writer:
+        assert writer.stdout is not None
+        first = writer.stdout.readline()
+        time.sleep(alive_s)
+        if run % 2:
+            server.kill()
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read()
+    if run % 2:
+        server.start()
+    return [line for line in (first + rest).splitlines(keepends=True) if line.endswith("\n")]
+
+
+async def test_acknowledged_events_survive_kill_9_of_gateway_and_server(
+    own_server: RedisServer,
+) -> None:
+    moments = random.Random(7)
+    acknowledged: list[str] = []
+    for run in range(4):
+        acknowledged += await asyncio.to_thread(
+            write_until_killed, own_server, run, moments.uniform(0.05, 0.25)
+        )
+    assert len(acknowledged) >= 4
+    async with opened(own_server.url) as directory:
+        for name in acknowledged:
+            account = Account("shop", name.strip())
+            reading = await directory.read(account, (Item("item"),), before_s=2e9, limit=100)
+            assert len(reading.window) == BATCH
+        seen = reading.candidates.item_tally[0, 0]
+        assert seen >= BATCH * len(acknowledged)
+        assert seen % BATCH == 0  # no call is there in part
