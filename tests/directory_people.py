@@ -474,7 +474,8 @@ class IdentityConformance:
         assert (only["kind"], only["confidence"], only["source"]) == (
             "probabilistic", 0.9, "nightly"
         )  # fmt: skip
-        assert len(found["journal"]) == 1
+        (entry,) = found["journal"]
+        assert (entry["link_kind"], entry["source"]) == ("probabilistic", "nightly")
         assert found["quarantined"] == []
         assert "anna" not in json.dumps(found)
         assert await directory.export(Account("shop-a", "nobody")) is None

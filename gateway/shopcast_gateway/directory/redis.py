@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class RedisDirectory:
         self._store = store
         self._pseudonyms = pseudonyms
         self._floods = floods
-        self._key = pseudonyms.fingerprints()[0]
+        self._key = pseudonyms.newest_fingerprint
 
     @classmethod
     async def open(
@@ -125,7 +125,7 @@ class RedisDirectory:
         min_confidence: float = 0.0,
     ) -> Reading:
         """Window and candidates of one moment; events of equal time come in a fixed order."""
-        reply = await self._store.run(
+        reply = await self._ask(
             "read",
             all_pseudonyms(self._pseudonyms, account),
             microseconds(before_s),
@@ -146,7 +146,7 @@ class RedisDirectory:
         purpose: Purpose | None = None,
     ) -> tuple[HistoryEvent, ...]:
         """The person's newest events, now or as they were known then."""
-        reply = await self._store.run(
+        reply = await self._ask(
             "history",
             all_pseudonyms(self._pseudonyms, account),
             microseconds(before_s),
@@ -169,7 +169,7 @@ class RedisDirectory:
         self, accounts: Sequence[Account], as_of_s: float | None
     ) -> tuple[Person | None, ...]:
         names = [all_pseudonyms(self._pseudonyms, account) for account in accounts]
-        return tuple(map(person_of, await self._store.run("resolve", _as_of(as_of_s), *names)))
+        return tuple(map(person_of, await self._ask("resolve", _as_of(as_of_s), *names)))
 
     async def find(self, person_id: str) -> Person | None:
         """The person an id leads to."""
@@ -205,21 +205,21 @@ class RedisDirectory:
     ) -> UnlinkResult:
         """Take the links between two accounts away. Raises NotFound."""
         names = [all_pseudonyms(self._pseudonyms, one) for one in (account, other)]
-        reply = await self._store.run("unlink", *names, "" if kind is None else kind.value)
+        reply = await self._ask("unlink", *names, "" if kind is None else kind.value)
         if reply is None:
             raise NotFound("the account has never been seen")
         return unlink_result(reply)
 
     async def split(self, account: Account) -> UnlinkResult:
         """Take all links of an account away. Raises NotFound."""
-        reply = await self._store.run("split", all_pseudonyms(self._pseudonyms, account))
+        reply = await self._ask("split", all_pseudonyms(self._pseudonyms, account))
         if reply is None:
             raise NotFound("the account has never been seen")
         return unlink_result(reply)
 
     async def undo(self, number: int) -> Change:
         """Take a change of the journal back. Raises NotFound."""
-        reply = await self._store.run("undo", number)
+        reply = await self._ask("undo", number)
         if reply is None:
             raise NotFound("the journal has no such change that could be taken back")
         return change_of(reply)
@@ -241,12 +241,12 @@ class RedisDirectory:
 
     async def consents(self, account: Account) -> Consents:
         """What may be done with the person's events."""
-        reply = await self._store.run("consents", all_pseudonyms(self._pseudonyms, account))
+        reply = await self._ask("consents", all_pseudonyms(self._pseudonyms, account))
         return consents_of(reply)
 
     async def export(self, account: Account) -> PersonData | None:
         """Everything kept about a person."""
-        reply = await self._store.run("export", all_pseudonyms(self._pseudonyms, account))
+        reply = await self._ask("export", all_pseudonyms(self._pseudonyms, account))
         return None if reply is None else person_data(reply)
 
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
@@ -257,7 +257,7 @@ class RedisDirectory:
     async def erase(self, account: Account) -> Receipt | None:
         """Remove a person. The server's log of what was written holds them until it is rewritten,
         which happens by itself as it grows."""
-        reply = await self._store.run("erase", all_pseudonyms(self._pseudonyms, account))
+        reply = await self._ask("erase", all_pseudonyms(self._pseudonyms, account))
         return None if reply is None else receipt_of(reply)
 
     async def vectors(self, encoder: str, digests: Sequence[bytes]) -> Mapping[bytes, Vector]:
@@ -325,6 +325,11 @@ class RedisDirectory:
     async def close(self) -> None:
         """Finish what was asked before, then disconnect."""
         await self._store.close()
+
+    async def _ask(self, name: str, *arguments: Argument) -> Any:
+        """What a script answers that looks accounts up. Raises Unavailable when the keys were
+        rotated since this process started."""
+        return await self._store.run(name, *arguments, self._key)
 
     async def _remove_vectors(self, kept: Collection[str]) -> None:
         _, _, encoders = await self._store.run("stats")

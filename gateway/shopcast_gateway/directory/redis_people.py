@@ -132,6 +132,9 @@ def person_data(reply: Sequence[Any]) -> PersonData:
                 "change": change.kind.value,
                 "person_id": change.person_id,
                 "other_person_id": change.other_person_id,
+                "link_kind": change.link_kind,
+                "confidence": change.confidence,
+                "source": change.source,
             }
             for change in map(change_of, changes)
         ],

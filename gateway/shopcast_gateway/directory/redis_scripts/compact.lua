@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- ARGV: account number to begin with, how many to look at, age in microseconds up to which
--- events are kept or '', how many of a person are or ''. Looks at each person when their first account comes by.
+-- events are kept or '', how many of a person are or ''. Looks at each person when their first
+-- account comes by.
 -- Returns events removed, and the number to go on with; 0 at the end.
 local begin, age_us, most = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local oldest_us = age_us and now_us() - age_us

@@ -1,6 +1,9 @@
 #!lua flags=allow-oom
--- ARGV: pseudonyms of an account. Returns the person's code, at_us, counts of events, links and
+-- ARGV, less the fingerprint that stale_key takes: pseudonyms of an account. Returns the person's
+-- code, at_us, counts of events, links and
 -- entries of the journal, then the platform of each account; nil when it has never been seen.
+local stale = stale_key()
+if stale then return stale end
 local start = find_account(ARGV[1])
 if not start then return nil end
 local person, mine = person_of(start), {}

@@ -1,6 +1,9 @@
 #!lua flags=no-writes
--- ARGV: pseudonyms, before_us, limit, as_of_us or '', bit of the purpose or 0.
+-- ARGV, less the fingerprint that stale_key takes: pseudonyms, before_us, limit, as_of_us or '',
+-- bit of the purpose or 0.
 -- Returns events_reply.
+local stale = stale_key()
+if stale then return stale end
 local number, as_of_us = find_account(ARGV[1]), tonumber(ARGV[4])
 if not number then return {{}, {}, {}} end
 local person = person_of(number, as_of_us)

@@ -1,9 +1,11 @@
 #!lua
 -- Keep events. ARGV: fingerprint; '<I4I4I4I4d6': how many texts, accounts, items and events, then
--- looks per second, looks and orders per minute; the texts; of accounts '<I4' platform and identity;
+-- looks per second, looks and orders per minute; the texts; of accounts '<I4' platform and
+-- identity;
 -- of items '<I4I4' platform and item id; of events
 -- '<I4I4 I4I4I4 I4I4 ddd B' account, item, title, brand and category, their folded names, time_us,
--- logs of price and quantity, length of what follows: kind, price and quantity packed; last its keys
+-- logs of price and quantity, length of what follows: kind, price and quantity packed; last its
+-- keys
 -- of 16 bytes, the newest first. Texts, accounts and items are given by their place in ARGV's part;
 -- 0 is none.
 -- Returns a letter for each event: recorded, duplicate, quarantined.

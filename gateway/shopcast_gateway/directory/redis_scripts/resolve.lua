@@ -1,5 +1,8 @@
 #!lua flags=no-writes
--- ARGV: as_of_us or '', then pseudonyms of each account. Returns person_reply or '' for each.
+-- ARGV, less the fingerprint that stale_key takes: as_of_us or '', then pseudonyms of each
+-- account. Returns person_reply or '' for each.
+local stale = stale_key()
+if stale then return stale end
 local as_of_us, people = tonumber(ARGV[1]), {}
 for at = 2, #ARGV do
   local number = find_account(ARGV[at])

@@ -1,6 +1,9 @@
 #!lua flags=allow-oom
--- ARGV: pseudonyms of an account. Returns as unlink does; the second code is that of the person of
+-- ARGV, less the fingerprint that stale_key takes: pseudonyms of an account. Returns as unlink
+-- does; the second code is that of the person of
 -- the oldest of the others.
+local stale = stale_key()
+if stale then return stale end
 local number = find_account(ARGV[1])
 if not number then return nil end
 local before, held, split = person_of(number), {}, false

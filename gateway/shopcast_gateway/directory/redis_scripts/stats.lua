@@ -1,5 +1,6 @@
 #!lua flags=no-writes
--- ARGV: fingerprints. Returns accounts, people, links, events, quarantined events, items, entries of
+-- ARGV: fingerprints. Returns accounts, people, links, events, quarantined events, items, entries
+-- of
 -- the journal; then accounts by key, in the order of the fingerprints; then encoders of vectors.
 local function total(name) return tonumber(call('HGET', KEYS[1], name) or 0) end
 local reply = {total('accounts'), total('people'), total('links'), total('events'),

@@ -1,7 +1,10 @@
 #!lua flags=allow-oom
--- ARGV: pseudonyms of two accounts, kind or ''.
--- Returns the code of either's person, links removed, and 1 where one person became two; nil when an
+-- ARGV, less the fingerprint that stale_key takes: pseudonyms of two accounts, kind or ''.
+-- Returns the code of either's person, links removed, and 1 where one person became two; nil when
+-- an
 -- account has never been seen.
+local stale = stale_key()
+if stale then return stale end
 local one, other = find_account(ARGV[1]), find_account(ARGV[2])
 if not one or not other then return nil end
 local kinds, split = {}, false

@@ -83,6 +83,12 @@ local function key_index(fingerprint)
   return index
 end
 
+-- Takes the last of ARGV, the fingerprint of the newest key that is known where the script was sent
+-- from; an error when the keys were rotated since, and accounts would not be found.
+local function stale_key()
+  return (select(2, key_index(table.remove(ARGV))))
+end
+
 -- identity: the code of the person it would be, then pseudonyms as for find_account. The account's
 -- number; one never seen is created, one found under an older key gets its newest pseudonym.
 local function admit(platform, identity, key)
