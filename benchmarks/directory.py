@@ -7,14 +7,13 @@ events.
 People have 1 to 3 accounts that are linked, and a heavy-tailed number of events, 10 each on
 average, of 20,000 items. In one run, interleaved: our read of resolve and newest 64 events; a naive
 schema of as much content (accounts, people and events in tables of their own, joined per read),
-whose rows are only fetched and put into arrays; and, with --redis, a GET of a blob of the size of
-64 packed events from a Redis on the same machine, as little as any store could do. Times are of one
+whose rows are only fetched and put into arrays; and, with --redis, the directory in Redis and a
+GET of a blob of the size of 64 packed events, as little as any store could do. Times are of one
 caller, in this process. The busiest thousandth of people is measured on its own too.
 """
 
 import argparse
 import asyncio
-import contextlib
 import json
 import random
 import shutil
@@ -22,7 +21,7 @@ import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,9 @@ from numpy.typing import NDArray
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.pseudonym import Pseudonyms, person_code
+from shopcast_gateway.directory.redis import RedisDirectory
 from shopcast_gateway.directory.sqlite import SqliteDirectory
+from shopcast_gateway.directory.types import LinkKind, LinkStatement
 
 ITEMS, PLATFORMS, NEWEST, CHUNK = 20_000, 5, 64, 50_000
 NOW_S, YEAR_S = 1_790_000_000, 365 * 86_400
@@ -245,25 +246,52 @@ async def record_rate(
     return batch * batches / (time.monotonic() - began)
 
 
-@contextlib.contextmanager
-def redis_floor(target: str | None) -> Iterator[Ask | None]:
-    """A GET of a blob of 64 packed events of 32 bytes."""
-    if target is None:
-        yield None
-        return
+async def fill_redis(directory: Directory, people: People) -> None:
+    """The same people by recording them; their events are others of the same kind."""
+    for start in range(0, people.count, 2_000):
+        some = range(start, min(start + 2_000, people.count))
+        held = {n: people.accounts(n) for n in some}
+        await directory.link_many(
+            [
+                LinkStatement(first, one, LinkKind.LOGIN)
+                for first, *others in held.values()
+                for one in others
+            ]
+        )
+        random_ = random.Random(start)
+        events = [
+            Event(
+                f"{n}-{k}", random_.choice(held[n]), EventKind(random_.choice((0, 0, 0, 1, 2))),
+                NOW_S - random_.randrange(YEAR_S), item_of(int(ITEMS * random_.random() ** 3)),
+            )
+            for n in some for k in range(people.sizes[n])
+        ]  # fmt: skip
+        for at in range(0, len(events), 5_000):
+            await directory.record(events[at : at + 5_000])
+
+
+async def redis_ways(target: str, people: People) -> tuple[dict[str, Ask], float, float]:
+    """Our read of a directory in Redis, and a GET of a blob of 64 packed events of 32 bytes; bytes
+    per person, and events recorded per second. Empties the server."""
     import redis.asyncio
 
     client = redis.asyncio.from_url(target)
-    stored = False
+    await client.flushall()
+    before = (await client.info("memory"))["used_memory"]
+    directory = await RedisDirectory.open(target, PSEUDONYMS, floods=None, timeout_s=60.0)
+    began = time.monotonic()
+    await fill_redis(directory, people)
+    rate = int(people.sizes.sum()) / (time.monotonic() - began)
+    size = ((await client.info("memory"))["used_memory"] - before) / people.count
+    await client.set("benchmark:blob", bytes(NEWEST * 32))
+
+    async def ours(account: Account) -> Any:
+        return await directory.read(account, (), before_s=NOW_S, limit=NEWEST)
 
     async def get(_: Account) -> Any:
-        nonlocal stored
-        if not stored:
-            await client.set("benchmark:blob", bytes(NEWEST * 32))
-            stored = True
         return await client.get("benchmark:blob")
 
-    yield get
+    return {"ours in redis": ours, "redis GET": get}, size, rate
 
 
 async def run(count: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -291,15 +319,20 @@ async def run(count: int, options: argparse.Namespace) -> dict[str, Any]:
             return await asyncio.to_thread(read_naively, store, row)
 
         ways["naive"] = naive
-    with redis_floor(options.redis) as floor:
-        if floor is not None:
-            ways["redis GET"] = floor
-        everybody = np.arange(people.count)
-        busiest = np.argsort(people.sizes)[-people.count // 1000 :]
-        taken = {
-            name: await measure(ways, people, whom, options.reads)
-            for name, whom in (("read_ms", everybody), ("busiest_read_ms", busiest))
+    in_redis: dict[str, float] = {}
+    if options.redis and count <= options.redis_up_to:
+        more, size_there, rate_there = await redis_ways(options.redis, people)
+        ways |= more
+        in_redis = {
+            "redis_bytes_per_person": size_there,
+            "redis_recorded_per_s": rate_there,
         }
+    everybody = np.arange(people.count)
+    busiest = np.argsort(people.sizes)[-people.count // 1000 :]
+    taken = {
+        name: await measure(ways, people, whom, options.reads)
+        for name, whom in (("read_ms", everybody), ("busiest_read_ms", busiest))
+    }
     rates = {
         f"recorded_per_s, {batch} a call, {callers} callers": await record_rate(
             directory, people, batch, batches, callers
@@ -314,6 +347,7 @@ async def run(count: int, options: argparse.Namespace) -> dict[str, Any]:
         "bytes_per_person": size / count,
         "open_s": opened_s,
         **rates,
+        **in_redis,
         **{
             name: {
                 way: {
@@ -333,7 +367,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".benchmark-directory"))
     parser.add_argument("--reads", type=int, default=20_000)
     parser.add_argument("--naive-up-to", type=int, default=1_000_000, help="people")
-    parser.add_argument("--redis", help="redis://host:port of a Redis to compare with")
+    parser.add_argument("--redis", help="redis://host:port of a Redis to compare; it is emptied")
+    parser.add_argument("--redis-up-to", type=int, default=200_000, help="people")
     options = parser.parse_args()
     found = []
     for count in options.people:
