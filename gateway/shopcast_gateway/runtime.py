@@ -31,18 +31,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """repository: a Triton model repository. directory: the SQLite file. triton_url: host:port of a
-    Triton to use in place of the bundled one, whose environment lies in triton_home and whose
+    """repository: a Triton model repository. directory: the SQLite file, or a URL of Redis;
+    directory_key: the file of its keys, if it is not where it usually is. triton_url: host:port of
+    a Triton to use in place of the bundled one, whose environment lies in triton_home and whose
     output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics."""
 
     repository: Path
-    directory: Path
+    directory: str | Path
     host: str
     port: int
     triton_url: str | None
     triton_home: Path
     triton_log: Path
     metrics_port: int | None = None
+    directory_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
     versions, seen = versions_to_try(settings.repository)
     status = AdoptionStatus()
     async with AsyncExitStack() as stack:
-        directory = await open_directory(settings.directory)
+        directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
         switch = Switch()
         server = build_server(

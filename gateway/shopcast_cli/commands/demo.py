@@ -57,7 +57,7 @@ def demo(
             events=[market / "events"],
             links=market / "links.csv",
             mapping=None,
-            file=store,
+            file=str(store),
             max_bad_share=0.01,
             as_json=False,
         )

@@ -22,7 +22,16 @@ _Answer = TypeVar("_Answer")
 
 app = typer.Typer(no_args_is_help=True, help="Accounts, events and items of the gateway.")
 
-Place = Annotated[Path, typer.Option("--directory", help="SQLite file; made if missing.")]
+Place = Annotated[
+    str, typer.Option("--directory", help="SQLite file, or redis://HOST:PORT of one in Redis.")
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of the keys of pseudonyms. Default: SHOPCAST_DIRECTORY_KEY, else NAME.key beside"
+        " the SQLite file."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _BATCH = 5_000
@@ -50,7 +59,8 @@ def import_logs(
         ),
     ] = None,
     mapping: Annotated[Path | None, typer.Option(help="TOML file that maps the columns.")] = None,
-    file: Place = Path("shopcast.db"),
+    file: Place = "shopcast.db",
+    directory_key: KeyFile = None,
     max_bad_share: Annotated[
         float | None,
         typer.Option(
@@ -94,7 +104,7 @@ def import_logs(
             progress(1, 1)
         with reporter.stage(f"import {log.events.height:,} events") as progress:
             rules = FloodRules() if floods else None
-            counts = asyncio.run(_import(file, log, people.pairs, rules, progress))
+            counts = asyncio.run(_import(file, directory_key, log, people.pairs, rules, progress))
     result = {
         "directory": str(file),
         "recorded": counts[EventStatus.RECORDED],
@@ -116,7 +126,8 @@ def import_logs(
 
 
 async def _import(
-    file: Path,
+    file: str | Path,
+    key: Path | None,
     log: "CleanLog",
     pairs: "pl.DataFrame",
     floods: "FloodRules | None",
@@ -127,7 +138,7 @@ async def _import(
     from shopcast_gateway.directory.types import EventStatus, LinkKind, LinkStatement
 
     # A gateway may be recording: this one can wait for it.
-    directory = await open_directory(file, floods=floods, busy_s=_BUSY_S)
+    directory = await open_directory(file, keys=key, floods=floods, busy_s=_BUSY_S)
     try:
         counts = dict.fromkeys(EventStatus, 0)
         total = pairs.height + log.events.height
@@ -171,12 +182,14 @@ def _events(rows: "pl.DataFrame") -> "Iterator[Event]":
 
 
 @app.command("stats")
-def stats(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> None:
+def stats(
+    file: Place = "shopcast.db", directory_key: KeyFile = None, as_json: AsJson = False
+) -> None:
     """Count what is in a directory.
 
     Example: platform directory stats --directory shopcast.db
     """
-    counted = _ask(file, lambda directory: directory.stats())
+    counted = _ask(file, directory_key, lambda directory: directory.stats())
     if as_json:
         print_json({name: getattr(counted, name) for name in counted.__slots__})
         return
@@ -192,7 +205,8 @@ def stats(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> None:
 
 @app.command("compact")
 def compact(
-    file: Place = Path("shopcast.db"),
+    file: Place = "shopcast.db",
+    directory_key: KeyFile = None,
     max_age_days: Annotated[
         float | None, typer.Option(help="Remove events older than this.", min=0.0, max=36_500.0)
     ] = None,
@@ -227,7 +241,11 @@ def compact(
                 for version in all_versions(repository)
             ]
         with reporter.stage("remove what is not to be kept") as progress:
-            removed = _ask(file, lambda directory: directory.compact(retention, encoders=encoders))
+            removed = _ask(
+                file,
+                directory_key,
+                lambda directory: directory.compact(retention, encoders=encoders),
+            )
             progress(1, 1)
     if as_json:
         print_json({"directory": str(file), "removed": removed})
@@ -238,7 +256,8 @@ def compact(
 @app.command("export")
 def export(
     output: Annotated[Path, typer.Option(help="File of one JSON object a line and person.")],
-    file: Place = Path("shopcast.db"),
+    file: Place = "shopcast.db",
+    directory_key: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write everything about everybody, one person a line, by pseudonyms.
@@ -252,9 +271,9 @@ def export(
 
     reporter = ProgressReporter()
     with _failing():
-        total = _ask(file, lambda directory: directory.stats()).people
+        total = _ask(file, directory_key, lambda directory: directory.stats()).people
         with (
-            PeopleFile(output, str(file.resolve())) as written,
+            PeopleFile(output, _name(file)) as written,
             reporter.stage(f"export {total:,} people") as progress,
         ):
 
@@ -264,7 +283,7 @@ def export(
                     written.add(page, cursor)
                     progress(written.people, total)
 
-            _ask(file, copy)
+            _ask(file, directory_key, copy)
     if as_json:
         print_json({"output": str(output), "people": written.people})
     else:
@@ -276,7 +295,8 @@ def export_person(
     platform: Annotated[str, typer.Option(help="The platform of one of the person's accounts.")],
     user: Annotated[str, typer.Option(help="The platform's own id of the user.")],
     output: Annotated[Path, typer.Option(help="JSON file.")],
-    file: Place = Path("shopcast.db"),
+    file: Place = "shopcast.db",
+    directory_key: KeyFile = None,
 ) -> None:
     """Write everything about one person, however much it is.
 
@@ -285,7 +305,7 @@ def export_person(
     from shopcast_cli.people_file import write_person
     from shopcast_domain.events import Account
 
-    data = _ask(file, lambda directory: directory.export(Account(platform, user)))
+    data = _ask(file, directory_key, lambda directory: directory.export(Account(platform, user)))
     if data is None:
         fail("this account has never been seen")
     write_person(output, data)
@@ -293,7 +313,9 @@ def export_person(
 
 
 @app.command("rotate-key")
-def rotate_key(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> None:
+def rotate_key(
+    file: Place = "shopcast.db", directory_key: KeyFile = None, as_json: AsJson = False
+) -> None:
     """Put a new key before those that pseudonyms are made with.
 
     Stop the gateways first, and start them afterwards: one that still has the old keys only refuses
@@ -305,13 +327,23 @@ def rotate_key(file: Place = Path("shopcast.db"), as_json: AsJson = False) -> No
     from shopcast_gateway.directory.open import key_file
     from shopcast_gateway.directory.pseudonym import rotate
 
+    held = directory_key or key_file(file)
+    if held is None:
+        raise typer.BadParameter("name the file of its keys", param_hint="--directory-key")
     with _failing():
-        keys = rotate(key_file(file))
-        _ask(file, lambda directory: directory.stats())  # writes down that the key is in use
+        keys = rotate(held)
+        _ask(
+            file, directory_key, lambda directory: directory.stats()
+        )  # writes down that the key is in use
     if as_json:
         print_json({"directory": str(file), "keys": keys})
     else:
-        out.print(f"{key_file(file)} holds {keys} keys, a new one in front; start the gateways")
+        out.print(f"{held} holds {keys} keys, a new one in front; start the gateways")
+
+
+def _name(place: str) -> str:
+    """What tells one directory from another."""
+    return place if "://" in place else str(Path(place).resolve())
 
 
 @contextmanager
@@ -324,19 +356,19 @@ def _failing() -> Iterator[None]:
         yield
 
 
-def _ask(file: Path, work: "Callable[[Directory], Awaitable[_Answer]]") -> _Answer:
+def _ask(file: str, key: Path | None, work: "Callable[[Directory], Awaitable[_Answer]]") -> _Answer:
     """Ask a directory that is there."""
-    from shopcast_gateway.directory.open import open_directory
+    from shopcast_gateway.directory.open import in_redis, open_directory
     from shopcast_gateway.errors import StartupError
 
     async def asked() -> _Answer:
-        directory = await open_directory(file, busy_s=_BUSY_S)
+        directory = await open_directory(file, keys=key, busy_s=_BUSY_S)
         try:
             return await work(directory)
         finally:
             await directory.close()
 
     with _failing():
-        if not file.exists():
+        if not in_redis(file) and not Path(file).exists():
             raise StartupError(f"{file} is not there: name another with --directory")
         return asyncio.run(asked())

@@ -26,9 +26,12 @@ def doctor(
     repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path(
         "model_repository"
     ),
-    directory: Annotated[Path, typer.Option(help="SQLite file of the gateway.")] = Path(
-        "shopcast.db"
-    ),
+    directory: Annotated[
+        str, typer.Option(help="SQLite file of the gateway, or redis://HOST:PORT.")
+    ] = "shopcast.db",
+    directory_key: Annotated[
+        Path | None, typer.Option(help="File of the keys of pseudonyms, as `serve` takes it.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address that serving would bind.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="gRPC port that serving would bind; 0: any.", max=65535, min=0)
@@ -63,6 +66,7 @@ def doctor(
         Installation(
             repository=repository,
             directory=directory,
+            directory_key=directory_key,
             host=host,
             port=port,
             metrics_port=metrics_port,

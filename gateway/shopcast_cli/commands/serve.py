@@ -18,8 +18,18 @@ def serve(
         Path, typer.Option(help="Triton model repository with a published model.")
     ] = Path("model_repository"),
     directory: Annotated[
-        Path, typer.Option(help="SQLite file of accounts, events and items; made if missing.")
-    ] = Path("shopcast.db"),
+        str,
+        typer.Option(
+            help="Accounts, events and items: a SQLite file, made if missing, or redis://HOST:PORT."
+        ),
+    ] = "shopcast.db",
+    directory_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the keys of pseudonyms, made if missing. Default: SHOPCAST_DIRECTORY_KEY,"
+            " else NAME.key beside the SQLite file."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to bind. Calls are not encrypted.")] = (
         "127.0.0.1"
     ),
@@ -56,6 +66,7 @@ def serve(
 
     Example: platform serve --repository model_repository --port 50051
     """
+    from shopcast_gateway.directory.open import in_redis
     from shopcast_gateway.errors import StartupError
     from shopcast_gateway.runtime import ServeSettings, run
     from shopcast_gateway.triton.environment import default_folder
@@ -69,11 +80,12 @@ def serve(
     settings = ServeSettings(
         repository=repository,
         directory=directory,
+        directory_key=directory_key,
         host=host,
         port=port,
         triton_url=triton_url,
         triton_home=triton_home or default_folder(),
-        triton_log=directory.with_name(directory.name + ".triton.log"),
+        triton_log=Path(f"{'shopcast' if in_redis(directory) else directory}.triton.log"),
         metrics_port=metrics_port,
     )
 

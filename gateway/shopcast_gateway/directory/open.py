@@ -1,42 +1,87 @@
-"""Opening the embedded directory, with the key its pseudonyms are made with."""
+"""Opening a directory where its place says, with the keys its pseudonyms are made with."""
 
+import os
 from pathlib import Path
 
-from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
+from shopcast_gateway.directory.protocol import Directory
+from shopcast_gateway.directory.pseudonym import (
+    KEY_VARIABLE,
+    Pseudonyms,
+    keys_from,
+    load_or_create_keys,
+)
 from shopcast_gateway.directory.sqlite import FLOODS, SqliteDirectory
 from shopcast_gateway.directory.sqlite_connection import BUSY_S
 from shopcast_gateway.directory.types import FloodRules
 from shopcast_gateway.errors import StartupError
 
 _SQLITE = b"SQLite format 3\0"
+_REDIS = ("redis://", "rediss://", "unix://")
 
 
-def key_file(path: Path) -> Path:
-    """Where the keys of a directory file lie."""
-    return path.with_name(path.name + ".key")
+def in_redis(place: str | Path) -> bool:
+    """Whether a place is a URL of Redis; else it is a file."""
+    return str(place).startswith(_REDIS)
+
+
+def key_file(place: str | Path) -> Path | None:
+    """Where the keys of a directory lie if nobody says otherwise; None for one in Redis."""
+    return None if in_redis(place) else Path(place).with_name(Path(place).name + ".key")
 
 
 async def open_directory(
-    path: Path, *, floods: FloodRules | None = FLOODS, busy_s: float = BUSY_S
-) -> SqliteDirectory:
-    """Open or create a directory file; its key lies beside it as `NAME.key`, mode 0600.
+    place: str | Path,
+    *,
+    keys: Path | None = None,
+    floods: FloodRules | None = FLOODS,
+    busy_s: float = BUSY_S,
+) -> Directory:
+    """Open or create a directory: in a file, or in Redis where the place is a URL.
 
-    Raises StartupError with one sentence.
+    keys: the file of pseudonym keys. Where it is not given, the keys are those of the environment
+    variable SHOPCAST_DIRECTORY_KEY, or lie beside the file as `NAME.key`, mode 0600. busy_s: how
+    long to wait for another process that writes to the file. Raises StartupError with one sentence.
     """
+    if in_redis(place):
+        pseudonyms = pseudonyms_for(place, keys)
+        try:
+            from shopcast_gateway.directory.redis import RedisDirectory
+        except ModuleNotFoundError:
+            raise StartupError(
+                "the directory is in Redis, and its client is not installed: run `pip install"
+                " 'shopcast[redis]'`"
+            ) from None
+        return await RedisDirectory.open(str(place), pseudonyms, floods=floods)
+    path = Path(place)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StartupError(
             f"{path.parent} cannot be made ({error.strerror}): choose another --directory"
         ) from None
-    keys_at = key_file(path)
-    if _is_sqlite(path) and not keys_at.exists():
+    pseudonyms = pseudonyms_for(path, keys)
+    return await SqliteDirectory.open(path, pseudonyms, floods=floods, busy_s=busy_s)
+
+
+def pseudonyms_for(place: str | Path, keys: Path | None = None) -> Pseudonyms:
+    """The pseudonyms of a directory, whose keys are made where there are none yet. Raises
+    StartupError."""
+    if keys is not None:
+        return Pseudonyms(*load_or_create_keys(keys))
+    if given := os.environ.get(KEY_VARIABLE):
+        return Pseudonyms(*keys_from(given))
+    beside = key_file(place)
+    if beside is None:
         raise StartupError(
-            f"{path} is there, and its key {keys_at} is not: restore both from one backup, or name"
+            f"a directory in Redis needs a key: name its file with --directory-key, or set"
+            f" {KEY_VARIABLE}"
+        )
+    if _is_sqlite(Path(place)) and not beside.exists():
+        raise StartupError(
+            f"{place} is there, and its key {beside} is not: restore both from one backup, or name"
             " another file with --directory"
         )
-    keys = load_or_create_keys(keys_at)
-    return await SqliteDirectory.open(path, Pseudonyms(*keys), floods=floods, busy_s=busy_s)
+    return Pseudonyms(*load_or_create_keys(beside))
 
 
 def _is_sqlite(path: Path) -> bool:

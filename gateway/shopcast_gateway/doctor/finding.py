@@ -13,12 +13,13 @@ class Installation:
     None serves no metrics; triton_url: None takes the bundled Triton in triton_home."""
 
     repository: Path
-    directory: Path
+    directory: str | Path
     host: str
     port: int
     metrics_port: int | None
     triton_home: Path
     triton_url: str | None
+    directory_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

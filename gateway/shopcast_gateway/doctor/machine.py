@@ -8,6 +8,7 @@ import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
+from shopcast_gateway.directory.open import in_redis
 from shopcast_gateway.doctor.finding import (
     Answer,
     Installation,
@@ -135,10 +136,10 @@ def _why_not(host: str, port: int, option: str) -> Answer | None:
 def space(installation: Installation) -> list[Answer]:
     """Whether there is room for models, for events, and for tensors on their way to Triton."""
     answers, told = [], []
-    for what, path in (
-        ("the repository", installation.repository),
-        ("the directory", installation.directory.parent),
-    ):
+    places = [("the repository", installation.repository)]
+    if not in_redis(installation.directory):
+        places.append(("the directory", Path(installation.directory).parent))
+    for what, path in places:
         folder = nearest_folder(path)
         free = shutil.disk_usage(folder).free
         told.append(f"{_size(free)} for {what}")

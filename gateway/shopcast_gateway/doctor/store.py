@@ -1,11 +1,13 @@
 """The directory file and its key, looked at without opening them for writing."""
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
+from shopcast_gateway.directory.open import in_redis, pseudonyms_for
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite_connection import BUSY_S, number_of
 from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, VERSION
@@ -18,15 +20,18 @@ from shopcast_gateway.doctor.finding import (
     ok,
     parts,
 )
-from shopcast_gateway.errors import StartupError
+from shopcast_gateway.errors import StartupError, Unavailable
 
+_REDIS_S = 5.0
 _BACKUP = "restore it from a backup, or name another file with --directory"
 
 
 def directory(installation: Installation) -> list[Answer]:
-    """Whether the gateway could open the directory file, or make it."""
-    path = installation.directory
-    key_path = path.with_name(path.name + ".key")
+    """Whether the gateway could open the directory, or make it."""
+    if in_redis(installation.directory):
+        return asyncio.run(_in_redis(str(installation.directory), installation.directory_key))
+    path = Path(installation.directory)
+    key_path = installation.directory_key or path.with_name(path.name + ".key")
     folder = nearest_folder(path.parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return [
@@ -54,6 +59,45 @@ def directory(installation: Installation) -> list[Answer]:
     if not filled:
         return [ok(f"{path} is not there yet, `platform serve` makes it")]
     return [_content(path, fingerprints)]
+
+
+async def _in_redis(url: str, keys: Path | None) -> list[Answer]:
+    """As RedisDirectory.open checks it, without making a directory."""
+    try:
+        from shopcast_gateway.directory.redis import NAME, VERSION
+        from shopcast_gateway.directory.redis_store import RedisStore
+    except ModuleNotFoundError:
+        return [failed("the client of Redis is not installed", "pip install 'shopcast[redis]'")]
+    try:
+        fingerprints = pseudonyms_for(url, keys).fingerprints()
+        store = await RedisStore.connect(url, NAME, timeout_s=_REDIS_S)
+    except StartupError as error:
+        return [failed(*parts(error, "name another place with --directory"))]
+    try:
+        fields = [b"version", b"keys", *(b"key:" + one for one in fingerprints)]
+        ((version, count, *known),) = await store.pipeline([("HMGET", store.key("meta"), *fields)])
+    except Unavailable as error:
+        return [failed(f"{store.place} does not answer ({error})", "see that Redis runs there")]
+    finally:
+        await store.close()
+    if version is None:
+        return [ok(f"{store.place} holds no directory yet, `platform serve` makes it")]
+    if int(version) != VERSION:
+        return [
+            failed(
+                f"the directory at {store.place} has schema {int(version)} and this version of"
+                f" shopcast reads {VERSION}",
+                "upgrade shopcast here" if int(version) > VERSION else "import into a new one",
+            )
+        ]
+    if sum(one is not None for one in known) < int(count):
+        return [
+            failed(
+                f"the directory at {store.place} was written under a key that is not given",
+                "give all keys it was written with",
+            )
+        ]
+    return [ok(f"the directory at {store.place} answers, and its keys fit")]
 
 
 def _content(path: Path, fingerprints: Collection[bytes]) -> Answer:
