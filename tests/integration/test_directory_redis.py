@@ -233,8 +233,18 @@ async def test_keys_are_rotated_while_accounts_come_back(server: RedisServer) ->
         assert after.person_id == before.person_id
         assert after.accounts != before.accounts
         assert await views(directory) == 2
-        with pytest.raises(Unavailable, match="ROTATED"):
-            await old.record([event(3)])
+        for attempt in (
+            old.record([event(3)]),
+            old.resolve(ANNA),
+            old.read(ANNA, (), before_s=2e9, limit=9),
+            old.history(ANNA, before_s=2e9, limit=9),
+            old.consents(ANNA),
+            old.export(ANNA),
+            old.erase(ANNA),
+            old.undo(1),
+        ):
+            with pytest.raises(Unavailable, match="ROTATED"):
+                await attempt
     for ring in (PSEUDONYMS, Pseudonyms(NEW_KEY)):
         with pytest.raises(StartupError, match="under a pseudonym key that is not among"):
             await RedisDirectory.open(server.url, ring)
