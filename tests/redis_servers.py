@@ -66,9 +66,11 @@ class RedisServer:
         except (RedisError, OSError):
             return False
 
-    def call(self, *command: Any) -> Any:
+    def call(self, *command: Any, password: str | None = None) -> Any:
         """What a command answers."""
-        with Redis(port=self.port, protocol=2, socket_timeout=PATIENCE_S) as client:
+        with Redis(
+            port=self.port, password=password, protocol=2, socket_timeout=PATIENCE_S
+        ) as client:
             return client.execute_command(*command)
 
     def send(self, number: signal.Signals) -> None:

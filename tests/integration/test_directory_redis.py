@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -83,11 +83,12 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.round_trips = 0
 
-    async def start(self) -> str:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -142,8 +143,7 @@ async def test_every_operation_is_one_round_trip(server: RedisServer) -> None:
         "vectors": lambda d: d.vectors("e", list(vectors)),
         "erase": lambda d: d.erase(ANNA),
     }
-    proxy = Proxy(server.port)
-    async with opened(await proxy.start()) as directory:
+    async with Proxy(server.port) as proxy, opened(proxy.url) as directory:
         took = {}
         for _ in range(2):  # the server knows the scripts the second time
             for name, operation in operations.items():
@@ -153,7 +153,6 @@ async def test_every_operation_is_one_round_trip(server: RedisServer) -> None:
                 before = proxy.round_trips
                 await operation(directory)
                 took[name] = proxy.round_trips - before
-    await proxy.close()
     assert took == dict.fromkeys(operations, 1)
 
 

@@ -17,6 +17,7 @@ LOG = """event_id,platform,platform_user_id,time,kind,item_id
 2,shop,anna,2024-01-06T10:00:00Z,buy,i-1
 3,mall,anna-7,2024-01-06T11:00:00Z,view,i-2
 """
+PASSWORD = "hunter2-and-more"  # noqa: S105
 LINKS = f"""platform,platform_user_id,identifier_kind,identifier_hash
 shop,anna,email,{"a" * 32}
 mall,anna-7,email,{"a" * 32}
@@ -103,3 +104,25 @@ def test_doctor_looks_at_redis_and_changes_nothing(server: RedisServer, tmp_path
     away = examine("redis://127.0.0.1:1", key)
     assert away.state == "failed"
     assert away.remedy
+
+
+def test_a_password_is_never_shown(server: RedisServer, tmp_path: Path) -> None:
+    url = server.url.replace("//", f"//default:{PASSWORD}@")
+    log, people = tmp_path / "log.csv", tmp_path / "people.jsonl"
+    log.write_text(LOG)
+    place = ("--directory", url, "--directory-key", str(tmp_path / "ring.key"))
+    server.call("CONFIG", "SET", "requirepass", PASSWORD)
+    try:
+        done = [
+            run("import", "--events", str(log), *place),
+            run("import", "--events", str(log), *place, "--json"),
+            run("compact", "--max-events", "1", *place),
+            run("export", "--output", str(people), *place),
+            run("rotate-key", *place, "--json"),
+        ]
+    finally:
+        server.call("CONFIG", "SET", "requirepass", "", password=PASSWORD)
+    done.append(run("stats", "--directory", f"redis://x:{PASSWORD}@127.0.0.1:1/0", *place[2:]))
+    assert [one.exit_code for one in done] == [0] * 5 + [1]
+    assert all(PASSWORD not in one.output for one in done)
+    assert f"in 127.0.0.1:{server.port}" in done[0].output.replace("\n", " ")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from shopcast_cli.console import Advance, ProgressReporter, fail, failures, out, print_json, table
+from shopcast_gateway.directory.places import in_redis, shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -106,7 +107,7 @@ def import_logs(
             rules = FloodRules() if floods else None
             counts = asyncio.run(_import(file, directory_key, log, people.pairs, rules, progress))
     result = {
-        "directory": str(file),
+        "directory": shown(file),
         "recorded": counts[EventStatus.RECORDED],
         "duplicates": counts[EventStatus.DUPLICATE],
         "quarantined": counts[EventStatus.QUARANTINED],
@@ -121,7 +122,8 @@ def import_logs(
             f"{counts[EventStatus.RECORDED]:,} events recorded,"
             f" {counts[EventStatus.DUPLICATE]:,} were there before,"
             f" {counts[EventStatus.QUARANTINED]:,} quarantined;"
-            f" {people.pairs.height:,} links between accounts, {people.count:,} people; in {file}"
+            f" {people.pairs.height:,} links between accounts, {people.count:,} people;"
+            f" in {shown(file)}"
         )
 
 
@@ -248,9 +250,9 @@ def compact(
             )
             progress(1, 1)
     if as_json:
-        print_json({"directory": str(file), "removed": removed})
+        print_json({"directory": shown(file), "removed": removed})
     else:
-        out.print(f"{removed:,} events removed from {file}")
+        out.print(f"{removed:,} events removed from {shown(file)}")
 
 
 @app.command("export")
@@ -336,14 +338,14 @@ def rotate_key(
             file, directory_key, lambda directory: directory.stats()
         )  # writes down that the key is in use
     if as_json:
-        print_json({"directory": str(file), "keys": keys})
+        print_json({"directory": shown(file), "keys": keys})
     else:
         out.print(f"{held} holds {keys} keys, a new one in front; start the gateways")
 
 
 def _name(place: str) -> str:
     """What tells one directory from another."""
-    return place if "://" in place else str(Path(place).resolve())
+    return shown(place) if in_redis(place) else str(Path(place).resolve())
 
 
 @contextmanager
@@ -358,7 +360,7 @@ def _failing() -> Iterator[None]:
 
 def _ask(file: str, key: Path | None, work: "Callable[[Directory], Awaitable[_Answer]]") -> _Answer:
     """Ask a directory that is there."""
-    from shopcast_gateway.directory.open import in_redis, open_directory
+    from shopcast_gateway.directory.open import open_directory
     from shopcast_gateway.errors import StartupError
 
     async def asked() -> _Answer:
@@ -370,5 +372,5 @@ def _ask(file: str, key: Path | None, work: "Callable[[Directory], Awaitable[_An
 
     with _failing():
         if not in_redis(file) and not Path(file).exists():
-            raise StartupError(f"{file} is not there: name another with --directory")
+            raise StartupError(f"{shown(file)} is not there: name another with --directory")
         return asyncio.run(asked())

@@ -66,7 +66,7 @@ def serve(
 
     Example: platform serve --repository model_repository --port 50051
     """
-    from shopcast_gateway.directory.open import in_redis
+    from shopcast_gateway.directory.places import in_redis
     from shopcast_gateway.errors import StartupError
     from shopcast_gateway.runtime import ServeSettings, run
     from shopcast_gateway.triton.environment import default_folder

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from shopcast_gateway.directory.places import in_redis
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.pseudonym import (
     KEY_VARIABLE,
@@ -16,12 +17,6 @@ from shopcast_gateway.directory.types import FloodRules
 from shopcast_gateway.errors import StartupError
 
 _SQLITE = b"SQLite format 3\0"
-_REDIS = ("redis://", "rediss://", "unix://")
-
-
-def in_redis(place: str | Path) -> bool:
-    """Whether a place is a URL of Redis; else it is a file."""
-    return str(place).startswith(_REDIS)
 
 
 def key_file(place: str | Path) -> Path | None:
@@ -40,7 +35,7 @@ async def open_directory(
 
     keys: the file of pseudonym keys. Where it is not given, the keys are those of the environment
     variable SHOPCAST_DIRECTORY_KEY, or lie beside the file as `NAME.key`, mode 0600. busy_s: how
-    long to wait for another process that writes to the file. Raises StartupError with one sentence.
+    long a call may wait for the store. Raises StartupError with one sentence.
     """
     if in_redis(place):
         pseudonyms = pseudonyms_for(place, keys)
@@ -51,7 +46,7 @@ async def open_directory(
                 "the directory is in Redis, and its client is not installed: run `pip install"
                 " 'shopcast[redis]'`"
             ) from None
-        return await RedisDirectory.open(str(place), pseudonyms, floods=floods)
+        return await RedisDirectory.open(str(place), pseudonyms, floods=floods, timeout_s=busy_s)
     path = Path(place)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from redis import exceptions as errors
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from shopcast_gateway.directory.places import shown, unusable
 from shopcast_gateway.directory.redis_packing import Argument
 from shopcast_gateway.errors import StartupError, Unavailable
 
@@ -85,7 +85,7 @@ class RedisStore:
     async def connect(cls, url: str, name: str, *, timeout_s: float) -> Self:
         """Find out whether it is a server or a cluster, and whether it will do. Raises
         StartupError."""
-        place = place_of(url)
+        place = shown(url)
         if not _NAME.fullmatch(name):
             raise StartupError("A directory's name has letters, digits, `_`, `.` and `-` only.")
         options: dict[str, Any] = {
@@ -98,7 +98,7 @@ class RedisStore:
         try:
             client: Redis | RedisCluster = Redis.from_url(url, **options)
         except (ValueError, TypeError):
-            raise _unusable(url) from None
+            raise unusable(url) from None
         store = cls(client, name, place, timeout_s)
         try:
             info = await store._information()
@@ -207,25 +207,6 @@ class RedisStore:
             if code not in _AWAY_CODES:
                 raise
             raise Unavailable(f"the directory cannot be used now: {code}") from None
-
-
-def place_of(url: str) -> str:
-    """Where a URL leads, without what is secret in it. Raises StartupError."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _unusable(url) from None
-    if parts.scheme == "unix":
-        return parts.path
-    return f"{parts.hostname or 'localhost'}:{port or 6379}"
-
-
-def _unusable(url: str) -> StartupError:
-    return StartupError(
-        f"The {url.split(':', 1)[0]}: URL of the directory is none that Redis has: write"
-        " redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix://PATH."
-    )
 
 
 def _check(info: dict[str, Any], place: str) -> None:

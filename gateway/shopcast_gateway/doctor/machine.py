@@ -8,7 +8,7 @@ import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
-from shopcast_gateway.directory.open import in_redis
+from shopcast_gateway.directory.places import in_redis
 from shopcast_gateway.doctor.finding import (
     Answer,
     Installation,

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
-from shopcast_gateway.directory.open import in_redis, pseudonyms_for
+from shopcast_gateway.directory.open import pseudonyms_for
+from shopcast_gateway.directory.places import in_redis
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite_connection import BUSY_S, number_of
 from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, VERSION
