@@ -533,6 +533,21 @@ class IdentityConformance:
         assert reading.candidates.item_tally.tolist() == [[52, 0, 0, 0]]
         assert (await directory.record([event("1", ANNA, at=1)])).recorded == 1
 
+    async def test_the_journal_does_not_name_who_was_erased(self, directory: Directory) -> None:
+        """Not even in entries about others, made while they were one person with them."""
+        await directory.record([event("1", ANNA), event("2", ANNA_B), event("3", ANNA_C)])
+        await link(directory, ANNA, ANNA_B)
+        await link(directory, ANNA_B, ANNA_C)
+        await directory.unlink(ANNA, ANNA_B)
+        person_id = await id_of(directory, ANNA)
+        second = await id_of(directory, ANNA_B)
+        assert any(change.person_id == person_id for change in await journal(directory))
+        await directory.erase(ANNA)
+        kept, erased = await journal(directory)
+        assert (erased.kind, erased.person_id) == (ChangeKind.ERASED, person_id)
+        assert kept.person_id == second
+        assert person_id not in json.dumps(await directory.export(ANNA_C))
+
     # Upkeep
 
     async def test_stats_count(self, directory: Directory) -> None:

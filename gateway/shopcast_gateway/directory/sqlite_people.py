@@ -231,6 +231,35 @@ def journal_of(connection: sqlite3.Connection, accounts: Collection[int]) -> lis
     return [_change(found[number]) for number in sorted(found)]
 
 
+def ever_linked(connection: sqlite3.Connection, accounts: Collection[int]) -> set[int]:
+    """The other accounts that were one person's with these at some time."""
+    seen, waiting = set(accounts), list(accounts)
+    while waiting:
+        one = waiting.pop()
+        ends = connection.execute(
+            "SELECT other FROM journal WHERE account = ?1"
+            " UNION SELECT account FROM journal WHERE other = ?1",
+            (one,),
+        )
+        new = {end for (end,) in ends} - seen
+        seen |= new
+        waiting += new
+    return seen - set(accounts)
+
+
+def unname(
+    connection: sqlite3.Connection, accounts: Collection[int], codes: Collection[bytes]
+) -> None:
+    """Where the journal's entries of accounts name a person by codes that are to be forgotten, let
+    them name the person of the account itself."""
+    for column, end in (("person", "account"), ("other_person", "other")):
+        connection.executemany(
+            f"UPDATE journal SET {column} = (SELECT code FROM accounts WHERE id = journal.{end})"
+            f" WHERE account = ? AND {column} = ?",
+            [(account, code) for account in accounts for code in codes],
+        )
+
+
 def note(
     connection: sqlite3.Connection,
     change: ChangeKind,

@@ -10,7 +10,7 @@ from shopcast_gateway.directory.pseudonym import Pseudonyms, person_id
 from shopcast_gateway.directory.sqlite_accounts import admit, find, intern_platforms
 from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
 from shopcast_gateway.directory.sqlite_history import events_of
-from shopcast_gateway.directory.sqlite_people import journal_of, note
+from shopcast_gateway.directory.sqlite_people import ever_linked, journal_of, note, unname
 from shopcast_gateway.directory.sqlite_sharing import bits, refused
 from shopcast_gateway.directory.types import ChangeKind, Consents, PersonData, Purpose, Receipt
 
@@ -174,6 +174,7 @@ def erase(
         person = found[account][1]
         rows: list[tuple[Any, ...]] = sorted(connection.execute(_ACCOUNTS, (person,)).fetchall())
         numbers = [(row[0],) for row in rows]
+        others = ever_linked(connection, [row[0] for row in rows])
 
         def delete(condition: str) -> int:
             return connection.executemany(f"DELETE FROM {condition}", numbers).rowcount
@@ -183,6 +184,7 @@ def erase(
         links = delete("links WHERE account = ?") + delete("links WHERE other = ?")
         entries = delete("journal WHERE account = ?") + delete("journal WHERE other = ?")
         connection.execute("DELETE FROM accounts WHERE person = ?", (person,))
+        unname(connection, others, [row[3] for row in rows])
         note(connection, ChangeKind.ERASED, rows[0][3])
     return Receipt(
         person_id=person_id(rows[0][3]),
