@@ -1,7 +1,9 @@
 """Random histories: a directory against a model of it that is a list of events and of links."""
 
+import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_domain.features import MISSING
 from shopcast_domain.item_text import item_text
+from shopcast_gateway.directory.paths import connected
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.pseudonym import Pseudonyms, person_code, person_id
 from shopcast_gateway.directory.types import LinkKind, Reading
@@ -210,6 +213,8 @@ operations: st.SearchStrategy[Operation] = st.one_of(
 
 
 histories = st.lists(operations, max_size=14)
+crowds = st.lists(operations, min_size=6, max_size=40)
+_AT_ONCE = 8
 
 
 async def play(directory: Directory, history: list[Operation]) -> None:
@@ -277,3 +282,53 @@ async def compare(
     asked = [Item(item_id) for item_id in ITEM_IDS]
     reading = await directory.read(account, asked, before_s=before_s, limit=limit)
     check(model, account, before_s, limit, reading)
+
+
+async def play_at_once(directories: Sequence[Directory], history: list[Operation]) -> None:
+    """Do as a history says, several calls at a time over several clients of one directory that is
+    empty: whatever order they are done in, accounts, people, links and events must fit."""
+
+    async def do(directory: Directory, operation: Operation) -> None:
+        name, arguments = operation
+        with suppress(NotFound):
+            if name == "record":
+                await directory.record(arguments)
+            elif name == "link":
+                one, other, kind, sure = arguments
+                await directory.link(one, other, kind=kind, confidence=sure)
+            elif name == "unlink":
+                one, other, kind = arguments
+                await directory.unlink(one, other, kind=kind)
+            elif name == "split":
+                await directory.split(arguments)
+            elif name == "undo":
+                await directory.undo(arguments)
+            else:
+                account, before_s, limit = arguments
+                await directory.read(account, (), before_s=before_s, limit=limit)
+
+    for start in range(0, len(history), _AT_ONCE):
+        await asyncio.gather(
+            *(
+                do(directories[n % len(directories)], operation)
+                for n, operation in enumerate(history[start : start + _AT_ONCE])
+            )
+        )
+    directory = directories[0]
+    people = {one.person_id: one for one in await directory.resolve_many(ACCOUNTS) if one}
+    held = [account for person in people.values() for account in person.accounts]
+    assert len(held) == len(set(held))
+    told, _ = await directory.people("", limit=100)
+    assert {one["person_id"] for one in told} == set(people)
+    kept = 0
+    for one in told:
+        names = [account["pseudonym"] for account in one["accounts"]]
+        links = [(link["account"], link["other"]) for link in one["links"]]
+        assert connected(names[0], links) == set(names)
+        assert {event["account"] for event in one["events"]} <= set(names)
+        kept += len(one["events"])
+    sent = [event for name, events in history if name == "record" for event in events]
+    assert kept == len({(event.account.platform, event.event_id) for event in sent})
+    stats = await directory.stats()
+    assert (stats.accounts, stats.people) == (len(held), len(people))
+    assert (stats.events, stats.links) == (kept, sum(len(one["links"]) for one in told))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from directory_events import DirectoryConformance
-from directory_model import Operation, histories, play
+from directory_model import Operation, crowds, histories, play, play_at_once
 from directory_people import IdentityConformance
 from hypothesis import HealthCheck, given, settings
 from redis_servers import RedisCluster, RedisServer
@@ -48,6 +48,27 @@ def test_any_history_reads_as_the_model_says(
             await play(directory, history)
         finally:
             await directory.close()
+
+    redis_server.call("FLUSHALL")
+    asyncio.run(run())
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(crowds)
+def test_calls_at_once_from_two_clients_leave_everything_whole(
+    redis_server: RedisServer, history: list[Operation]
+) -> None:
+    async def run() -> None:
+        directories = [
+            await RedisDirectory.open(redis_server.url, PSEUDONYMS, timeout_s=20) for _ in range(2)
+        ]
+        try:
+            await play_at_once(directories, history)
+        finally:
+            for directory in directories:
+                await directory.close()
 
     redis_server.call("FLUSHALL")
     asyncio.run(run())

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from directory_model import PSEUDONYMS, Operation, histories, play
+from directory_model import PSEUDONYMS, Operation, crowds, histories, play, play_at_once
 from hypothesis import given, settings
 
 from shopcast_gateway.directory.sqlite import SqliteDirectory
@@ -19,6 +19,21 @@ def test_any_history_reads_as_the_model_says(history: list[Operation]) -> None:
             await play(directory, history)
         finally:
             await directory.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(Path(folder) / "directory.sqlite"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(crowds)
+def test_calls_at_once_from_two_clients_leave_everything_whole(history: list[Operation]) -> None:
+    async def run(path: Path) -> None:
+        directories = [await SqliteDirectory.open(path, PSEUDONYMS) for _ in range(2)]
+        try:
+            await play_at_once(directories, history)
+        finally:
+            for directory in directories:
+                await directory.close()
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(run(Path(folder) / "directory.sqlite"))
