@@ -274,7 +274,7 @@ def predict(gateway: "Gateway", *items: types_pb2.Item) -> Any:
 def one_event(**changes: Any) -> Any:
     fields: dict[str, Any] = {
         "event_id": "e-1",
-        "account": ANNA,
+        "account": types_pb2.Account(platform="web", platform_user_id="bella@example.com"),
         "kind": types_pb2.EVENT_KIND_VIEW,
         "time": Timestamp(seconds=1_790_000_000),
         "item": types_pb2.Item(item_id="i-1"),
@@ -303,12 +303,6 @@ REFUSED = [
     (request(ITEM, ITEM), "items[1].item_id"),
     (request(types_pb2.Item(item_id="i-1", price=-1.0)), "items[0].price"),
     (request(types_pb2.Item(item_id="i-1", price=math.nan)), "items[0].price"),
-    (one_event(time=Timestamp(seconds=4_000_000_000)), "events[1].time"),
-    (one_event(time=Timestamp(seconds=0)), "events[1].time"),
-    (one_event(time=None), "events[1].time"),
-    (one_event(kind=99), "events[1].kind"),
-    (one_event(item=None), "events[1].item"),
-    (one_event(quantity=0), "events[1].quantity"),
     (event_service_pb2.RecordEventsRequest(), "events"),
     (identity_service_pb2.LinkAccountsRequest(account=ANNA, other=ANNA, kind=1), "other"),
     (identity_service_pb2.LinkAccountsRequest(account=ANNA, kind=1), "other"),
@@ -345,6 +339,38 @@ def test_a_bad_request_names_its_field(gateway: "Gateway", message: Any, field: 
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     check_details(caught.value, field)
     assert not known.known, "nothing of it was kept"
+
+
+BAD_EVENTS = [
+    (one_event(time=Timestamp(seconds=4_000_000_000)), "events[1].time"),
+    (one_event(time=Timestamp(seconds=0)), "events[1].time"),
+    (one_event(time=None), "events[1].time"),
+    (one_event(kind=99), "events[1].kind"),
+    (one_event(item=None), "events[1].item"),
+    (one_event(quantity=0), "events[1].quantity"),
+]
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    BAD_EVENTS,
+    ids=[f"{n}-{field}" for n, (_, field) in enumerate(BAD_EVENTS)],
+)
+def test_a_bad_event_names_its_field_and_keeps_no_other_out(
+    gateway: "Gateway", message: Any, field: str
+) -> None:
+    with grpc.insecure_channel(gateway.address) as channel:
+        stub = event_service_pb2_grpc.EventServiceStub(channel)
+        answer = stub.RecordEvents(message, timeout=60.0)
+    good, bad = answer.results
+    assert good.status in (
+        event_service_pb2.EVENT_STATUS_RECORDED,
+        event_service_pb2.EVENT_STATUS_DUPLICATE,
+    )
+    assert (bad.status, bad.field) == (event_service_pb2.EVENT_STATUS_INVALID, field)
+    assert bad.problem
+    assert "bella" not in bad.problem
+    assert answer.invalid == 1
 
 
 def test_bytes_that_are_no_message_are_a_bad_request(gateway: "Gateway") -> None:

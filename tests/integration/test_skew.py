@@ -93,7 +93,7 @@ async def readings(log: Log, path: Path, limit: int) -> list[tuple[Met, Reading]
     """Each exposure as the directory sees it when it knows all that happened before, no more."""
     before = replace(log.clean, events=log.clean.events.clear())
     # Links and no events yet, as `platform directory import` brings them in.
-    await _import(path, before, log.people.pairs, None, lambda done, total: None)
+    await _import(path, None, before, log.people.pairs, None, lambda done, total: None)
     directory = await open_directory(path)
     found, told = [], 0
     try:
