@@ -1,7 +1,7 @@
 """The directory at 10 thousand, 1 million and 5 million people: who is this, and their newest 64
 events.
 
-    python benchmarks/directory.py                         # half an hour and 12 GB of disk
+    python benchmarks/directory.py                         # a quarter of an hour, 8 GB of disk
     python benchmarks/directory.py --people 10000 100000   # minutes
 
 People have 1 to 3 accounts that are linked, and a heavy-tailed number of events, 10 each on

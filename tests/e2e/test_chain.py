@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tests.conftest import Built, Gateway
 
 Serve = Callable[..., "Gateway"]
-SERVICES = [f"shopcast.v1.{name}Service" for name in ("Prediction", "Event", "Identity")]
+SERVICES = [f"shopcast.v1.{name}Service" for name in ("Prediction", "Event", "Identity", "Privacy")]
 CLOCK = 1e-3
 """How far probabilities may move because time passes between two calls: the hour of the day and the
 age of events are features."""

@@ -125,10 +125,13 @@ def unlink(
     if as_json:
         print_json({name: getattr(gone, name) for name in gone.__slots__})
         return
-    apart = gone.person_id != gone.other_person_id
     out.print(
         f"{gone.removed} links removed; "
-        + (f"{gone.person_id} and {gone.other_person_id}" if apart else f"still {gone.person_id}")
+        + (
+            f"{gone.person_id} and {gone.other_person_id}"
+            if gone.apart
+            else f"still {gone.person_id}"
+        )
     )
 
 

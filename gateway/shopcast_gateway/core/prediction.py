@@ -29,8 +29,8 @@ from shopcast_gateway.core.protocol import (
 )
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import worlds
-from shopcast_gateway.directory.attributes import unread
 from shopcast_gateway.directory.protocol import Directory
+from shopcast_gateway.directory.reading import unread
 from shopcast_gateway.directory.types import Reading
 from shopcast_gateway.errors import DeadlineExpired, Unavailable
 

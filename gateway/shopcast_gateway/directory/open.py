@@ -11,9 +11,9 @@ from shopcast_gateway.directory.pseudonym import (
     keys_from,
     load_or_create_keys,
 )
-from shopcast_gateway.directory.sqlite import FLOODS, SqliteDirectory
+from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.directory.sqlite_connection import BUSY_S
-from shopcast_gateway.directory.types import FloodRules
+from shopcast_gateway.directory.types import FLOODS, FloodRules
 from shopcast_gateway.errors import StartupError
 
 _SQLITE = b"SQLite format 3\0"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shopcast_domain.events import Item
 from shopcast_domain.features import HABIT, KINDS, MISSING, Candidates, Window
 from shopcast_domain.item_text import match_name
-from shopcast_gateway.directory.attributes import Attributes, merge, text_of
+from shopcast_gateway.directory.attributes import Attributes, attributes_of, merge, text_of
 from shopcast_gateway.directory.types import Reading
 
 NO_TALLY = (0,) * KINDS
@@ -38,6 +38,22 @@ class Found:
     brands: Mapping[str, tuple[int, ...]]
     categories: Mapping[str, tuple[int, ...]]
     suppressed: tuple[str, ...]
+
+
+def unread(items: Sequence[Item]) -> Reading:
+    """What is known of a shopper and items when no store can be asked: what the items carry."""
+    nothing = Found(
+        known=False,
+        events=(),
+        confidence=(),
+        platform=MISSING,
+        platform_tally=NO_TALLY,
+        items={},
+        brands={},
+        categories={},
+        suppressed=(),
+    )
+    return assemble(items, [attributes_of(item) for item in items], nothing)
 
 
 def folded_names(carried: Sequence[Attributes], place: int) -> list[str]:

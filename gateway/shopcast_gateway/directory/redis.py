@@ -8,6 +8,7 @@ import numpy as np
 
 from shopcast_domain.events import Account, Event, Item
 from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
+from shopcast_gateway.directory.purposes import bit_of, bits
 from shopcast_gateway.directory.redis_packing import (
     Argument,
     all_pseudonyms,
@@ -19,15 +20,16 @@ from shopcast_gateway.directory.redis_packing import (
 from shopcast_gateway.directory.redis_people import (
     change_of,
     consents_of,
-    person_data,
+    data_of,
     person_of,
     receipt_of,
     unlink_result,
 )
-from shopcast_gateway.directory.redis_reading import bit_of, history_of, item_arguments, reading_of
+from shopcast_gateway.directory.redis_reading import history_of, item_arguments, reading_of
 from shopcast_gateway.directory.redis_recording import STATUSES, record_arguments
 from shopcast_gateway.directory.redis_store import RedisStore
 from shopcast_gateway.directory.types import (
+    FLOODS,
     Change,
     Consents,
     FloodRules,
@@ -53,7 +55,6 @@ VERSION = 1
 
 NAME = "shopcast"
 TIMEOUT_S = 2.0
-FLOODS = FloodRules()
 
 _BUCKETS = 256  # keys that hold the vectors of an encoder
 _AT_ONCE = 500  # accounts that one step through all of them looks at
@@ -232,8 +233,8 @@ class RedisDirectory:
         self, account: Account, purposes: Mapping[Purpose, bool], *, everywhere: bool = False
     ) -> Consents:
         """Allow or refuse the use of an account's events, or of all the person's."""
-        allow = sum(bit_of(purpose) for purpose, allowed in purposes.items() if allowed)
-        refuse = sum(bit_of(purpose) for purpose, allowed in purposes.items() if not allowed)
+        allow = bits(purpose for purpose, allowed in purposes.items() if allowed)
+        refuse = bits(purpose for purpose, allowed in purposes.items() if not allowed)
         reply = await self._store.run(
             "consent", self._key, *self._new(account), allow, refuse, int(everywhere)
         )
@@ -247,12 +248,12 @@ class RedisDirectory:
     async def export(self, account: Account) -> PersonData | None:
         """Everything kept about a person."""
         reply = await self._ask("export", all_pseudonyms(self._pseudonyms, account))
-        return None if reply is None else person_data(reply)
+        return None if reply is None else data_of(reply)
 
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
         """Everything about some people; the cursor is the number of an account."""
         number, *found = await self._store.run("people", int(cursor or 1), limit, _AT_ONCE)
-        return [person_data(one) for one in found], str(number or "")
+        return [data_of(one) for one in found], str(number or "")
 
     async def erase(self, account: Account) -> Receipt | None:
         """Remove a person. The server's log of what was written holds them until it is rewritten,

@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shopcast_domain.events import EventKind
+from shopcast_gateway.directory.person_data import (
+    ExportedAccount,
+    ExportedLink,
+    QuarantinedEvent,
+    person_data,
+)
 from shopcast_gateway.directory.pseudonym import person_id
+from shopcast_gateway.directory.purposes import allowed_by_platform
 from shopcast_gateway.directory.redis_packing import text_of_bytes, unpack_event, unpack_number
-from shopcast_gateway.directory.redis_reading import history_of, refused
+from shopcast_gateway.directory.redis_reading import history_of
 from shopcast_gateway.directory.types import (
     Change,
     ChangeKind,
@@ -14,7 +20,6 @@ from shopcast_gateway.directory.types import (
     LinkKind,
     Person,
     PersonData,
-    Purpose,
     Receipt,
     UnlinkResult,
 )
@@ -56,13 +61,7 @@ def change_of(reply: Sequence[Any]) -> Change:
 
 def consents_of(reply: Sequence[Any]) -> Consents:
     """What is allowed, by platform."""
-    masks: dict[str, int] = {}
-    for name, mask in zip(map(text_of_bytes, reply[::2]), reply[1::2], strict=True):
-        masks[name] = masks.get(name, 0) | mask
-    return {
-        platform: {purpose: purpose not in refused(mask) for purpose in Purpose}
-        for platform, mask in sorted(masks.items())
-    }
+    return allowed_by_platform(zip(map(text_of_bytes, reply[::2]), reply[1::2], strict=True))
 
 
 def receipt_of(reply: Sequence[Any]) -> Receipt:
@@ -79,77 +78,43 @@ def receipt_of(reply: Sequence[Any]) -> Receipt:
     )
 
 
-def person_data(reply: Sequence[Any]) -> PersonData:
-    """A person whole, as JSON types; times are seconds since the epoch."""
+def data_of(reply: Sequence[Any]) -> PersonData:
+    """A person whole."""
     code, owners, links, events, quarantined, changes = reply
     accounts = [
-        (text_of_bytes(platform), pseudonym.hex(), created_us, mask)
+        ExportedAccount(text_of_bytes(platform), pseudonym.hex(), created_us, mask)
         for platform, pseudonym, created_us, mask in zip(
             owners[::4], owners[1::4], owners[2::4], owners[3::4], strict=True
         )
     ]
-    return {
-        "person_id": person_id(code),
-        "accounts": [
-            {
-                "platform": platform,
-                "pseudonym": pseudonym,
-                "first_seen": created_us / 1e6,
-                "refused": [purpose.value for purpose in refused(mask)],
-            }
-            for platform, pseudonym, created_us, mask in sorted(accounts)
-        ],
-        "links": [
-            {
-                "account": accounts[one][1],
-                "other": accounts[other][1],
-                "kind": kind.decode(),
-                "confidence": unpack_number(confidence),
-                "source": text_of_bytes(source),
-                "time": linked_us / 1e6,
-            }
+    return person_data(
+        person_id(code),
+        accounts,
+        (
+            ExportedLink(
+                account=accounts[one].pseudonym,
+                other=accounts[other].pseudonym,
+                kind=kind.decode(),
+                confidence=unpack_number(confidence),
+                source=text_of_bytes(source),
+                linked_us=linked_us,
+            )
             for one, other, kind, confidence, source, linked_us in links
-        ],
-        "events": [
-            {
-                "platform": event.platform,
-                "account": event.account_pseudonym,
-                "kind": event.kind.name.lower(),
-                "item_id": event.item_id,
-                "title": event.title,
-                "price": event.price,
-                "quantity": event.quantity,
-                "time": event.time_s,
-                "recorded": event.recorded_s,
-            }
-            for event in history_of(events)
-        ],
-        "quarantined": [_quarantined(accounts[place], *event) for *event, place in quarantined],
-        "journal": [
-            {
-                "number": change.number,
-                "time": change.at_s,
-                "change": change.kind.value,
-                "person_id": change.person_id,
-                "other_person_id": change.other_person_id,
-                "link_kind": change.link_kind,
-                "confidence": change.confidence,
-                "source": change.source,
-            }
-            for change in map(change_of, changes)
-        ],
-    }
+        ),
+        history_of(events),
+        (_quarantined(accounts[place], *event) for *event, place in quarantined),
+        map(change_of, changes),
+    )
 
 
-def _quarantined(account: tuple[Any, ...], time_us: int, packed: bytes) -> dict[str, Any]:
+def _quarantined(account: ExportedAccount, time_us: int, packed: bytes) -> QuarantinedEvent:
     event = unpack_event(packed)
-    return {
-        "platform": account[0],
-        "account": account[1],
-        "kind": EventKind(event.kind).name.lower(),
-        "item_id": event.item_id,
-        "price": event.price,
-        "quantity": event.quantity,
-        "time": time_us / 1e6,
-        "recorded": event.recorded_us / 1e6,
-    }
+    return QuarantinedEvent(
+        account=account,
+        kind=event.kind,
+        item_id=event.item_id,
+        price=event.price,
+        quantity=event.quantity,
+        time_us=time_us,
+        recorded_us=event.recorded_us,
+    )

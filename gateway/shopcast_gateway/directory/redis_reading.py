@@ -18,19 +18,7 @@ from shopcast_gateway.directory.redis_packing import (
     unpack_number,
     unpack_tally,
 )
-from shopcast_gateway.directory.types import HistoryEvent, Purpose, Reading
-
-_BITS = {purpose: 1 << bit for bit, purpose in enumerate(Purpose)}
-
-
-def bit_of(purpose: Purpose | None) -> int:
-    """The bit of a purpose in what an account refuses; 0 for none."""
-    return 0 if purpose is None else _BITS[purpose]
-
-
-def refused(mask: int) -> list[Purpose]:
-    """The purposes an account refuses, in their order."""
-    return [purpose for purpose, bit in _BITS.items() if mask & bit]
+from shopcast_gateway.directory.types import HistoryEvent, Reading
 
 
 def item_arguments(platform: str, items: Sequence[Item]) -> list[Argument]:

@@ -34,6 +34,7 @@ from shopcast_gateway.directory.sqlite_connection import (
     transaction,
 )
 from shopcast_gateway.directory.types import (
+    FLOODS,
     Change,
     Consents,
     FloodRules,
@@ -57,7 +58,6 @@ from shopcast_gateway.errors import Unavailable
 READERS, BROWSERS = 4, 2
 """Threads that read for predictions, and for those who look around and may take long."""
 _TOGETHER = 10_000  # events of one transaction, if several calls wait
-FLOODS = FloodRules()
 
 _Answer = TypeVar("_Answer")
 _Work = Callable[[sqlite3.Connection], _Answer]

@@ -6,10 +6,11 @@ from typing import Any
 from shopcast_domain.events import Account, EventKind
 from shopcast_gateway.directory.paths import confidences, connected
 from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.purposes import bit_of
 from shopcast_gateway.directory.sqlite_accounts import find
 from shopcast_gateway.directory.sqlite_connection import select_in
 from shopcast_gateway.directory.sqlite_people import links_then
-from shopcast_gateway.directory.sqlite_sharing import bits, confidences_within
+from shopcast_gateway.directory.sqlite_sharing import confidences_within
 from shopcast_gateway.directory.types import HistoryEvent, Purpose
 
 _EVENTS = """
@@ -49,7 +50,7 @@ def history(
         links = links_then(connection, number, as_of_us)
         numbers = list(connected(number, ((one, other) for one, other, *_ in links)))
         sure = confidences(number, ((one, other, c) for one, other, _, c, _ in links))
-    refusing = 0 if purpose is None else bits((purpose,))
+    refusing = bit_of(purpose)
     people: dict[int, list[int]] = {}
     for one, its, mask in select_in(
         connection, "SELECT id, person, refused FROM accounts WHERE id IN (*)", numbers

@@ -5,13 +5,19 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from shopcast_domain.events import Account, EventKind
+from shopcast_domain.events import Account
+from shopcast_gateway.directory.person_data import (
+    ExportedAccount,
+    ExportedLink,
+    QuarantinedEvent,
+    person_data,
+)
 from shopcast_gateway.directory.pseudonym import Pseudonyms, person_id
+from shopcast_gateway.directory.purposes import allowed_by_platform, bits
 from shopcast_gateway.directory.sqlite_accounts import admit, find, intern_platforms
 from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
 from shopcast_gateway.directory.sqlite_history import events_of
 from shopcast_gateway.directory.sqlite_people import ever_linked, journal_of, note, unname
-from shopcast_gateway.directory.sqlite_sharing import bits, refused
 from shopcast_gateway.directory.types import ChangeKind, Consents, PersonData, Purpose, Receipt
 
 _ACCOUNTS = (
@@ -50,13 +56,8 @@ def consents(connection: sqlite3.Connection, pseudonyms: Pseudonyms, account: Ac
 
 
 def _consents(connection: sqlite3.Connection, person: int) -> Consents:
-    masks: dict[str, int] = {}
-    for _, platform, _, _, mask, _ in connection.execute(_ACCOUNTS, (person,)):
-        masks[platform] = masks.get(platform, 0) | mask
-    return {
-        platform: {purpose: purpose not in refused(mask) for purpose in Purpose}
-        for platform, mask in sorted(masks.items())
-    }
+    rows = connection.execute(_ACCOUNTS, (person,))
+    return allowed_by_platform((platform, mask) for _, platform, _, _, mask, _ in rows)
 
 
 def export(
@@ -83,84 +84,33 @@ def people(connection: sqlite3.Connection, cursor: str, limit: int) -> tuple[lis
 
 def _export(connection: sqlite3.Connection, person: int) -> PersonData:
     rows = sorted(connection.execute(_ACCOUNTS, (person,)).fetchall())
-    names = {number: (platform, pseudonym.hex()) for number, platform, pseudonym, *_ in rows}
+    accounts = {
+        number: ExportedAccount(platform, pseudonym.hex(), created_us, mask)
+        for number, platform, pseudonym, _, mask, created_us in rows
+    }
     links = select_in(
         connection,
         "SELECT account, other, kind, confidence, source, linked_us FROM links"
         " WHERE account IN (*)",
-        list(names),
+        list(accounts),
     )
     quarantined = select_in(
         connection,
-        "SELECT account, time_us, item_id, kind, price, quantity, recorded_us FROM quarantine"
+        "SELECT account, kind, item_id, price, quantity, time_us, recorded_us FROM quarantine"
         " WHERE account IN (*)",
-        list(names),
+        list(accounts),
     )
-    return {
-        "person_id": person_id(rows[0][3]),
-        "accounts": [
-            {
-                "platform": platform,
-                "pseudonym": pseudonym.hex(),
-                "first_seen": created_us / 1e6,
-                "refused": [purpose.value for purpose in refused(mask)],
-            }
-            for _, platform, pseudonym, _, mask, created_us in sorted(
-                rows, key=lambda row: row[1:3]
-            )
-        ],
-        "links": [
-            {
-                "account": names[one][1],
-                "other": names[other][1],
-                "kind": kind,
-                "confidence": confidence,
-                "source": source,
-                "time": linked_us / 1e6,
-            }
-            for one, other, kind, confidence, source, linked_us in links
-        ],
-        "events": [
-            {
-                "platform": event.platform,
-                "account": event.account_pseudonym,
-                "kind": event.kind.name.lower(),
-                "item_id": event.item_id,
-                "title": event.title,
-                "price": event.price,
-                "quantity": event.quantity,
-                "time": event.time_s,
-                "recorded": event.recorded_s,
-            }
-            for event in events_of(connection, person)
-        ],
-        "quarantined": [
-            {
-                "platform": names[one][0],
-                "account": names[one][1],
-                "kind": EventKind(kind).name.lower(),
-                "item_id": item_id,
-                "price": price,
-                "quantity": quantity,
-                "time": time_us / 1e6,
-                "recorded": at_us / 1e6,
-            }
-            for one, time_us, item_id, kind, price, quantity, at_us in quarantined
-        ],
-        "journal": [
-            {
-                "number": change.number,
-                "time": change.at_s,
-                "change": change.kind.value,
-                "person_id": change.person_id,
-                "other_person_id": change.other_person_id,
-                "link_kind": change.link_kind,
-                "confidence": change.confidence,
-                "source": change.source,
-            }
-            for change in journal_of(connection, names)
-        ],
-    }
+    return person_data(
+        person_id(rows[0][3]),
+        accounts.values(),
+        (
+            ExportedLink(accounts[one].pseudonym, accounts[other].pseudonym, *link)
+            for one, other, *link in links
+        ),
+        events_of(connection, person),
+        (QuarantinedEvent(accounts[one], *event) for one, *event in quarantined),
+        journal_of(connection, accounts),
+    )
 
 
 def erase(

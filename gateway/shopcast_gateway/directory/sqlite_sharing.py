@@ -1,14 +1,14 @@
 """Which accounts' events may be used for an account, and how surely they are the person's."""
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from shopcast_gateway.directory.paths import confidences
+from shopcast_gateway.directory.purposes import bit_of
 from shopcast_gateway.directory.sqlite_connection import select_in
 from shopcast_gateway.directory.types import Purpose
 
-_BITS = {purpose: 1 << bit for bit, purpose in enumerate(Purpose)}
 _ROUNDING = 1e-9
 
 
@@ -20,16 +20,6 @@ class Sharing:
     confidence: dict[int, float]
     left_out: tuple[int, ...]
     suppressed: tuple[str, ...]
-
-
-def bits(purposes: Iterable[Purpose]) -> int:
-    """Purposes as `accounts.refused` has them."""
-    return sum(_BITS[purpose] for purpose in set(purposes))
-
-
-def refused(mask: int) -> list[Purpose]:
-    """The purposes of an `accounts.refused`, in their order."""
-    return [purpose for purpose, bit in _BITS.items() if mask & bit]
 
 
 def sharing(
@@ -45,7 +35,7 @@ def sharing(
         " JOIN platforms ON platforms.id = accounts.platform WHERE person = ?",
         (person,),
     ).fetchall()
-    bit = 0 if purpose is None else _BITS[purpose]
+    bit = bit_of(purpose)
     unwilling = {number: name for number, _, mask, name in rows if mask & bit}
     sure: dict[int, float] = {}
     if any(weak for _, weak, _, _ in rows):

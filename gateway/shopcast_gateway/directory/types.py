@@ -237,6 +237,9 @@ class FloodRules:
     orders_per_minute: int = 2_000
 
 
+FLOODS = FloodRules()
+"""The usual rules."""
+
 Consents = Mapping[str, Mapping[Purpose, bool]]
 """By platform, whether a purpose is allowed there: for none of its accounts is it refused."""
 
