@@ -125,7 +125,9 @@ def again(built: Path, tiny_base: Path, settings: BuildSettings) -> Manifest:
     return made.manifest
 
 
-def test_a_build_publishes_a_variant_too(built: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_build_publishes_a_variant_too(
+    built: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     market = built.parent / "market"
     build = (
         "build-model", "--events", str(market / "events"), "--links", str(market / "links.csv"),
@@ -143,6 +145,17 @@ def test_a_build_publishes_a_variant_too(built: Path, tiny_base: Path, tmp_path:
     said = json.loads(made.stdout)
     assert (said["version"], said["variant"]["version"]) == (1, 2)
     assert find_manifest(tmp_path / "published", 2).artefact.derived_from == 1
+
+    def fails(*_: object) -> Manifest:
+        raise ParityError("a probability moves")
+
+    monkeypatch.setattr(exporting, "export", fails)
+    anew = ("--run-folder", str(tmp_path / "again"), "--precision", "fp16", "--json")
+    failed = CliRunner().invoke(app, [*build, *place, *anew])
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert failed.stderr.splitlines()[-1] == (
+        "error: version 3 is published, its variant is not: a probability moves"
+    )
 
 
 def test_what_serves_is_compared_through_its_own_windows(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
@@ -80,8 +81,8 @@ def import_logs(
     """Bring event logs and identity links into the directory the gateway reads.
 
     Reads and cleans logs just as `build-model` does. Importing a log twice changes nothing (unless
-    events were removed by `directory compact` in between), so an
-    import that was interrupted is simply run again: what it had recorded is passed over.
+    events were removed by `directory compact` in between), so an import that was interrupted is
+    simply run again: what it had recorded is passed over.
 
     Example: platform directory import --events logs/ --links links.csv
     """
@@ -334,9 +335,8 @@ def rotate_key(
         raise typer.BadParameter("name the file of its keys", param_hint="--directory-key")
     with _failing():
         keys = rotate(held)
-        _ask(
-            file, directory_key, lambda directory: directory.stats()
-        )  # writes down that the key is in use
+        # Opening it writes down that the key is in use.
+        _ask(file, directory_key, lambda directory: directory.stats())
     if as_json:
         print_json({"directory": shown(file), "keys": keys})
     else:
@@ -345,7 +345,9 @@ def rotate_key(
 
 def _name(place: str) -> str:
     """What tells one directory from another."""
-    return shown(place) if in_redis(place) else str(Path(place).resolve())
+    if in_redis(place):
+        return shown(place) + urlsplit(place).path  # the number of the database
+    return str(Path(place).resolve())
 
 
 @contextmanager

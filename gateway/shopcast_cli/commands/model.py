@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from shopcast_cli.commands import export
-from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
+from shopcast_cli.console import ProgressReporter, err, fail, failures, out, print_json, table
 
 if TYPE_CHECKING:
     from shopcast_build.release.pipeline import BuildResult
@@ -195,8 +195,10 @@ def build_model(
         print_json(as_dict(result, repository))
     if variant is not None:
         number = result.manifest.behavior_version
-        with failures(*expected):
+        try:
             made = publish_variant(repository, number, variant, ProgressReporter())
+        except expected as error:
+            fail(f"version {number} is published, its variant is not: {error}")
         if as_json:
             print_json(as_dict(result, repository) | {"variant": export.as_dict(made)})
         else:
