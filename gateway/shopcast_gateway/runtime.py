@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shopcast_domain.manifest import published_versions
+from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.directory.open import open_directory
@@ -34,7 +35,8 @@ class ServeSettings:
     """repository: a Triton model repository. directory: the SQLite file, or a URL of Redis;
     directory_key: the file of its keys, if it is not where it usually is. triton_url: host:port of
     a Triton to use in place of the bundled one, whose environment lies in triton_home and whose
-    output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics."""
+    output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics.
+    max_rows: of predictions under way, as Admission counts them."""
 
     repository: Path
     directory: str | Path
@@ -45,6 +47,7 @@ class ServeSettings:
     triton_log: Path
     metrics_port: int | None = None
     directory_key: Path | None = None
+    max_rows: int = MAX_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         stack.push_async_callback(directory.close)
         switch = Switch()
         server = build_server(
-            switch,
+            Admission(switch, max_rows=settings.max_rows),
             directory,
             host=settings.host,
             port=settings.port,

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,6 +253,29 @@ async def test_a_deadline_is_kept(backend: TritonBackend) -> None:
             stub.resume()
     with pytest.raises(DeadlineExpired):
         await backend.infer("encoder", 1, text(1), "vectors", timeout_s=-1.0)
+
+
+async def test_a_storm_of_deadlines_and_of_callers_who_hang_up_calls_nothing_off(
+    backend: TritonBackend, triton: TritonProcess
+) -> None:
+    """Triton 2.51 dies of calls that are cancelled."""
+    random_ = random.Random(1)
+
+    async def call() -> None:
+        with suppress(DeadlineExpired):
+            timeout_s = random_.uniform(0.0005, 0.02)
+            await backend.infer("encoder", 1, text(1, 2, 3), "vectors", timeout_s=timeout_s)
+
+    calls = [asyncio.create_task(call()) for _ in range(600)]
+    for task in random_.sample(calls, 200):
+        await asyncio.sleep(0.0005)
+        task.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    while backend._running:  # those go on that nobody waits for
+        await asyncio.wait(backend._running)
+    assert (await encode(backend, text(1, 2, 3))).shape == (1, WIDTH)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(triton.wait(), 0.5)
 
 
 async def test_versions_come_and_go_while_the_others_serve(backend: TritonBackend) -> None:

@@ -15,9 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
+from shopcast_gateway.core import batching
 from shopcast_gateway.core.model import ENCODE_BATCH, Model
 from shopcast_gateway.core.vectors import ItemVectors
-from shopcast_gateway.errors import DeadlineExpired, Unavailable
+from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
 
 WORDS = [f"w{number}" for number in range(200)]
 DIM = 8
@@ -315,6 +316,45 @@ async def test_many_texts_are_encoded_in_batches_that_the_encoder_takes(
     assert sum(map(len, encoder.batches)) == 150
 
 
+async def test_more_texts_than_can_be_encoded_in_time_are_refused(
+    model: Model, store: Store, encoder: Encoder
+) -> None:
+    encoder.release.clear()
+    async with opened(model, store) as vectors:
+        running = asyncio.create_task(
+            vectors.get([f"w1 {number}" for number in range(1_500)], timeout_s=30.0)
+        )
+        await encoder.asked.wait()
+        with pytest.raises(Overloaded):
+            await vectors.get([f"w2 {number}" for number in range(501)], timeout_s=30.0)
+        more = asyncio.create_task(
+            vectors.get([f"w3 {number}" for number in range(500)], timeout_s=30.0)
+        )
+        await until_waiting(more)
+        encoder.release.set()
+        assert (await running)[1] == 1_500
+        assert (await more)[1] == 500
+    assert sum(map(len, encoder.batches)) == 2_000
+
+
+async def test_a_text_nobody_waits_for_any_more_is_not_encoded(
+    model: Model, store: Store, encoder: Encoder
+) -> None:
+    encoder.release.clear()
+    async with opened(model, store) as vectors:
+        running = []
+        for number in (1, 2):  # as many calls as may run
+            running.append(asyncio.create_task(vectors.get([f"w{number}"], timeout_s=30.0)))
+            await until_waiting(running[-1])
+        gone = asyncio.create_task(vectors.get(["w3", "w4"], timeout_s=30.0))
+        shared = asyncio.create_task(vectors.get(["w4"], timeout_s=30.0))
+        await until_waiting(shared)
+        gone.cancel()
+        encoder.release.set()
+        await asyncio.gather(*running, shared)
+    assert 4 not in [number for batch in encoder.batches for number in batch]
+
+
 async def test_the_memory_is_bounded_and_keeps_what_was_asked_for_last(
     model: Model, store: Store
 ) -> None:
@@ -374,8 +414,13 @@ async def test_closing_waits_for_what_is_being_kept(model: Model) -> None:
 
 @pytest.mark.parametrize("failing", [0, 1])
 async def test_closing_leaves_no_task_and_no_forgotten_failure(
-    model: Model, store: Store, encoder: Encoder, failing: int
+    model: Model,
+    store: Store,
+    encoder: Encoder,
+    failing: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(batching, "END_S", 0.05)
     said: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
     before = asyncio.all_tasks()

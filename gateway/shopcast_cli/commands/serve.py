@@ -54,6 +54,14 @@ def serve(
             min=0,
         ),
     ] = None,
+    max_rows: Annotated[
+        int,
+        typer.Option(
+            help="Predictions under way at once, in rows: each call takes 100 and its items. What"
+            " is more is refused with RESOURCE_EXHAUSTED and when to try again.",
+            min=1,
+        ),
+    ] = 12800,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve predictions over gRPC.
@@ -87,6 +95,7 @@ def serve(
         triton_home=triton_home or default_folder(),
         triton_log=Path(f"{'shopcast' if in_redis(directory) else directory}.triton.log"),
         metrics_port=metrics_port,
+        max_rows=max_rows,
     )
 
     def ready(serving: "Serving") -> None:

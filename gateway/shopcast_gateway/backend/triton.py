@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import uuid
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from shopcast_gateway.errors import (
 MAX_MESSAGE_BYTES = 64 * 2**20
 _CONTROL_LIMIT_S = 5.0
 _LOAD_LIMIT_S = 120.0
+_HANGING_S = 120.0  # after which a call is given up at the risk of the server's life
 _LOGGED_CHARS = 1000
 
 _log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class TritonBackend:
         self._repository = repository
         self._loading = asyncio.Lock()
         self._brought: list[tuple[str, int]] = []
+        self._running: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def connect(cls, url: str, *, repository: Path) -> "TritonBackend":
@@ -129,7 +132,8 @@ class TritonBackend:
     ) -> NDArray[np.float32]:
         """Run one batch and return the named output, float32.
 
-        timeout_s: what is left of the caller's deadline.
+        timeout_s: how long the answer is waited for. The call goes on after it, since Triton 2.51
+        may die of a cancelled one (triton-inference-server/server#7368).
         Raises Unavailable, DeadlineExpired, Overloaded, ContractMismatch.
         """
         if timeout_s <= 0:
@@ -139,9 +143,22 @@ class TritonBackend:
         tensors = [_to_input(name, tensor) for name, tensor in inputs.items()]
         wanted = [aio.InferRequestedOutput(output)]
         try:
-            result = await self._client.infer(
-                model, tensors, str(version), outputs=wanted, client_timeout=timeout_s
-            )
+            async with asyncio.timeout(timeout_s):
+                result = await asyncio.shield(
+                    self._begun(
+                        self._client.infer(
+                            model,
+                            tensors,
+                            str(version),
+                            outputs=wanted,
+                            client_timeout=_HANGING_S,
+                        )
+                    )
+                )
+        except TimeoutError:
+            raise DeadlineExpired(
+                f"{model} version {version}: the model server did not answer in time"
+            ) from None
         except InferenceServerException as problem:
             raise _cause(problem, f"{model} version {version}") from problem
         try:
@@ -153,8 +170,21 @@ class TritonBackend:
         return answer
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channel, once the calls that have begun have ended; those that hang end now."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=_CONTROL_LIMIT_S)
         await self._client.close()
+
+    def _begun(self, call: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.create_task(call)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited may have gone
 
     async def _ready_versions(self, model: str) -> set[int]:
         try:

@@ -1,6 +1,7 @@
 """A published release as the gateway uses it: texts to vectors, histories and candidates to
 probabilities."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,20 @@ from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_domain.padding import pad_axis, padded_size
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
-from shopcast_gateway.errors import ContractMismatch
+from shopcast_gateway.core.batching import Batcher
+from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 ENCODE_BATCH = 64
 """Texts of one call to the encoder: its max_batch_size."""
+SCORE_BATCH = 64
+"""People of one call to the behaviour model: its max_batch_size."""
+CALL_LIMIT_S = 60.0
+"""Of one call to a model, whoever waits for it; each waiter has a deadline of its own."""
+CALLS = 2
+"""Calls to a model at once: one is computed while the next is on its way."""
+_SMALL = 2**18  # numbers of a batch; below, a call of its own costs more than padding does
+_MOST = 2**22  # numbers of a batch, 16 MiB
+_MAX_PADDING = 2.0
 
 Vectors = NDArray[np.float32]
 
@@ -32,6 +43,20 @@ class History:
     numbers: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One person and n candidates. vectors: float32 (n, d). features: float32 (n, features)."""
+
+    history: History
+    vectors: Vectors
+    features: NDArray[np.float32]
+
+    @property
+    def size(self) -> int:
+        """Numbers that are sent."""
+        return self.history.vectors.size + self.vectors.size + self.features.size
+
+
 class Model:
     """One release, scored through a backend."""
 
@@ -40,13 +65,17 @@ class Model:
         self.tokeniser = tokeniser
         self._backend = backend
         self._padding = manifest.artefact.padding
+        self._scores: Batcher[Scene, Floats] = Batcher(
+            self._score, size=lambda scene: scene.size, fits=_fits, calls=CALLS
+        )
 
     async def encode(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
         """Vectors of 1 to ENCODE_BATCH texts, none of them empty: float32 (n, d).
 
         Raises what Backend.infer raises.
         """
-        ids, mask = self.tokeniser.pad(self.tokeniser.encode(texts))
+        token_ids = await asyncio.to_thread(self.tokeniser.encode, texts)
+        ids, mask = self.tokeniser.pad(token_ids)
         tokens = padded_size(ids.shape[1], self._padding.get("tokens", ()))
         ids = pad_axis(ids, 1, tokens, self.tokeniser.pad_id)
         mask = pad_axis(mask, 1, tokens)
@@ -69,19 +98,27 @@ class Model:
     ) -> Floats:
         """Calibrated probabilities of n candidates for one person: float64 (n, 3).
 
+        What is asked while calls are under way goes together, as one batch of people.
         vectors: float32 (n, d). features: float32 (n, features). Raises what Backend.infer raises.
         """
+        entry = self._scores.put(Scene(history, vectors, features), timeout_s=timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await entry.future
+        except TimeoutError:
+            raise DeadlineExpired("scoring took longer than the deadline") from None
+
+    async def _score(self, scenes: Sequence[Scene]) -> list[Floats]:
+        inputs = _behavior_inputs(scenes, self._padding)
         logits = await self._backend.infer(
-            BEHAVIOR,
-            self.manifest.behavior_version,
-            _padded(_behavior_inputs(history, vectors, features), self._padding),
-            "logits",
-            timeout_s=timeout_s,
+            BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=CALL_LIMIT_S
         )
-        count = len(features)
-        candidates = padded_size(count, self._padding.get("candidates", ()))
-        logits = _of_shape(logits, (1, candidates, len(Outcome)))[0, :count]
-        return self.manifest.calibration.apply(logits)
+        candidates = inputs["candidate_features"].shape[1]
+        logits = _of_shape(logits, (len(scenes), candidates, len(Outcome)))
+        return [
+            self.manifest.calibration.apply(row[: len(scene.features)])
+            for row, scene in zip(logits, scenes, strict=True)
+        ]
 
 
 def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -90,38 +127,39 @@ def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
     return answer
 
 
-def _padded(
-    inputs: dict[str, NDArray[Any]], padding: Mapping[str, Sequence[int]]
-) -> dict[str, NDArray[Any]]:
-    """Events and candidates padded up to the sizes that are served: masked events, and items whose
-    answers are cut off."""
-    if not padding:
-        return inputs
-    found = {}
-    for name, array in inputs.items():
-        axis = "events" if name.startswith("history") else "candidates"
-        size = padded_size(array.shape[1], padding.get(axis, ()))
-        found[name] = pad_axis(array, 1, size)
-    return found
+def _fits(sizes: Sequence[int]) -> bool:
+    padded = len(sizes) * max(sizes)
+    return len(sizes) <= SCORE_BATCH and padded <= min(
+        max(_MAX_PADDING * sum(sizes), _SMALL), _MOST
+    )
 
 
 def _behavior_inputs(
-    history: History, vectors: Vectors, features: NDArray[np.float32]
+    scenes: Sequence[Scene], padding: Mapping[str, Sequence[int]]
 ) -> dict[str, NDArray[Any]]:
-    """A batch of one person. An empty history becomes one masked event: no axis may be empty."""
-    events = len(history.kind)
-    if events == 0:
-        history = History(
-            vectors=np.zeros((1, vectors.shape[1]), dtype=np.float32),
-            kind=np.zeros(1, dtype=np.int64),
-            numbers=np.zeros((1, history.numbers.shape[1]), dtype=np.float32),
-        )
+    """A batch of b people, padded to the longest history and the most candidates, or to the sizes
+    that are served: masked events, and candidates whose answers are cut off. An empty history is
+    one masked event: no axis may be empty."""
+    b, first = len(scenes), scenes[0]
+    events = max(1, *(len(scene.history.kind) for scene in scenes))
+    candidates = max(len(scene.features) for scene in scenes)
+    events = padded_size(events, padding.get("events", ()))
+    candidates = padded_size(candidates, padding.get("candidates", ()))
+    dim, numbers = first.vectors.shape[1], first.history.numbers.shape[1]
     inputs: dict[str, NDArray[Any]] = {
-        "history_vectors": history.vectors,
-        "history_kind": history.kind,
-        "history_numbers": history.numbers,
-        "history_mask": np.full(len(history.kind), float(events > 0), dtype=np.float32),
-        "candidate_vectors": vectors,
-        "candidate_features": features,
+        "history_vectors": np.zeros((b, events, dim), dtype=np.float32),
+        "history_kind": np.zeros((b, events), dtype=np.int64),
+        "history_numbers": np.zeros((b, events, numbers), dtype=np.float32),
+        "history_mask": np.zeros((b, events), dtype=np.float32),
+        "candidate_vectors": np.zeros((b, candidates, dim), dtype=np.float32),
+        "candidate_features": np.zeros((b, candidates, first.features.shape[1]), dtype=np.float32),
     }
-    return {name: array[np.newaxis] for name, array in inputs.items()}
+    for row, scene in enumerate(scenes):
+        held, offered = len(scene.history.kind), len(scene.features)
+        inputs["history_vectors"][row, :held] = scene.history.vectors
+        inputs["history_kind"][row, :held] = scene.history.kind
+        inputs["history_numbers"][row, :held] = scene.history.numbers
+        inputs["history_mask"][row, :held] = 1
+        inputs["candidate_vectors"][row, :offered] = scene.vectors
+        inputs["candidate_features"][row, :offered] = scene.features
+    return inputs

@@ -3,25 +3,44 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import ENCODER, Manifest
-from shopcast_gateway.core.model import ENCODE_BATCH, Model, Vectors
+from shopcast_gateway.core.batching import Batcher, Entry
+from shopcast_gateway.core.model import CALL_LIMIT_S, CALLS, ENCODE_BATCH, Model, Vectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
-from shopcast_gateway.errors import DeadlineExpired, GatewayError, Unavailable
+from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
 
 MEMORY_LIMIT = 200_000
 """Vectors kept in memory: 51 MB at 64 dimensions, without Python's own overhead."""
 
-_ENCODE_TIMEOUT_S = 30.0
-"""Bound of one encoder call, whoever waits for it; each waiter has its own deadline besides."""
+_MAX_PADDING = 2.0
+_MOST_WAITING = 2_000  # texts; at 250 a second on one CPU thread, the last waits 8 s
+_SMALL = 64 * ENCODE_BATCH  # characters of a batch within which padding costs little
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    digest: bytes
+    text: str
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """A text that is being encoded, and how many wait for it."""
+
+    entry: Entry[_Text, Vector]
+    waiters: int = 0
 
 
 class ItemVectors:
@@ -33,7 +52,10 @@ class ItemVectors:
         self._limit = limit
         self._encoder = encoder_identity(model.manifest)
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
-        self._in_flight: dict[bytes, asyncio.Task[dict[bytes, Vector]]] = {}
+        self._in_flight: dict[bytes, _Awaited] = {}
+        self._texts: Batcher[_Text, Vector] = Batcher(
+            self._encode_batch, size=lambda one: len(one.text), fits=_fits, calls=CALLS
+        )
         self._writes: set[asyncio.Task[None]] = set()
 
     async def get(
@@ -61,7 +83,7 @@ class ItemVectors:
                     found |= {d: self._memory[d] for d in missing if d in self._memory}
                     unseen = {d: wanted[d] for d in missing if d not in found}
                     encoded = len(unseen)
-                    found |= await self._encode(unseen)
+                    found |= await self._encode(unseen, timeout_s)
         except TimeoutError:
             raise DeadlineExpired("encoding item texts took longer than the deadline") from None
         dim = self._model.manifest.vector_dim
@@ -73,9 +95,8 @@ class ItemVectors:
 
     async def close(self) -> None:
         """Wait for the vectors that are being kept."""
-        for task in self._in_flight.values():
-            task.cancel()
-        await asyncio.gather(*self._in_flight.values(), *self._writes, return_exceptions=True)
+        await self._texts.close()
+        await asyncio.gather(*self._writes, return_exceptions=True)
 
     async def _stored(self, digests: list[bytes]) -> Mapping[bytes, Vector]:
         """What was kept; nothing when the directory is away: texts can be encoded again."""
@@ -85,34 +106,45 @@ class ItemVectors:
             _log.warning("item vectors could not be looked up: %s", error)
             return {}
 
-    async def _encode(self, unseen: dict[bytes, str]) -> dict[bytes, Vector]:
+    async def _encode(self, unseen: dict[bytes, str], timeout_s: float) -> dict[bytes, Vector]:
         """Vectors of texts nobody has encoded yet; a text already under way is waited for."""
-        # Shortest first, so that a batch pads little.
-        fresh = sorted(
-            (d for d in unseen if d not in self._in_flight), key=lambda d: len(unseen[d])
-        )
-        for start in range(0, len(fresh), ENCODE_BATCH):
-            batch = {d: unseen[d] for d in fresh[start : start + ENCODE_BATCH]}
-            task = asyncio.create_task(self._encode_batch(batch))
-            task.add_done_callback(_heed)
-            self._in_flight |= dict.fromkeys(batch, task)
-        tasks = {self._in_flight[d] for d in unseen}
-        # A waiter that gives up must not take the batch away from the others.
-        done = await asyncio.gather(*(asyncio.shield(task) for task in tasks))
-        return {d: vectors[d] for vectors in done for d in vectors.keys() & unseen.keys()}
-
-    async def _encode_batch(self, batch: dict[bytes, str]) -> dict[bytes, Vector]:
+        fresh = len(unseen.keys() - self._in_flight.keys())
+        if self._in_flight and len(self._in_flight) + fresh > _MOST_WAITING:
+            raise Overloaded(f"{len(self._in_flight)} texts wait to be encoded")
+        awaited = [self._await(digest, text, timeout_s) for digest, text in unseen.items()]
         try:
-            rows = await self._model.encode(list(batch.values()), timeout_s=_ENCODE_TIMEOUT_S)
-            vectors = dict(zip(batch, rows, strict=True))
-            self._remember(vectors)
-            write = asyncio.create_task(self._keep(vectors))
-            self._writes.add(write)
-            write.add_done_callback(self._writes.discard)
-            return vectors
+            # A waiter that gives up must not take the text away from the others.
+            rows = await asyncio.gather(*(asyncio.shield(one.entry.future) for one in awaited))
         finally:
-            for digest in batch:
-                del self._in_flight[digest]
+            for one in awaited:
+                one.waiters -= 1
+                if not one.waiters:
+                    one.entry.future.cancel()
+        return dict(zip(unseen, rows, strict=True))
+
+    def _await(self, digest: bytes, text: str, timeout_s: float) -> _Awaited:
+        awaited = self._in_flight.get(digest)
+        if awaited is None or awaited.entry.future.cancelled():
+            entry = self._texts.put(_Text(digest, text), timeout_s=timeout_s)
+            awaited = self._in_flight[digest] = _Awaited(entry)
+            entry.future.add_done_callback(partial(self._ended, digest, awaited))
+        awaited.waiters += 1
+        # It is encoded for whoever has most time.
+        awaited.entry.deadline = max(awaited.entry.deadline, time.monotonic() + timeout_s)
+        return awaited
+
+    def _ended(self, digest: bytes, awaited: _Awaited, _: "asyncio.Future[Vector]") -> None:
+        if self._in_flight.get(digest) is awaited:
+            del self._in_flight[digest]
+
+    async def _encode_batch(self, batch: Sequence[_Text]) -> list[Vector]:
+        rows = await self._model.encode([one.text for one in batch], timeout_s=CALL_LIMIT_S)
+        vectors = {one.digest: row for one, row in zip(batch, rows, strict=True)}
+        self._remember(vectors)
+        write = asyncio.create_task(self._keep(vectors))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+        return list(rows)
 
     async def _keep(self, vectors: dict[bytes, Vector]) -> None:
         try:
@@ -137,7 +169,6 @@ def encoder_identity(manifest: Manifest) -> str:
     return hashlib.blake2b(repr(files).encode(), digest_size=16).hexdigest()
 
 
-def _heed(task: "asyncio.Task[dict[bytes, Vector]]") -> None:
-    """Take note of a failure: when every waiter has given up, nobody else does."""
-    if not task.cancelled():
-        task.exception()
+def _fits(lengths: Sequence[int]) -> bool:
+    padded = len(lengths) * max(lengths)
+    return len(lengths) <= ENCODE_BATCH and padded <= max(_MAX_PADDING * sum(lengths), _SMALL)

@@ -1,0 +1,197 @@
+"""What the gateway does under load: closed loops, then three times more than it can.
+
+    python benchmarks/load.py    # the gateway of the demo, after make demo
+    python benchmarks/load.py --target HOST:PORT --target OTHER:PORT    # in turns
+
+Asks for the demo's people and items, whose vectors are at hand. A closed loop keeps some calls in
+flight. Overload comes at a constant rate whatever is answered, three times the most that the closed
+loops reached, each call with a deadline of a second. The callers are in this process, on the
+same cores.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from shopcast.v1 import prediction_service_pb2 as pb
+from shopcast.v1 import prediction_service_pb2_grpc as services
+from shopcast.v1 import types_pb2
+from shopcast_cli.commands.demo import copy_store, gateway
+
+DEMO = Path(".demo")
+DEADLINE_S = 1.0
+TIMES = 3
+
+
+class Market:
+    """Requests of people and items of the demo, made ahead: building them is no part of a call."""
+
+    def __init__(self) -> None:
+        events = pl.read_csv(DEMO / "market/events/*.csv", schema_overrides={"item_id": pl.String})
+        self._accounts = events["platform", "platform_user_id"].unique().sort("platform").rows()
+        self._items = {
+            platform: events.filter(platform=platform)["item_id"].unique().sort().to_list()
+            for platform in events["platform"].unique().to_list()
+        }
+
+    def requests(self, items: int, count: int) -> list[pb.PredictRequest]:
+        random_ = random.Random(items)
+        made = []
+        for _ in range(count):
+            platform, user = random_.choice(self._accounts)
+            ids = self._items[platform]
+            chosen = random_.sample(ids, min(items, len(ids)))
+            made.append(
+                pb.PredictRequest(
+                    account=types_pb2.Account(platform=platform, platform_user_id=user),
+                    items=[types_pb2.Item(item_id=one) for one in chosen],
+                )
+            )
+        return made
+
+
+class Gateway:
+    """One that answers, over as many connections as there are callers at most."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        # A channel of its own each: else they share one connection.
+        self._channels = [
+            grpc.aio.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
+            for _ in range(4)
+        ]
+        stubs = [services.PredictionServiceStub(channel) for channel in self._channels]
+        self._calls = [stub.Predict for stub in stubs]
+
+    async def ask(self, number: int, request: pb.PredictRequest, timeout_s: float = 30.0) -> None:
+        await self._calls[number % len(self._calls)](request, timeout=timeout_s)
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+
+async def closed(
+    to: Gateway, requests: list[pb.PredictRequest], flying: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Calls a second, and milliseconds of each."""
+    waiting, taken = iter(requests * 1_000), []
+    end = time.perf_counter() + seconds
+
+    async def caller(number: int) -> None:
+        while (began := time.perf_counter()) < end:
+            await to.ask(number, next(waiting))
+            taken.append((time.perf_counter() - began) * 1e3)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller(number) for number in range(flying)))
+    return len(taken) / (time.perf_counter() - began), taken
+
+
+async def overload(
+    to: Gateway, requests: list[pb.PredictRequest], rate: float, seconds: float
+) -> tuple[float, dict[str, list[float]]]:
+    """Answers a second, and milliseconds by status."""
+    taken: dict[str, list[float]] = {}
+    waiting = iter(requests * 1_000)
+
+    async def call(number: int) -> None:
+        began, code = time.perf_counter(), "OK"
+        try:
+            await to.ask(number, next(waiting), DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+        taken.setdefault(code, []).append((time.perf_counter() - began) * 1e3)
+
+    began, tasks, sent = time.perf_counter(), set(), 0
+    while (now := time.perf_counter() - began) < seconds:
+        while sent < now * rate:
+            tasks.add(asyncio.create_task(call(sent)))
+            sent += 1
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*tasks)
+    return len(taken.get("OK", ())) / (time.perf_counter() - began), taken
+
+
+def quantiles(taken: list[float]) -> str:
+    return " / ".join(f"{np.quantile(taken, q):,.1f}" for q in (0.5, 0.9, 0.99))
+
+
+async def run(targets: list[str], seconds: float) -> None:
+    market, console = Market(), Console(width=120)
+    gateways = [Gateway(target) for target in targets]
+    table = Table(title="closed loops")
+    for column in (
+        "items",
+        "in flight",
+        *(f"{one}: calls/s; p50 / p90 / p99 ms" for one in targets),
+    ):
+        table.add_column(column, justify="right")
+    most = Counter[str]()
+    for items in (1, 100):
+        requests = market.requests(items, 500)
+        for one in gateways:
+            await closed(one, requests, 8, seconds)  # vectors at hand from here on
+        for flying in (1, 8, 64):
+            rates: dict[str, list[float]] = {target: [] for target in targets}
+            times: dict[str, list[float]] = {target: [] for target in targets}
+            for _ in range(3):
+                for one in gateways:
+                    rate, taken = await closed(one, requests, flying, seconds)
+                    rates[one.target].append(rate)
+                    times[one.target] += taken
+            cells = []
+            for target in targets:
+                rate = statistics.median(rates[target])
+                if items == 1:
+                    most[target] = max(most[target], round(rate))
+                cells.append(f"{rate:,.0f}; {quantiles(times[target])}")
+            table.add_row(str(items), str(flying), *cells)
+    console.print(table)
+    requests = market.requests(1, 500)
+    for one in gateways:
+        rate = TIMES * most[one.target]
+        good, codes = await overload(one, requests, rate, 4 * seconds)
+        told = "; ".join(f"{c} {len(t):,}: {quantiles(t)} ms" for c, t in sorted(codes.items()))
+        console.print(
+            f"{one.target}: {rate:,} calls/s of one item sent, {good:,.0f} answered a second,"
+            f" {good / most[one.target]:.2f} of the most; {told}"
+        )
+        await one.close()
+
+
+@contextlib.contextmanager
+def served() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        store = copy_store(DEMO / "directory.db", Path(scratch))
+        with gateway(DEMO / "model_repository", store) as target:
+            yield target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--target", action="append", help="host:port; more than one take turns")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each loop")
+    options = parser.parse_args()
+    if options.target:
+        asyncio.run(run(options.target, options.seconds))
+        return
+    with served() as target:
+        asyncio.run(run([target], options.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Gathering what arrives while calls are under way, and sending it as one batch when one ends.
+
+There is no timer: where a call may start, what is there goes at once, so that a single request
+waits for nobody; the busier the server, the fuller the batches.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
+
+END_S = 5.0
+"""How long what runs is waited for at the end."""
+
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[Work, Answer]):
+    """Work that waits or runs. deadline: of time.monotonic, may be put off while it waits.
+
+    Cancelling the future gives up its place. A call that has begun goes on to its end all the same:
+    see backend.triton.
+    """
+
+    work: Work
+    future: "asyncio.Future[Answer]"
+    deadline: float
+
+
+class Batcher(Generic[Work, Answer]):
+    """Runs work in batches, at most `calls` of them at once.
+
+    run: answers of a batch, one for each, in order. size: what tells how
+    much padding two of them cost each other. fits: whether work of these sizes, in any order, may
+    go as one batch; always asked of two or more.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Work]], Awaitable[Sequence[Answer]]],
+        *,
+        size: Callable[[Work], int],
+        fits: Callable[[Sequence[int]], bool],
+        calls: int,
+    ) -> None:
+        self._run, self._size, self._fits, self._calls = run, size, fits, calls
+        self._waiting: list[Entry[Work, Answer]] = []
+        self._running: set[asyncio.Task[None]] = set()
+        self._woken = False
+
+    def put(self, work: Work, *, timeout_s: float) -> Entry[Work, Answer]:
+        """Have work done. Its future raises DeadlineExpired where no call could start in time, else
+        what `run` raises."""
+        loop = asyncio.get_running_loop()
+        entry = Entry(work, loop.create_future(), time.monotonic() + timeout_s)
+        self._waiting.append(entry)
+        if not self._woken:  # not at once: what is put in the same turn goes together
+            self._woken = True
+            loop.call_soon(self._start)
+        return entry
+
+    async def close(self) -> None:
+        """Give up what waits, and what has not ended after END_S."""
+        for entry in self._waiting:
+            entry.future.cancel()
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=END_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _start(self) -> None:
+        self._woken = False
+        while len(self._running) < self._calls and (batch := self._next()):
+            task = asyncio.create_task(self._answer(batch))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._start()
+
+    def _next(self) -> list[Entry[Work, Answer]]:
+        """The one that has waited longest, and those nearest to it in size: nothing is put off for
+        good, and little is padded."""
+        now, alive = time.monotonic(), []
+        for entry in self._waiting:
+            if entry.future.done():
+                continue
+            if entry.deadline <= now:
+                entry.future.set_exception(DeadlineExpired("no call could start in time"))
+            else:
+                alive.append(entry)
+        self._waiting = alive
+        if not alive:
+            return []
+        first = self._size(alive[0].work)
+        sized = [(self._size(entry.work), entry) for entry in alive]
+        sized.sort(key=lambda one: abs(one[0] - first))  # stable, so that the first stays first
+        batch, sizes = [sized[0][1]], [first]
+        for size, entry in sized[1:]:
+            if not self._fits([*sizes, size]):
+                break
+            batch.append(entry)
+            sizes.append(size)
+        chosen = set(map(id, batch))
+        self._waiting = [entry for entry in alive if id(entry) not in chosen]
+        return batch
+
+    async def _answer(self, batch: Sequence[Entry[Work, Answer]]) -> None:
+        try:
+            await self._run_once(batch)
+        except asyncio.CancelledError:
+            for entry in batch:
+                entry.future.cancel()
+            raise
+
+    async def _run_once(self, batch: Sequence[Entry[Work, Answer]]) -> None:
+        try:
+            answers = await self._run([entry.work for entry in batch])
+        except Exception as error:
+            if len(batch) > 1 and isinstance(error, ContractMismatch):
+                for entry in batch:  # one of them spoils it for the others
+                    if not entry.future.done():
+                        await self._run_once([entry])
+                return
+            for entry in batch:
+                if not entry.future.done():
+                    entry.future.set_exception(error)
+            return
+        for entry, answer in zip(batch, answers, strict=True):
+            if not entry.future.done():
+                entry.future.set_result(answer)
