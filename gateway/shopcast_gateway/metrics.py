@@ -23,8 +23,8 @@ def serve_metrics(status: AdoptionStatus, *, host: str, port: int) -> Iterator[i
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         raise StartupError(
-            f"metrics cannot be served on port {port} of {host} ({error.strerror}): choose another"
-            " with --metrics-port"
+            f"metrics cannot be served on port {port} of {host} ({error.strerror}): choose others"
+            " with --metrics-host and --metrics-port"
         ) from None
     try:
         yield server.server_port

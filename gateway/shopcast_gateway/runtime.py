@@ -17,6 +17,8 @@ from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.metrics import serve_metrics
+from shopcast_gateway.transport.credentials import Tls, server_credentials
+from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
 from shopcast_gateway.transport.server import GatewayServer, build_server
 from shopcast_repository.errors import RepositoryError
 from shopcast_repository.serving import Serving as Said
@@ -36,7 +38,8 @@ class ServeSettings:
     directory_key: the file of its keys, if it is not where it usually is. triton_url: host:port of
     a Triton to use in place of the bundled one, whose environment lies in triton_home and whose
     output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics.
-    max_rows: of predictions under way, as Admission counts them."""
+    max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
+    allow_...: lets other machines reach what is not protected from them."""
 
     repository: Path
     directory: str | Path
@@ -48,6 +51,10 @@ class ServeSettings:
     metrics_port: int | None = None
     directory_key: Path | None = None
     max_rows: int = MAX_ROWS
+    metrics_host: str = "127.0.0.1"
+    tls: Tls | None = None
+    allow_insecure: bool = False
+    allow_plaintext_metrics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,12 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 
 
 async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
+    check_exposure(settings.host, settings.tls, allow_insecure=settings.allow_insecure)
+    if settings.metrics_port is not None:
+        check_metrics_exposure(
+            settings.metrics_host, allow_plaintext=settings.allow_plaintext_metrics
+        )
+    credentials = server_credentials(settings.tls) if settings.tls else None
     versions, seen = versions_to_try(settings.repository)
     status = AdoptionStatus()
     async with AsyncExitStack() as stack:
@@ -96,13 +109,14 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             directory,
             host=settings.host,
             port=settings.port,
+            credentials=credentials,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
         if settings.metrics_port is not None:
             metrics = stack.enter_context(
-                serve_metrics(status, host=settings.host, port=settings.metrics_port)
+                serve_metrics(status, host=settings.metrics_host, port=settings.metrics_port)
             )
         await server.start()
         stack.push_async_callback(server.stop, _GRACE_S)

@@ -30,12 +30,32 @@ def serve(
             " else NAME.key beside the SQLite file."
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to bind. Calls are not encrypted.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str,
+        typer.Option(help="Address to bind; one that other machines reach needs --client-ca too."),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.", max=65535, min=0)] = (
         50051
     ),
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="The server's certificate, PEM; read again when the file changes."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The key of --tls-cert, PEM, without a passphrase.")
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Admit only clients with a certificate of this CA, PEM."),
+    ] = None,
+    allow_insecure: Annotated[
+        bool,
+        typer.Option(
+            "--allow-insecure",
+            help="Bind any --host without --client-ca: whoever reaches it may call, and without"
+            " --tls-cert in plain text.",
+        ),
+    ] = False,
     triton_url: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +82,15 @@ def serve(
             min=1,
         ),
     ] = 12800,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address to bind for metrics, which are in plain text.")
+    ] = "127.0.0.1",
+    allow_plaintext_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--allow-plaintext-metrics", help="Bind a --metrics-host that other machines reach."
+        ),
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve predictions over gRPC.
@@ -77,8 +106,14 @@ def serve(
     from shopcast_gateway.directory.places import in_redis
     from shopcast_gateway.errors import StartupError
     from shopcast_gateway.runtime import ServeSettings, run
+    from shopcast_gateway.transport.credentials import Tls
     from shopcast_gateway.triton.environment import default_folder
 
+    if (tls_cert is None) != (tls_key is None) or (client_ca and not tls_cert):
+        raise typer.BadParameter(
+            "--tls-cert and --tls-key go together, and --client-ca with them",
+            param_hint="--tls-cert",
+        )
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise typer.BadParameter("one of debug, info, warning, error", param_hint="--log-level")
@@ -96,6 +131,10 @@ def serve(
         triton_log=Path(f"{'shopcast' if in_redis(directory) else directory}.triton.log"),
         metrics_port=metrics_port,
         max_rows=max_rows,
+        metrics_host=metrics_host,
+        tls=Tls(tls_cert, tls_key, client_ca) if tls_cert and tls_key else None,
+        allow_insecure=allow_insecure,
+        allow_plaintext_metrics=allow_plaintext_metrics,
     )
 
     def ready(serving: "Serving") -> None:

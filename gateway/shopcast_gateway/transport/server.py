@@ -95,12 +95,14 @@ def build_server(
     *,
     host: str = "127.0.0.1",
     port: int = 50051,
+    credentials: grpc.ServerCredentials | None = None,
     deadlines: Deadlines | None = None,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
-    port: 0 takes a free one. deadlines: for calls that set none, and the cap on those that do.
+    port: 0 takes a free one. credentials: None is plain text. deadlines: for calls that set none,
+    and the cap on those that do.
     model_versions: those published, which the receipt of an erasure names.
     Raises StartupError when the address cannot be had.
     """
@@ -122,8 +124,13 @@ def build_server(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        bound = (
+            server.add_secure_port(address, credentials)
+            if credentials
+            else server.add_insecure_port(address)
+        )
     except RuntimeError:
         raise StartupError(_why_not(host, port)) from None
     return GatewayServer(server, health, draining, bound)

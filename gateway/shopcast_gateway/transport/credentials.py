@@ -1,0 +1,141 @@
+"""The server's certificate, and whose clients it admits; read anew when the files change."""
+
+import logging
+import os
+import ssl
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+
+from shopcast_gateway.errors import StartupError
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files. cert: the server's certificate and what leads from it to its CA. client_ca: who
+    signs the certificates that clients must show; None asks for none."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+def server_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Credentials that follow the files: a new connection gets what they hold when it is made.
+
+    Files that do not fit together leave those before in force. Raises StartupError.
+    """
+    files = _Files(tls)
+    try:
+        first = files.read()
+    except _Unfit as error:
+        raise StartupError(str(error)) from None
+    return grpc.dynamic_ssl_server_credentials(
+        first,
+        files.changed,  # type: ignore[arg-type]  # None is no change, says gRPC
+        require_client_authentication=tls.client_ca is not None,
+    )
+
+
+class _Unfit(Exception):
+    """The files cannot be used as they are; says what to do."""
+
+
+class _Files:
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._paths = [tls.cert, tls.key, *([tls.client_ca] if tls.client_ca else [])]
+        self._seen: list[tuple[int, ...]] = []
+        self._complaint = ""
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What the files hold if they have changed and fit together; gRPC asks before each
+        handshake, one at a time."""
+        try:
+            if self._marks() == self._seen:
+                return None
+            new = self.read()
+        except _Unfit as error:
+            if str(error) != self._complaint:  # said once, not once a connection
+                self._complaint = str(error)
+                _log.error("the certificate before stays in use: %s", error)
+            return None
+        _log.info("the certificate was read again from %s", self._tls.cert)
+        return new
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """What the files hold. Raises _Unfit."""
+        marks, held = self._marks(), self._bytes()
+        self._check(held[1])
+        if self._bytes() != held:  # what was checked must be what is served
+            raise _Unfit(f"{self._tls.cert} or what belongs to it is being written")
+        if _or_unfit(self._tls.key, Path.stat).st_mode & stat.S_IRWXO:
+            _log.warning("any user of this machine can get at %s: chmod o= it", self._tls.key)
+        cert, key, *client_ca = held
+        made = grpc.ssl_server_certificate_configuration(
+            [(key, cert)], root_certificates=client_ca[0] if client_ca else None
+        )
+        self._seen, self._complaint = marks, ""
+        return made
+
+    def _marks(self) -> list[tuple[int, ...]]:
+        """By which a change of the files is seen."""
+        return [_or_unfit(path, _mark) for path in self._paths]
+
+    def _bytes(self) -> list[bytes]:
+        return [_or_unfit(path, Path.read_bytes) for path in self._paths]
+
+    def _check(self, key_held: bytes) -> None:
+        """Raises _Unfit where gRPC, which would not say why, could not use the files."""
+        cert, key, client_ca = self._tls.cert, self._tls.key, self._tls.client_ca
+        if problem := _problem(lambda context: context.load_verify_locations(cert)):
+            raise _Unfit(f"{cert} is no certificate in PEM ({problem}): name one with --tls-cert")
+        if b"ENCRYPTED" in key_held:
+            raise _Unfit(
+                f"the key in {key} has a passphrase, which nobody could type: name one without"
+                " with --tls-key"
+            )
+        if problem := _problem(lambda context: context.load_cert_chain(cert, key, lambda: "")):
+            raise _Unfit(
+                f"{key} is no key in PEM that can be used with {cert} ({problem}): name the two"
+                " that were made together with --tls-cert and --tls-key"
+            )
+        if client_ca and (
+            problem := _problem(lambda context: context.load_verify_locations(client_ca))
+        ):
+            raise _Unfit(
+                f"{client_ca} holds no certificate in PEM ({problem}): name that of the CA which"
+                " signs clients' with --client-ca"
+            )
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+
+
+def _or_unfit(path: Path, look: Callable[[Path], T]) -> T:
+    try:
+        return look(path)
+    except OSError as error:
+        raise _Unfit(
+            f"{path} cannot be read ({os.strerror(error.errno or 0)}): name a file that this user"
+            " may read"
+        ) from None
+
+
+def _problem(parse: Callable[[ssl.SSLContext], None]) -> str:
+    """Why OpenSSL cannot read something, in its own word; empty where it can."""
+    try:
+        parse(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        return str(getattr(error, "reason", None) or type(error).__name__)
+    return ""
