@@ -8,6 +8,7 @@ import grpc
 
 from shopcast.v1 import prediction_service_pb2
 from shopcast_client.calls import Connection
+from shopcast_client.credentials import Pem, channel_credentials
 from shopcast_client.events import EventCalls
 from shopcast_client.messages import (
     account_message,
@@ -33,15 +34,25 @@ class ShopcastClient(EventCalls, PeopleCalls, PrivacyCalls):
         target: str,
         *,
         timeout_s: float = 2.0,
+        ca: Pem | None = None,
+        cert: Pem | None = None,
+        key: Pem | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Names the server; `async with` connects.
 
         target: "host:port", or any gRPC target. timeout_s: for a whole call, retries included.
-        credentials: such as grpc.ssl_channel_credentials(); None is plain text.
+        ca: the CA of the server's certificate, PEM, as bytes or the path of a file; the connection
+        is TLS then. cert, key: the client's own, for a server that asks for them. credentials: in
+        their place, any of gRPC's. With none of these, plain text.
+        Raises ValueError for what is no certificate or key, and OSError for what cannot be read.
         """
         self._target = target
         self._timeout_s = timeout_s
+        if credentials is None:
+            credentials = channel_credentials(ca, cert, key)
+        elif ca or cert or key:
+            raise ValueError("Give either credentials or ca, cert and key.")
         self._credentials = credentials
         self._open: Connection | None = None
 

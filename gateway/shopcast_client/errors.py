@@ -134,12 +134,19 @@ def error_from(
             message = (
                 f"Shopcast at {target} is not ready: {said}"
                 if info.reason
-                else f"No connection to Shopcast at {target}: check the address and that it runs."
+                else f"No connection to Shopcast at {target}: {_why_none(said)}."
             )
         case _:
             kind = ServerError
             message = f"Shopcast at {target} failed, request id {request_id}: {said}"
     return kind(message, reason=reason, request_id=request_id)
+
+
+def _why_none(said: str) -> str:
+    """What to look at when there is no connection, by gRPC's words."""
+    if "handshake failed" in said:
+        return "it has no certificate of the given CA for this address, or speaks plain text"
+    return "check the address, that it runs, and whether it asks for TLS or a certificate"
 
 
 def _status(failure: grpc.aio.AioRpcError) -> status_pb2.Status:

@@ -61,7 +61,7 @@ class Gateway:
         self.problems: tuple[EventProblem, ...] = ()
         self.options: tuple[Any, ...] = ()
 
-    def __call__(self, target: str, *, timeout_s: float) -> "Gateway":
+    def __call__(self, target: str, *, timeout_s: float, **_: Path | None) -> "Gateway":
         self.calls.append((target, timeout_s))
         return self
 
@@ -302,7 +302,8 @@ def test_without_a_gateway_one_sentence_says_so(tmp_path: Path, command: tuple[s
     assert done.exit_code == 1
     assert done.stdout == ""
     assert done.stderr == (
-        f"error: No connection to Shopcast at {target}: check the address and that it runs.\n"
+        f"error: No connection to Shopcast at {target}: check the address, that it runs, and"
+        " whether it asks for TLS or a certificate.\n"
     )
 
 
