@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from shopcast_cli.commands.requests import AsJson, Platform, Target, Timeout, User, call
+from shopcast_cli.commands.requests import AsJson, Platform, Timeout, User, call
 from shopcast_cli.console import fail, out, print_json, table
+from shopcast_cli.target import LOCAL, Target, calls_gateway
 
 if TYPE_CHECKING:
     from shopcast_client import IdentityChange, Person, Purpose
@@ -34,11 +35,12 @@ Purposes = Annotated[
 
 
 @app.command("show")
+@calls_gateway
 def show(
     platform: Platform,
     user: User,
     as_of: AsOf = None,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -62,12 +64,13 @@ def show(
 
 
 @app.command("history")
+@calls_gateway
 def history(
     platform: Platform,
     user: User,
     limit: Annotated[int, typer.Option(help="The most events to tell.", min=1, max=1000)] = 20,
     as_of: AsOf = None,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -100,12 +103,13 @@ def history(
 
 
 @app.command("unlink")
+@calls_gateway
 def unlink(
     platform: Platform,
     user: User,
     other_platform: OtherPlatform,
     other_user: OtherUser,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -136,10 +140,11 @@ def unlink(
 
 
 @app.command("split")
+@calls_gateway
 def split(
     platform: Platform,
     user: User,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -157,9 +162,10 @@ def split(
 
 
 @app.command("undo")
+@calls_gateway
 def undo(
     number: Annotated[int, typer.Argument(help="As `platform people changes` tells it.")],
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -175,9 +181,10 @@ def undo(
 
 
 @app.command("changes")
+@calls_gateway
 def changes(
     after: Annotated[int, typer.Option(help="Begin after the change with this number.")] = 0,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Tell every change of who is who, and go on as they happen, until Ctrl-C.
@@ -187,10 +194,10 @@ def changes(
     import asyncio
     import json
 
-    from shopcast_client import ShopcastClient, ShopcastError
+    from shopcast_client import ShopcastError
 
     async def watch() -> None:
-        async with ShopcastClient(target) as client:
+        async with target.client(timeout_s=2.0) as client:
             async for made in client.watch_changes(after=after):
                 if as_json:
                     typer.echo(json.dumps(_change(made), default=str))
@@ -206,6 +213,7 @@ def changes(
 
 
 @app.command("consent")
+@calls_gateway
 def consent(
     platform: Platform,
     user: User,
@@ -214,7 +222,7 @@ def consent(
     everywhere: Annotated[
         bool, typer.Option("--all-platforms", help="For all accounts of the person.")
     ] = False,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -250,13 +258,14 @@ def consent(
 
 
 @app.command("export")
+@calls_gateway
 def export(
     platform: Platform,
     user: User,
     output: Annotated[
         Path | None, typer.Option(help="JSON file; printed where none is named.")
     ] = None,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 30.0,
 ) -> None:
     """Give everything that is kept about the person behind an account, as JSON.
@@ -277,11 +286,12 @@ def export(
 
 
 @app.command("erase")
+@calls_gateway
 def erase(
     platform: Platform,
     user: User,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether that is meant.")] = False,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 30.0,
     as_json: AsJson = False,
 ) -> None:

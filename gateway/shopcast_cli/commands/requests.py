@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from shopcast_cli.console import age, fail, failures, out, print_json, table
+from shopcast_cli.target import LOCAL, Target, calls_gateway
 
 if TYPE_CHECKING:
     from shopcast_client import Item, PredictResult, ShopcastClient
 
 _Answer = TypeVar("_Answer")
 
-Target = Annotated[str, typer.Option(help="host:port of the gateway.")]
 Platform = Annotated[str, typer.Option(help="The platform where this happens.")]
 User = Annotated[str, typer.Option(help="The platform's own id of the user.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
@@ -31,6 +31,7 @@ ItemOption = Annotated[
 _TEXTS = {"item_id", "title", "brand", "category"}
 
 
+@calls_gateway
 def predict(
     platform: Platform,
     user: User,
@@ -61,7 +62,7 @@ def predict(
             max=1.0,
         ),
     ] = 0.0,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -94,6 +95,7 @@ def predict(
         show(answer)
 
 
+@calls_gateway
 def record(
     platform: Platform,
     user: User,
@@ -107,7 +109,7 @@ def record(
         str | None, typer.Option(help="Your id of the event; sending it twice records it once.")
     ] = None,
     quantity: Annotated[int, typer.Option(help="Pieces.", min=1, max=1_000_000)] = 1,
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -146,6 +148,7 @@ def record(
         out.print("recorded" if answer.recorded else "this event had been recorded before")
 
 
+@calls_gateway
 def link(
     platform: Platform,
     user: User,
@@ -159,7 +162,7 @@ def link(
         float, typer.Option(help="How sure: over 0 to 1; predictions weigh by it.", max=1.0)
     ] = 1.0,
     source: Annotated[str, typer.Option(help="Who says so, for the journal.")] = "",
-    target: Target = "127.0.0.1:50051",
+    target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -190,13 +193,13 @@ def link(
 
 
 def call(
-    target: str, timeout_s: float, ask: "Callable[[ShopcastClient], Awaitable[_Answer]]"
+    target: Target, timeout_s: float, ask: "Callable[[ShopcastClient], Awaitable[_Answer]]"
 ) -> _Answer:
     """One call to a gateway; what goes wrong is one sentence and exit code 1."""
-    from shopcast_client import ShopcastClient, ShopcastError
+    from shopcast_client import ShopcastError
 
     async def asked() -> _Answer:
-        async with ShopcastClient(target, timeout_s=timeout_s) as client:
+        async with target.client(timeout_s=timeout_s) as client:
             return await ask(client)
 
     with failures(ShopcastError):
