@@ -24,12 +24,8 @@ from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.transport.health import HealthService
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
-from shopcast_gateway.transport.services import (
-    EventService,
-    IdentityService,
-    PredictionService,
-    PrivacyService,
-)
+from shopcast_gateway.transport.prediction_service import PredictionService
+from shopcast_gateway.transport.services import EventService, IdentityService, PrivacyService
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 SERVICES: tuple[str, ...] = tuple(

@@ -1,4 +1,4 @@
-"""The four services: convert, ask, convert back."""
+"""The services of events, identities and privacy: convert, ask, convert back."""
 
 import asyncio
 import time
@@ -11,42 +11,18 @@ from shopcast.v1 import (
     event_service_pb2_grpc,
     identity_service_pb2,
     identity_service_pb2_grpc,
-    prediction_service_pb2,
-    prediction_service_pb2_grpc,
     privacy_service_pb2,
     privacy_service_pb2_grpc,
 )
 from shopcast_domain.events import Event
-from shopcast_gateway.core.protocol import Predictor
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import RecordResult
 from shopcast_gateway.errors import DeadlineExpired
-from shopcast_gateway.transport import (
-    convert,
-    convert_events,
-    convert_people,
-    convert_privacy,
-)
+from shopcast_gateway.transport import convert_events, convert_people, convert_privacy
 from shopcast_gateway.transport.interceptor import Context, Deadlines
 
 _LOOK_S = 0.5
 _CHANGES = 500
-
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predictions."""
-
-    def __init__(self, predictor: Predictor, deadlines: Deadlines) -> None:
-        self._predictor = predictor
-        self._deadlines = deadlines
-
-    async def Predict(  # noqa: N802
-        self, request: prediction_service_pb2.PredictRequest, context: Context
-    ) -> prediction_service_pb2.PredictResponse:
-        """Scores items for one shopper."""
-        query = convert.predict_query(request)
-        timeout_s = self._deadlines.left_s(context)
-        return convert.predict_response(await self._predictor.predict(query, timeout_s=timeout_s))
 
 
 class EventService(event_service_pb2_grpc.EventServiceServicer):
