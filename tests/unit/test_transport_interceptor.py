@@ -1,26 +1,29 @@
 """What a call goes through, with a fake of grpc's side."""
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
 from shopcast_gateway.errors import Unavailable
-from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
+from shopcast_gateway.transport.interceptor import CALL, Call, CallInterceptor, Deadlines
 
 
 class FakeContext:
     """A call with some time left, whose caller may have gone."""
 
-    def __init__(self, left_s: float | None = 1.0) -> None:
+    def __init__(self, left_s: float | None = 1.0, request_id: str | None = None) -> None:
         self._left_s = left_s
+        self._request_id = request_id
 
     def time_remaining(self) -> float | None:
         return self._left_s
 
-    def invocation_metadata(self) -> tuple[()]:
-        return ()
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return () if self._request_id is None else (("x-request-id", self._request_id),)
 
     async def abort_with_status(self, status: grpc.Status) -> None:
         raise grpc.aio.InternalError("the call is over")
@@ -48,3 +51,46 @@ async def test_an_error_nobody_waits_for_any_more_ends_quietly() -> None:
     # grpc logs any other error with all that led to it; a cancelled handler it lets go.
     with pytest.raises(asyncio.CancelledError):
         await handler.unary_unary(b"", FakeContext())
+
+
+async def test_what_a_call_starts_knows_which_call_it_belongs_to() -> None:
+    async def answer(request: bytes, context: Any) -> Call:
+        await asyncio.sleep(0)  # the other call begins meanwhile
+        return await asyncio.create_task(current())
+
+    async def current() -> Call:
+        return CALL.get()
+
+    async def continuation(details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=bytes)
+
+    details: Any = Details()
+    handler: Any = await CallInterceptor(Deadlines()).intercept_service(continuation, details)
+    contexts = (FakeContext(request_id=one) for one in ("r-1", "r-2"))
+    calls = await asyncio.gather(*(handler.unary_unary(b"", context) for context in contexts))
+    assert calls == [Call(Details.method, "r-1"), Call(Details.method, "r-2")]
+
+
+async def test_a_stream_that_is_dropped_ends_what_it_runs_and_is_no_success(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "shopcast_gateway.access")
+    ended = []
+
+    async def answer(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            yield b"first"
+            yield b"second"
+        finally:
+            ended.append(request)
+
+    async def continuation(details: Any) -> Any:
+        return grpc.unary_stream_rpc_method_handler(answer, request_deserializer=bytes)
+
+    details: Any = Details()
+    handler: Any = await CallInterceptor(Deadlines()).intercept_service(continuation, details)
+    responses = handler.unary_stream(b"asked", FakeContext())
+    assert await anext(responses) == b"first"
+    await responses.aclose()
+    assert ended == [b"asked"]
+    assert "code=CANCELLED" in caplog.text

@@ -7,8 +7,9 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -41,6 +42,30 @@ class Deadlines:
         # Typed as float; without a deadline grpc gives None.
         left: float | None = context.time_remaining()
         return min(self.default_s if left is None else left, self.max_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call being answered. method: its full name. request_id: the caller's, or ours."""
+
+    method: str
+    request_id: str
+
+
+CALL: ContextVar[Call] = ContextVar("shopcast_call")
+"""The call that what runs now belongs to."""
+
+
+@contextmanager
+def foreseen() -> Iterator[None]:
+    """Whatever goes wrong inside a call becomes a GatewayError; what nobody foresaw is logged."""
+    try:
+        yield
+    except (grpc.aio.AbortError, GatewayError):
+        raise
+    except Exception as unforeseen:
+        _log_unforeseen(unforeseen, CALL.get())
+        raise GatewayError from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +103,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             method = _Method(name, handler.request_deserializer, handler.unary_unary)
 
             async def call(data: bytes, context: Context) -> Any:
-                async with self._watched(name, context) as request_id:
-                    return await self._answer(method, data, context, request_id)
+                async with self._watched(name, context):
+                    return await self._answer(method, data, context)
 
             return grpc.unary_unary_rpc_method_handler(call, **serialise)
         streaming = handler.stream_stream if handler.request_streaming else handler.unary_stream
         method = _Method(name, handler.request_deserializer, streaming)
 
         async def stream(asked: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._watched(name, context) as request_id:
-                async for response in _answers(method, asked, context, request_id):
+            async with (
+                self._watched(name, context),
+                # What a stream has running ends with it, not when its memory is collected.
+                aclosing(_answers(method, asked, context)) as responses,
+            ):
+                async for response in responses:
                     yield response
 
         if handler.request_streaming:
@@ -95,14 +124,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return grpc.unary_stream_rpc_method_handler(stream, **serialise)
 
     @asynccontextmanager
-    async def _watched(self, name: str, context: Context) -> AsyncIterator[str]:
-        """What goes wrong inside becomes the status of the call, and the call a line in the log.
-        Gives the request id."""
+    async def _watched(self, name: str, context: Context) -> AsyncIterator[None]:
+        """What goes wrong inside becomes the status of the call, and the call a line in the log."""
         started = time.perf_counter()
         request_id = _request_id(context)
+        CALL.set(Call(name, request_id))  # never reset: grpc gives each call a task of its own
         code, error = grpc.StatusCode.OK, None
         try:
-            yield request_id
+            yield
         except GatewayError as caught:
             error = caught
             status = rpc_status.to_status(status_of(error, request_id))
@@ -112,8 +141,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except grpc.aio.InternalError:
                 # The caller has gone meanwhile. grpc would log this with all that led to it.
                 raise asyncio.CancelledError from None
-        except asyncio.CancelledError:
-            # grpc cancels the handler when the caller hangs up or the caller's deadline passes.
+        except (asyncio.CancelledError, GeneratorExit):
+            # grpc cancels the handler when the caller hangs up or the caller's deadline passes, and
+            # drops one that waited for a response of its stream to be sent.
             late = context.time_remaining() == 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
@@ -127,23 +157,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 f" error={json.dumps(str(error))}" if error and str(error) else "",
             )
 
-    async def _answer(self, method: _Method, data: bytes, context: Context, request_id: str) -> Any:
+    async def _answer(self, method: _Method, data: bytes, context: Context) -> Any:
         """The response. Raises GatewayError, whatever went wrong, unless the call has ended."""
-        try:
-            async with asyncio.timeout(self._deadlines.left_s(context)):
-                return await method.answer(_parse(method, data), context)
-        except (grpc.aio.AbortError, GatewayError):
-            raise
-        except TimeoutError:
-            raise DeadlineExpired from None
-        except Exception as unforeseen:
-            _log_unforeseen(unforeseen, method.name, request_id)
-            raise GatewayError from None
+        with foreseen():
+            try:
+                async with asyncio.timeout(self._deadlines.left_s(context)):
+                    return await method.answer(_parse(method, data), context)
+            except TimeoutError:
+                raise DeadlineExpired from None
 
 
-async def _answers(
-    method: _Method, asked: Any, context: Context, request_id: str
-) -> AsyncIterator[Any]:
+async def _answers(method: _Method, asked: Any, context: Context) -> AsyncGenerator[Any, None]:
     """The responses of a stream. Raises GatewayError, whatever went wrong, unless the call has
     ended. asked: the bytes of a request, or an iterator of them."""
 
@@ -151,15 +175,11 @@ async def _answers(
         async for data in asked:
             yield _parse(method, data)
 
-    try:
-        given = _parse(method, asked) if isinstance(asked, bytes) else requests()
-        async for response in method.answer(given, context):
-            yield response
-    except (grpc.aio.AbortError, GatewayError):
-        raise
-    except Exception as unforeseen:
-        _log_unforeseen(unforeseen, method.name, request_id)
-        raise GatewayError from None
+    given = _parse(method, asked) if isinstance(asked, bytes) else requests()
+    with foreseen():
+        async with aclosing(method.answer(given, context)) as responses:
+            async for response in responses:
+                yield response
 
 
 def _request_id(context: Context) -> str:
@@ -177,7 +197,7 @@ def _parse(method: _Method, data: bytes) -> Any:
         raise BadRequest("request", "must be a message of shopcast.v1") from None
 
 
-def _log_unforeseen(error: BaseException | None, method: str, request_id: str) -> None:
+def _log_unforeseen(error: BaseException | None, call: Call) -> None:
     """Types and frames only: the text of an exception may hold what the caller sent."""
     chain: list[str] = []
     while error is not None:
@@ -186,7 +206,7 @@ def _log_unforeseen(error: BaseException | None, method: str, request_id: str) -
         error = error.__cause__ or error.__context__
     _log.error(
         "unforeseen error method=%s request_id=%s: %s",
-        method,
-        request_id,
+        call.method,
+        call.request_id,
         "from ".join(chain),
     )
