@@ -55,6 +55,7 @@ format: $(READY)  ## format and fix what can be fixed
 
 stubs: $(READY)  ## generate the Python stubs of the protos
 	cd protos && PATH="$(CURDIR)/$(BIN):$$PATH" "$(CURDIR)/$(BIN)/python" -m grpc_tools.protoc -I . \
+	  -I "$$("$(CURDIR)/$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. shopcast/v1/*.proto
 
 docs: $(READY)  ## write docs/commands.md, settings.md and manifest.schema.json from the code

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -232,6 +233,53 @@ def test_a_predict_request_at_its_limits_converts() -> None:
         ),
     )
     assert len(converted(predict(*(item(item_id=str(n)) for n in range(1000)))).items) == 1000
+
+
+@pytest.mark.parametrize(
+    ("requests", "problem"),
+    [
+        ([], "must hold 1 to 100, not 0"),
+        ([PredictRequest()] * 101, "must hold 1 to 100, not 101"),
+        ([predict(*[item(item_id="a")] * 501)] * 2, "at most 1,000 items in all, not 1,002"),
+    ],
+    ids=["empty", "many requests", "many items"],
+)
+def test_a_batch_has_limits(requests: list[PredictRequest], problem: str) -> None:
+    with pytest.raises(BadRequest, match=f"^requests: .*{problem}$"):
+        convert.batch_predict_requests(
+            prediction_service_pb2.BatchPredictRequest(requests=requests)
+        )
+
+
+def test_a_batch_is_not_looked_into() -> None:
+    wrong = [PredictRequest()] * 100
+    request = prediction_service_pb2.BatchPredictRequest(requests=wrong)
+    assert list(convert.batch_predict_requests(request)) == wrong
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65])
+def test_a_request_of_a_stream_needs_a_name(name: str) -> None:
+    request = prediction_service_pb2.StreamPredictRequest(
+        correlation_id=name, request=predict(item(item_id="a", price=-1.0))
+    )
+    with pytest.raises(BadRequest) as caught:
+        convert.stream_predict_query(request)
+    assert [one.field for one in caught.value.violations] == ["correlation_id", "items[0].price"]
+
+
+def test_a_request_of_a_stream_is_a_query_like_any() -> None:
+    asked = predict(item(item_id="a"))
+    request = prediction_service_pb2.StreamPredictRequest(correlation_id="x" * 64, request=asked)
+    assert convert.stream_predict_query(request) == converted(asked)
+
+
+def test_what_became_of_a_request_is_its_answer_or_its_status() -> None:
+    answer = prediction_service_pb2.PredictResponse()
+    status = status_pb2.Status(code=3, message="wrong")
+    first, second = convert.batch_predict_response([answer, status]).results
+    assert (first.WhichOneof("result"), second.status) == ("response", status)
+    streamed = convert.stream_predict_response("n-1", status)
+    assert (streamed.correlation_id, streamed.WhichOneof("result")) == ("n-1", "status")
 
 
 def test_events_at_their_limits_convert() -> None:

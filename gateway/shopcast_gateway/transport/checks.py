@@ -16,6 +16,8 @@ from shopcast_gateway.errors import BadRequest, Violation
 
 MAX_EVENTS = 1_000
 """Events of one request."""
+MAX_REQUESTS = 100
+"""Predictions of one batch."""
 MAX_VIOLATIONS = 20
 """Problems reported of one request: enough to mend it, and within gRPC's limit on metadata."""
 MAX_PRICE = 1e9
@@ -26,6 +28,8 @@ LATEST_S = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 MAX_SOURCE = 64
 """Characters of who says so."""
+MAX_CORRELATION_ID = 64
+"""Characters of what a caller calls one request of a stream."""
 
 EVENT_KINDS: Mapping[int, EventKind] = {
     types_pb2.EVENT_KIND_VIEW: EventKind.VIEW,
@@ -176,6 +180,10 @@ class Checks:
             self.fail(path, "is not a kind this server knows" if value else _REQUIRED)
             return next(iter(kinds.values()))
         return kinds[value]
+
+    def correlation_id(self, text: str) -> None:
+        """What a caller calls one request of a stream."""
+        self._id(text, "correlation_id", MAX_CORRELATION_ID)
 
     def _id(self, text: str, path: str, longest: int) -> None:
         if not 1 <= len(text) <= longest:

@@ -1,15 +1,20 @@
 """Predictions: protos to domain objects and back. A request converts whole or is a BadRequest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import status_pb2
 
 from shopcast.v1 import prediction_service_pb2, types_pb2
 from shopcast_domain.events import Item, Outcome
 from shopcast_domain.limits import MAX_CANDIDATES
 from shopcast_gateway.core.protocol import Evidence, Level, Prediction, PredictQuery
 from shopcast_gateway.directory.types import Purpose
-from shopcast_gateway.transport.checks import PURPOSES, Checks
+from shopcast_gateway.transport.checks import MAX_REQUESTS, PURPOSES, Checks
+
+Answer: TypeAlias = "prediction_service_pb2.PredictResponse | status_pb2.Status"
+"""What became of one request of several: what Predict would have given, or failed with."""
 
 LEVELS: Mapping[int, Level] = {
     prediction_service_pb2.SERVICE_LEVEL_FULL: Level.FULL,
@@ -25,7 +30,54 @@ OUTCOMES = {
 
 def predict_query(request: prediction_service_pb2.PredictRequest) -> PredictQuery:
     """Raises BadRequest."""
+    return _query(request, Checks())
+
+
+def batch_predict_requests(
+    request: prediction_service_pb2.BatchPredictRequest,
+) -> Sequence[prediction_service_pb2.PredictRequest]:
+    """The requests of a batch, not yet looked into. Raises BadRequest."""
     checks = Checks()
+    requests = checks.batch(request.requests, "requests", most=MAX_REQUESTS)
+    items = sum(len(one.items) for one in requests)
+    if items > MAX_CANDIDATES:
+        checks.fail("requests", f"must have at most {MAX_CANDIDATES:,} items in all, not {items:,}")
+    checks.finish()
+    return requests
+
+
+def stream_predict_query(request: prediction_service_pb2.StreamPredictRequest) -> PredictQuery:
+    """Raises BadRequest."""
+    checks = Checks()
+    checks.correlation_id(request.correlation_id)
+    return _query(request.request, checks)
+
+
+def batch_predict_response(
+    outcomes: Sequence[Answer],
+) -> prediction_service_pb2.BatchPredictResponse:
+    """One result per outcome."""
+    return prediction_service_pb2.BatchPredictResponse(
+        results=[prediction_service_pb2.PredictResult(**_result(one)) for one in outcomes]
+    )
+
+
+def stream_predict_response(
+    correlation_id: str, outcome: Answer
+) -> prediction_service_pb2.StreamPredictResponse:
+    """What became of one request."""
+    return prediction_service_pb2.StreamPredictResponse(
+        correlation_id=correlation_id, **_result(outcome)
+    )
+
+
+def _result(outcome: Answer) -> dict[str, Any]:
+    """The field of the oneof that it goes into."""
+    return {"status" if isinstance(outcome, status_pb2.Status) else "response": outcome}
+
+
+def _query(request: prediction_service_pb2.PredictRequest, checks: Checks) -> PredictQuery:
+    """checks: with what is noted already. Raises BadRequest."""
     account = checks.account(request.account, "account", given=request.HasField("account"))
     items: list[Item] = []
     first_at: dict[str, int] = {}

@@ -10,6 +10,7 @@ import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.rpc.status_pb2
 import shopcast.v1.types_pb2
 import sys
 import typing
@@ -126,6 +127,133 @@ class PredictResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["evidence", b"evidence", "predictions", b"predictions"]) -> None: ...
 
 Global___PredictResponse: typing_extensions.TypeAlias = PredictResponse
+
+@typing.final
+class BatchPredictRequest(google.protobuf.message.Message):
+    """The requests to answer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PredictRequest]:
+        """1 to 100 requests, with at most 1,000 items in all."""
+
+    def __init__(
+        self,
+        *,
+        requests: collections.abc.Iterable[Global___PredictRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["requests", b"requests"]) -> None: ...
+
+Global___BatchPredictRequest: typing_extensions.TypeAlias = BatchPredictRequest
+
+@typing.final
+class BatchPredictResponse(google.protobuf.message.Message):
+    """One result per request, in the order of the request."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PredictResult]: ...
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___PredictResult] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+
+Global___BatchPredictResponse: typing_extensions.TypeAlias = BatchPredictResponse
+
+@typing.final
+class PredictResult(google.protobuf.message.Message):
+    """What became of one request of a batch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    @property
+    def response(self) -> Global___PredictResponse:
+        """The answer."""
+
+    @property
+    def status(self) -> google.rpc.status_pb2.Status:
+        """What the call Predict would have failed with, its details included. Field paths start at the
+        PredictRequest; the request id is that of the whole call.
+        """
+
+    def __init__(
+        self,
+        *,
+        response: Global___PredictResponse | None = ...,
+        status: google.rpc.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["response", b"response", "result", b"result", "status", b"status"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["response", b"response", "result", b"result", "status", b"status"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["result", b"result"]) -> typing.Literal["response", "status"] | None: ...
+
+Global___PredictResult: typing_extensions.TypeAlias = PredictResult
+
+@typing.final
+class StreamPredictRequest(google.protobuf.message.Message):
+    """One request of a stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    correlation_id: builtins.str
+    """The caller's name for this request: 1 to 64 characters. It need not be unique."""
+    @property
+    def request(self) -> Global___PredictRequest:
+        """What to predict."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: builtins.str = ...,
+        request: Global___PredictRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["correlation_id", b"correlation_id", "request", b"request"]) -> None: ...
+
+Global___StreamPredictRequest: typing_extensions.TypeAlias = StreamPredictRequest
+
+@typing.final
+class StreamPredictResponse(google.protobuf.message.Message):
+    """What became of one request of a stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: builtins.int
+    RESPONSE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    correlation_id: builtins.str
+    """As in the request."""
+    @property
+    def response(self) -> Global___PredictResponse:
+        """The answer."""
+
+    @property
+    def status(self) -> google.rpc.status_pb2.Status:
+        """What the call Predict would have failed with, its details included. Field paths start at the
+        PredictRequest, but for correlation_id; the request id is that of the whole call.
+        """
+
+    def __init__(
+        self,
+        *,
+        correlation_id: builtins.str = ...,
+        response: Global___PredictResponse | None = ...,
+        status: google.rpc.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["response", b"response", "result", b"result", "status", b"status"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["correlation_id", b"correlation_id", "response", b"response", "result", b"result", "status", b"status"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["result", b"result"]) -> typing.Literal["response", "status"] | None: ...
+
+Global___StreamPredictResponse: typing_extensions.TypeAlias = StreamPredictResponse
 
 @typing.final
 class ItemPrediction(google.protobuf.message.Message):

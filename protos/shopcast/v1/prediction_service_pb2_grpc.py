@@ -40,6 +40,16 @@ class PredictionServiceStub(object):
                 request_serializer=shopcast_dot_v1_dot_prediction__service__pb2.PredictRequest.SerializeToString,
                 response_deserializer=shopcast_dot_v1_dot_prediction__service__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.BatchPredict = channel.unary_unary(
+                '/shopcast.v1.PredictionService/BatchPredict',
+                request_serializer=shopcast_dot_v1_dot_prediction__service__pb2.BatchPredictRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_prediction__service__pb2.BatchPredictResponse.FromString,
+                _registered_method=True)
+        self.StreamPredict = channel.stream_stream(
+                '/shopcast.v1.PredictionService/StreamPredict',
+                request_serializer=shopcast_dot_v1_dot_prediction__service__pb2.StreamPredictRequest.SerializeToString,
+                response_deserializer=shopcast_dot_v1_dot_prediction__service__pb2.StreamPredictResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionServiceServicer(object):
@@ -59,6 +69,36 @@ class PredictionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchPredict(self, request, context):
+        """Predict for 1 to 100 requests at once, of any shoppers and with at most 1,000 items in all.
+
+        The requests run concurrently within the one deadline. Each has a result of its own: one that is wrong or
+        fails does not fail the others. The call fails for a batch that is empty or too large, and when the
+        deadline passes.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (where the message is over
+        4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamPredict(self, request_iterator, context):
+        """Predict for requests as they come. Each is answered once, in the order in which the answers are ready; the
+        correlation id tells which request an answer is for.
+
+        At most 16 requests are read ahead of the answers that were sent, so a caller that does not read is held
+        back. Each request may take the server's default deadline, and no longer than the call. One that is wrong
+        or fails does not fail the others. After the caller's last request what runs is finished and sent; when the
+        caller cancels it is given up.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest) for bytes that are no message,
+        RESOURCE_EXHAUSTED (where a message is over 4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +106,16 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=shopcast_dot_v1_dot_prediction__service__pb2.PredictRequest.FromString,
                     response_serializer=shopcast_dot_v1_dot_prediction__service__pb2.PredictResponse.SerializeToString,
+            ),
+            'BatchPredict': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchPredict,
+                    request_deserializer=shopcast_dot_v1_dot_prediction__service__pb2.BatchPredictRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_prediction__service__pb2.BatchPredictResponse.SerializeToString,
+            ),
+            'StreamPredict': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamPredict,
+                    request_deserializer=shopcast_dot_v1_dot_prediction__service__pb2.StreamPredictRequest.FromString,
+                    response_serializer=shopcast_dot_v1_dot_prediction__service__pb2.StreamPredictResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -96,6 +146,60 @@ class PredictionService(object):
             '/shopcast.v1.PredictionService/Predict',
             shopcast_dot_v1_dot_prediction__service__pb2.PredictRequest.SerializeToString,
             shopcast_dot_v1_dot_prediction__service__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchPredict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shopcast.v1.PredictionService/BatchPredict',
+            shopcast_dot_v1_dot_prediction__service__pb2.BatchPredictRequest.SerializeToString,
+            shopcast_dot_v1_dot_prediction__service__pb2.BatchPredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamPredict(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/shopcast.v1.PredictionService/StreamPredict',
+            shopcast_dot_v1_dot_prediction__service__pb2.StreamPredictRequest.SerializeToString,
+            shopcast_dot_v1_dot_prediction__service__pb2.StreamPredictResponse.FromString,
             options,
             channel_credentials,
             insecure,

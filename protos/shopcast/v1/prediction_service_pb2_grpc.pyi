@@ -41,7 +41,39 @@ _PredictionServicePredictType = typing_extensions.TypeVar(
     ],
 )
 
-class PredictionServiceStub(typing.Generic[_PredictionServicePredictType]):
+_PredictionServiceBatchPredictType = typing_extensions.TypeVar(
+    '_PredictionServiceBatchPredictType',
+    grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.prediction_service_pb2.BatchPredictRequest,
+        shopcast.v1.prediction_service_pb2.BatchPredictResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.prediction_service_pb2.BatchPredictRequest,
+        shopcast.v1.prediction_service_pb2.BatchPredictResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        shopcast.v1.prediction_service_pb2.BatchPredictRequest,
+        shopcast.v1.prediction_service_pb2.BatchPredictResponse,
+    ],
+)
+
+_PredictionServiceStreamPredictType = typing_extensions.TypeVar(
+    '_PredictionServiceStreamPredictType',
+    grpc.StreamStreamMultiCallable[
+        shopcast.v1.prediction_service_pb2.StreamPredictRequest,
+        shopcast.v1.prediction_service_pb2.StreamPredictResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        shopcast.v1.prediction_service_pb2.StreamPredictRequest,
+        shopcast.v1.prediction_service_pb2.StreamPredictResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        shopcast.v1.prediction_service_pb2.StreamPredictRequest,
+        shopcast.v1.prediction_service_pb2.StreamPredictResponse,
+    ],
+)
+
+class PredictionServiceStub(typing.Generic[_PredictionServicePredictType, _PredictionServiceBatchPredictType, _PredictionServiceStreamPredictType]):
     """Predicts outcomes of exposures from one person's behaviour on every platform."""
 
     @typing.overload
@@ -50,6 +82,14 @@ class PredictionServiceStub(typing.Generic[_PredictionServicePredictType]):
             shopcast.v1.prediction_service_pb2.PredictRequest,
             shopcast.v1.prediction_service_pb2.PredictResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            shopcast.v1.prediction_service_pb2.BatchPredictRequest,
+            shopcast.v1.prediction_service_pb2.BatchPredictResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            shopcast.v1.prediction_service_pb2.StreamPredictRequest,
+            shopcast.v1.prediction_service_pb2.StreamPredictResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -57,6 +97,14 @@ class PredictionServiceStub(typing.Generic[_PredictionServicePredictType]):
         grpc.aio.UnaryUnaryMultiCallable[
             shopcast.v1.prediction_service_pb2.PredictRequest,
             shopcast.v1.prediction_service_pb2.PredictResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            shopcast.v1.prediction_service_pb2.BatchPredictRequest,
+            shopcast.v1.prediction_service_pb2.BatchPredictResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            shopcast.v1.prediction_service_pb2.StreamPredictRequest,
+            shopcast.v1.prediction_service_pb2.StreamPredictResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -70,10 +118,42 @@ class PredictionServiceStub(typing.Generic[_PredictionServicePredictType]):
     each carries google.rpc.ErrorInfo with a stable reason.
     """
 
+    BatchPredict: _PredictionServiceBatchPredictType
+    """Predict for 1 to 100 requests at once, of any shoppers and with at most 1,000 items in all.
+
+    The requests run concurrently within the one deadline. Each has a result of its own: one that is wrong or
+    fails does not fail the others. The call fails for a batch that is empty or too large, and when the
+    deadline passes.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (where the message is over
+    4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
+    StreamPredict: _PredictionServiceStreamPredictType
+    """Predict for requests as they come. Each is answered once, in the order in which the answers are ready; the
+    correlation id tells which request an answer is for.
+
+    At most 16 requests are read ahead of the answers that were sent, so a caller that does not read is held
+    back. Each request may take the server's default deadline, and no longer than the call. One that is wrong
+    or fails does not fail the others. After the caller's last request what runs is finished and sent; when the
+    caller cancels it is given up.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest) for bytes that are no message,
+    RESOURCE_EXHAUSTED (where a message is over 4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
+
 PredictionServiceAsyncStub: typing_extensions.TypeAlias = PredictionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         shopcast.v1.prediction_service_pb2.PredictRequest,
         shopcast.v1.prediction_service_pb2.PredictResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        shopcast.v1.prediction_service_pb2.BatchPredictRequest,
+        shopcast.v1.prediction_service_pb2.BatchPredictResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        shopcast.v1.prediction_service_pb2.StreamPredictRequest,
+        shopcast.v1.prediction_service_pb2.StreamPredictResponse,
     ],
 ]
 
@@ -92,6 +172,40 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def BatchPredict(
+        self,
+        request: shopcast.v1.prediction_service_pb2.BatchPredictRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shopcast.v1.prediction_service_pb2.BatchPredictResponse, collections.abc.Awaitable[shopcast.v1.prediction_service_pb2.BatchPredictResponse]]:
+        """Predict for 1 to 100 requests at once, of any shoppers and with at most 1,000 items in all.
+
+        The requests run concurrently within the one deadline. Each has a result of its own: one that is wrong or
+        fails does not fail the others. The call fails for a batch that is empty or too large, and when the
+        deadline passes.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (where the message is over
+        4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
+
+    @abc.abstractmethod
+    def StreamPredict(
+        self,
+        request_iterator: _MaybeAsyncIterator[shopcast.v1.prediction_service_pb2.StreamPredictRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[shopcast.v1.prediction_service_pb2.StreamPredictResponse], collections.abc.AsyncIterator[shopcast.v1.prediction_service_pb2.StreamPredictResponse]]:
+        """Predict for requests as they come. Each is answered once, in the order in which the answers are ready; the
+        correlation id tells which request an answer is for.
+
+        At most 16 requests are read ahead of the answers that were sent, so a caller that does not read is held
+        back. Each request may take the server's default deadline, and no longer than the call. One that is wrong
+        or fails does not fail the others. After the caller's last request what runs is finished and sent; when the
+        caller cancels it is given up.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest) for bytes that are no message,
+        RESOURCE_EXHAUSTED (where a message is over 4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """
 
