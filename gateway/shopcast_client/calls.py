@@ -47,9 +47,15 @@ class Caller:
             raise RuntimeError("The client is closed: make calls inside `async with client`.")
         return self._open
 
-    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+    async def _call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Q, A],
+        request: Q,
+        *,
+        request_id: str | None = None,
+    ) -> A:
         # Sent along, so that the server's log can be searched for a call that got no answer.
-        request_id = uuid.uuid4().hex
+        request_id = request_id or uuid.uuid4().hex
         check_size(request, request_id)
         async with self._errors(request_id):
             return await method(

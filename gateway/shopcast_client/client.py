@@ -1,28 +1,20 @@
 """The client: one channel, and the calls of every service."""
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import grpc
 
-from shopcast.v1 import prediction_service_pb2
 from shopcast_client.calls import Connection
 from shopcast_client.credentials import Pem, channel_credentials
 from shopcast_client.events import EventCalls
-from shopcast_client.messages import (
-    account_message,
-    item_message,
-    predict_result,
-    purpose_value,
-)
 from shopcast_client.people import PeopleCalls
+from shopcast_client.predictions import PredictionCalls
 from shopcast_client.privacy import PrivacyCalls
 from shopcast_client.retries import SERVICE_CONFIG
-from shopcast_client.types import Account, Item, PredictResult, Purpose, ServiceLevel
 
 
-class ShopcastClient(EventCalls, PeopleCalls, PrivacyCalls):
+class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
     """Calls a Shopcast server; an async context manager, for one event loop.
 
     Keep one open for as long as you make calls and share it between tasks. Every call raises a
@@ -73,35 +65,3 @@ class ShopcastClient(EventCalls, PeopleCalls, PrivacyCalls):
     ) -> None:
         connection, self._open = self._connection, None
         await connection.channel.close()
-
-    async def predict(
-        self,
-        *,
-        platform: str,
-        user_id: str,
-        items: Sequence[Item],
-        quantities: Sequence[int] = (),
-        purpose: Purpose = Purpose.PREDICTION,
-        min_link_confidence: float = 0.0,
-        lowest_level: ServiceLevel = ServiceLevel.FULL,
-    ) -> PredictResult:
-        """What the shopper would do with each of 1 to 1,000 items, met on `platform` now.
-
-        quantities: pieces of each item when they are the lines of an order being placed.
-        purpose: what for; events the person does not allow for it are left out.
-        min_link_confidence: leaves out events less surely theirs; 1 takes only what is certain.
-        lowest_level: the least that will do; where only less can be had, Unavailable is raised.
-        Unknown shoppers and items are answered too, and the evidence says so.
-        Raises a ShopcastError.
-        """
-        request = prediction_service_pb2.PredictRequest(
-            account=account_message(Account(platform, user_id)),
-            items=[item_message(item) for item in items],
-            quantities=quantities,
-            purpose=purpose_value(purpose),
-            min_link_confidence=min_link_confidence,
-            lowest_level=prediction_service_pb2.ServiceLevel.Value(
-                f"SERVICE_LEVEL_{lowest_level.name}"
-            ),
-        )
-        return predict_result(await self._call(self._connection.prediction.Predict, request))

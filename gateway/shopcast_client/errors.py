@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 M = TypeVar("M", bound=Any)
 
@@ -93,7 +94,24 @@ def error_from(
     """
     code = failure.code()
     said = failure.details() or code.name
-    status = _status(failure)
+    return _error(code, said, _status(failure), target, request_id, f"within {timeout_s:g} s")
+
+
+def error_of(status: status_pb2.Status, *, target: str, request_id: str) -> ShopcastError:
+    """The ShopcastError for what failed within a call. request_id: the call's."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _error(code, status.message or code.name, status, target, request_id, "in time")
+
+
+def _error(
+    code: grpc.StatusCode,
+    said: str,
+    status: status_pb2.Status,
+    target: str,
+    request_id: str,
+    late: str,
+) -> ShopcastError:
+    """late: by when there was no answer where the deadline passed."""
     info = _detail(status, error_details_pb2.ErrorInfo())
     request = _detail(status, error_details_pb2.RequestInfo())
     reason, request_id = info.reason or code.name, request.request_id or request_id
@@ -127,7 +145,7 @@ def error_from(
             message = f"Shopcast at {target} found nothing: {said}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             kind = DeadlineExceeded
-            message = f"Shopcast at {target} did not answer within {timeout_s:g} s."
+            message = f"Shopcast at {target} did not answer {late}."
         # A server that stops cancels what its grace period did not finish.
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             kind = Unavailable

@@ -29,6 +29,7 @@ from shopcast_client.types import (
     Person,
     PlatformEvidence,
     Prediction,
+    PredictRequest,
     PredictResult,
     Purpose,
     Receipt,
@@ -180,6 +181,19 @@ def receipt(response: privacy_service_pb2.ErasePersonResponse) -> Receipt | None
 def link_kind_value(kind: LinkKind) -> identity_service_pb2.LinkKind.ValueType:
     """As shopcast.v1 has it."""
     return identity_service_pb2.LinkKind.Value(f"LINK_KIND_{kind.name}")
+
+
+def predict_request_message(request: PredictRequest) -> prediction_service_pb2.PredictRequest:
+    """As shopcast.v1 has it."""
+    level = f"SERVICE_LEVEL_{request.lowest_level.name}"
+    return prediction_service_pb2.PredictRequest(
+        account=account_message(request.account),
+        items=map(item_message, request.items),
+        quantities=request.quantities,
+        purpose=purpose_value(request.purpose),
+        min_link_confidence=request.min_link_confidence,
+        lowest_level=prediction_service_pb2.ServiceLevel.Value(level),
+    )
 
 
 def predict_result(response: prediction_service_pb2.PredictResponse) -> PredictResult:

@@ -1,5 +1,6 @@
 """What goes into a call and what comes out. Limits are stated in protos/shopcast/v1."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -164,6 +165,18 @@ class Evidence:
     suppressed_platforms: tuple[str, ...] = ()
     uncertain_events_used: int = 0
     level: ServiceLevel = ServiceLevel.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """One shopper and the items they would meet, as ShopcastClient.predict takes them."""
+
+    account: Account
+    items: Sequence[Item]
+    quantities: Sequence[int] = ()
+    purpose: Purpose = Purpose.PREDICTION
+    min_link_confidence: float = 0.0
+    lowest_level: ServiceLevel = ServiceLevel.FULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from shopcast_client import (
     Unavailable,
     Violation,
 )
-from shopcast_client.errors import error_from
+from shopcast_client.errors import error_from, error_of
 
 CODES = {
     "INVALID_ARGUMENT": InvalidRequest,
@@ -53,6 +53,19 @@ def test_every_code_has_its_error(code: grpc.StatusCode) -> None:
     assert type(error) is CODES.get(code.name, ServerError)
     assert (error.reason, error.request_id) == (code.name, "sent")
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("code", [c for c in grpc.StatusCode if c is not grpc.StatusCode.OK])
+def test_what_fails_within_a_call_has_the_same_errors(code: grpc.StatusCode) -> None:
+    status = status_pb2.Status(code=code.value[0], message="as told.")
+    error = error_of(status, target="shop:1", request_id="sent")
+    assert type(error) is type(failed(code))
+    assert (error.reason, error.request_id) == (code.name, "sent")
+
+
+def test_a_code_of_tomorrow_is_the_servers_mistake() -> None:
+    error = error_of(status_pb2.Status(code=99), target="shop:1", request_id="sent")
+    assert type(error) is ServerError
 
 
 def test_reason_and_request_id_are_the_servers_where_it_tells_them() -> None:

@@ -1,0 +1,119 @@
+"""Calls about what shoppers will do."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+
+from shopcast.v1 import prediction_service_pb2
+from shopcast_client.calls import Caller, check_size
+from shopcast_client.errors import ShopcastError, error_of
+from shopcast_client.messages import predict_request_message, predict_result
+from shopcast_client.types import (
+    Account,
+    Item,
+    PredictRequest,
+    PredictResult,
+    Purpose,
+    ServiceLevel,
+)
+
+
+class PredictionCalls(Caller):
+    """Predictions, alone, in batches and in streams."""
+
+    async def predict(
+        self,
+        *,
+        platform: str,
+        user_id: str,
+        items: Sequence[Item],
+        quantities: Sequence[int] = (),
+        purpose: Purpose = Purpose.PREDICTION,
+        min_link_confidence: float = 0.0,
+        lowest_level: ServiceLevel = ServiceLevel.FULL,
+    ) -> PredictResult:
+        """What the shopper would do with each of 1 to 1,000 items, met on `platform` now.
+
+        quantities: pieces of each item when they are the lines of an order being placed.
+        purpose: what for; events the person does not allow for it are left out.
+        min_link_confidence: leaves out events less surely theirs; 1 takes only what is certain.
+        lowest_level: the least that will do; where only less can be had, Unavailable is raised.
+        Unknown shoppers and items are answered too, and the evidence says so.
+        Raises a ShopcastError.
+        """
+        request = PredictRequest(
+            Account(platform, user_id),
+            items,
+            quantities,
+            purpose,
+            min_link_confidence,
+            lowest_level,
+        )
+        message = predict_request_message(request)
+        return predict_result(await self._call(self._connection.prediction.Predict, message))
+
+    async def batch_predict(
+        self, requests: Sequence[PredictRequest]
+    ) -> tuple[PredictResult | ShopcastError, ...]:
+        """`predict` for 1 to 100 requests with at most 1,000 items in all, in their order.
+
+        A request that is wrong or fails has its error as its result and does not fail the others.
+        Raises a ShopcastError where the batch is empty or too large, or there is no answer.
+        """
+        request_id = uuid.uuid4().hex
+        request = prediction_service_pb2.BatchPredictRequest(
+            requests=map(predict_request_message, requests)
+        )
+        response = await self._call(
+            self._connection.prediction.BatchPredict, request, request_id=request_id
+        )
+        return tuple(self._outcome(one, request_id) for one in response.results)
+
+    async def stream_predict(
+        self, requests: AsyncIterable[tuple[str, PredictRequest]]
+    ) -> AsyncIterator[tuple[str, PredictResult | ShopcastError]]:
+        """`predict` for requests as they come, each with a name of 1 to 64 characters; each name
+        with its result, in the order in which they are ready.
+
+        A request that is wrong or fails has its error as its result. No more than 16 are answered
+        ahead of what is read here. Has no timeout, but the server's for each request; leaving the
+        loop gives up what runs. Raises a ShopcastError, and what `requests` raises.
+        """
+        request_id = uuid.uuid4().hex
+        failed: list[Exception] = []
+
+        async def messages() -> AsyncIterator[prediction_service_pb2.StreamPredictRequest]:
+            try:
+                async for name, one in requests:
+                    message = prediction_service_pb2.StreamPredictRequest(
+                        correlation_id=name, request=predict_request_message(one)
+                    )
+                    check_size(message, request_id)
+                    yield message
+            except Exception as error:
+                failed.append(error)
+                raise
+
+        async with self._errors(request_id):
+            call = self._connection.prediction.StreamPredict(
+                messages(), metadata=(("x-request-id", request_id),)
+            )
+            try:
+                async for response in call:
+                    yield response.correlation_id, self._outcome(response, request_id)
+            except asyncio.CancelledError:
+                # grpc cancels the call where its requests fail, and says no more.
+                if failed:
+                    raise failed[0] from None
+                raise
+            finally:
+                call.cancel()
+
+    def _outcome(
+        self,
+        result: prediction_service_pb2.PredictResult | prediction_service_pb2.StreamPredictResponse,
+        request_id: str,
+    ) -> PredictResult | ShopcastError:
+        if result.WhichOneof("result") == "status":
+            return error_of(result.status, target=self._target, request_id=request_id)
+        return predict_result(result.response)
