@@ -447,7 +447,11 @@ def no_repository(folder: Path, _: int) -> tuple[object, ...]:
 
 
 def not_our_address(_: Path, __: int) -> tuple[object, ...]:
-    return ("--host", "192.0.2.1")
+    return ("--host", "192.0.2.1", "--allow-insecure")
+
+
+def public_address(_: Path, __: int) -> tuple[object, ...]:
+    return ("--host", "0.0.0.0")  # noqa: S104
 
 
 @pytest.mark.parametrize(
@@ -459,6 +463,7 @@ def not_our_address(_: Path, __: int) -> tuple[object, ...]:
         (nobody_at_triton_url, ["No Triton server answers at 127.0.0.1:1"]),
         (no_repository, ["is not there, no model repository", "`platform build-model`"]),
         (not_our_address, ["is not an address of this machine", "--host"]),
+        (public_address, ["other machines may reach 0.0.0.0", "--tls-cert", "--client-ca"]),
     ],
 )
 def test_a_gateway_that_cannot_start_says_why(
