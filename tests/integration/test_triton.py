@@ -261,7 +261,15 @@ async def test_a_storm_of_deadlines_and_of_callers_who_hang_up_calls_nothing_off
     """Triton 2.51 dies of calls that are cancelled."""
     random_ = random.Random(1)
 
+    async def answered() -> int:
+        found = await backend._client.get_inference_statistics("encoder", "1")
+        return int(found.model_stats[0].inference_stats.success.count)
+
+    before, begun = await answered(), 0
+
     async def call() -> None:
+        nonlocal begun
+        begun += 1
         with suppress(DeadlineExpired):
             timeout_s = random_.uniform(0.0005, 0.02)
             await backend.infer("encoder", 1, text(1, 2, 3), "vectors", timeout_s=timeout_s)
@@ -273,6 +281,7 @@ async def test_a_storm_of_deadlines_and_of_callers_who_hang_up_calls_nothing_off
     await asyncio.gather(*calls, return_exceptions=True)
     while backend._running:  # those go on that nobody waits for
         await asyncio.wait(backend._running)
+    assert await answered() == before + begun
     assert (await encode(backend, text(1, 2, 3))).shape == (1, WIDTH)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(triton.wait(), 0.5)

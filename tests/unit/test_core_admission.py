@@ -1,13 +1,15 @@
 """What is let in, what is refused, and when to come again."""
 
 import asyncio
+import inspect
 import time
 from typing import Any
 
 import pytest
 
+from shopcast_cli.commands.serve import serve
 from shopcast_domain.events import Account, Item
-from shopcast_gateway.core.admission import CALL_ROWS, Admission
+from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission
 from shopcast_gateway.core.protocol import PredictQuery
 from shopcast_gateway.errors import Overloaded, Unavailable
 
@@ -90,3 +92,9 @@ async def test_the_pause_that_is_told_follows_how_long_calls_take() -> None:
         await asyncio.gather(*running)
         slow.release.clear()
     assert pauses[1] > pauses[0]
+
+
+def test_what_serve_says_is_what_there_is() -> None:
+    option = inspect.signature(serve).parameters["max_rows"]
+    assert option.default == MAX_ROWS
+    assert f"takes {CALL_ROWS} and its items" in option.annotation.__metadata__[0].help

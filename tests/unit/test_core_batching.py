@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from shopcast_gateway.core import batching
-from shopcast_gateway.core.batching import Batcher, Entry
+from shopcast_gateway.core.batching import Batcher, Bounds, Entry
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, Unavailable
 
 LONG_S = 30.0
@@ -144,6 +144,33 @@ async def test_a_call_that_has_begun_goes_on_though_nobody_waits_for_it() -> Non
     server.release.set()
     assert await answers(well) == [4]
     assert server.given_up == 0
+
+
+async def test_what_was_given_up_is_not_kept_while_a_call_hangs() -> None:
+    server = Server()
+    gathering = batcher(server)
+    gathering.put(1, timeout_s=LONG_S)
+    await turns()
+    for number in range(2, 50):
+        gathering.put(number, timeout_s=LONG_S).future.cancel()
+        await turns()
+    assert not gathering._waiting
+    server.release.set()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fit"),
+    [
+        ([1] * 64, True),
+        ([1] * 65, False),
+        ([1, 100], True),  # too small to matter
+        ([1_000, 999, 501], True),
+        ([1_000, 900, 1, 1], False),  # more than half of it would be padding
+        ([6_000, 6_000], False),
+    ],
+)
+def test_what_fits_into_one_batch(sizes: list[int], fit: bool) -> None:
+    assert Bounds(rows=64, small=200, largest=10_000).fit(sizes) is fit
 
 
 async def test_a_failure_reaches_everybody_in_the_batch_and_nobody_else() -> None:

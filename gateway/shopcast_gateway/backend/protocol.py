@@ -24,7 +24,7 @@ class Backend(Protocol):
     ) -> NDArray[np.float32]:
         """Run one batch and return the named output, float32.
 
-        timeout_s: what is left of the caller's deadline.
+        timeout_s: how long the answer is waited for; a call that has begun is not cancelled.
         Raises Unavailable, DeadlineExpired, Overloaded, ContractMismatch.
         """
         ...

@@ -5,6 +5,7 @@ waits for nobody; the busier the server, the fuller the batches.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 END_S = 5.0
 """How long what runs is waited for at the end."""
+_MAX_PADDING = 2.0  # padded numbers for each that is meant
 
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
@@ -32,12 +34,31 @@ class Entry(Generic[Work, Answer]):
     deadline: float
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may go as one batch, in which all are padded to the largest.
+
+    rows: at most. small: padded size up to which padding costs less than another call. largest:
+    padded size at most.
+    """
+
+    rows: int
+    small: int
+    largest: float = math.inf
+
+    def fit(self, sizes: Sequence[int]) -> bool:
+        """Whether work of these sizes may go together."""
+        padded = len(sizes) * max(sizes)
+        return len(sizes) <= self.rows and padded <= min(
+            max(_MAX_PADDING * sum(sizes), self.small), self.largest
+        )
+
+
 class Batcher(Generic[Work, Answer]):
     """Runs work in batches, at most `calls` of them at once.
 
-    run: answers of a batch, one for each, in order. size: what tells how
-    much padding two of them cost each other. fits: whether work of these sizes, in any order, may
-    go as one batch; always asked of two or more.
+    run: answers of a batch, one for each, in order. size: how much of it there is; two of unlike
+    size cost each other padding. fits: whether two or more of these sizes may go as one batch.
     """
 
     def __init__(
@@ -49,7 +70,7 @@ class Batcher(Generic[Work, Answer]):
         calls: int,
     ) -> None:
         self._run, self._size, self._fits, self._calls = run, size, fits, calls
-        self._waiting: list[Entry[Work, Answer]] = []
+        self._waiting: dict[Entry[Work, Answer], None] = {}  # in the order in which they came
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
 
@@ -58,7 +79,8 @@ class Batcher(Generic[Work, Answer]):
         what `run` raises."""
         loop = asyncio.get_running_loop()
         entry = Entry(work, loop.create_future(), time.monotonic() + timeout_s)
-        self._waiting.append(entry)
+        self._waiting[entry] = None
+        entry.future.add_done_callback(lambda _: self._waiting.pop(entry, None))
         if not self._woken:  # not at once: what is put in the same turn goes together
             self._woken = True
             loop.call_soon(self._start)
@@ -67,7 +89,7 @@ class Batcher(Generic[Work, Answer]):
     async def close(self) -> None:
         """Give up what waits, and what has not ended after END_S."""
         for entry in self._waiting:
-            entry.future.cancel()
+            entry.future.cancel()  # it is taken out in a later turn
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=END_S)
             for task in late:
@@ -88,28 +110,24 @@ class Batcher(Generic[Work, Answer]):
     def _next(self) -> list[Entry[Work, Answer]]:
         """The one that has waited longest, and those nearest to it in size: nothing is put off for
         good, and little is padded."""
-        now, alive = time.monotonic(), []
+        now, sized = time.monotonic(), []
         for entry in self._waiting:
             if entry.future.done():
                 continue
             if entry.deadline <= now:
                 entry.future.set_exception(DeadlineExpired("no call could start in time"))
             else:
-                alive.append(entry)
-        self._waiting = alive
-        if not alive:
+                sized.append((self._size(entry.work), entry))
+        if not sized:
             return []
-        first = self._size(alive[0].work)
-        sized = [(self._size(entry.work), entry) for entry in alive]
+        first = sized[0][0]
         sized.sort(key=lambda one: abs(one[0] - first))  # stable, so that the first stays first
-        batch, sizes = [sized[0][1]], [first]
-        for size, entry in sized[1:]:
-            if not self._fits([*sizes, size]):
-                break
-            batch.append(entry)
-            sizes.append(size)
-        chosen = set(map(id, batch))
-        self._waiting = [entry for entry in alive if id(entry) not in chosen]
+        count = 1
+        while count < len(sized) and self._fits([size for size, _ in sized[: count + 1]]):
+            count += 1
+        batch = [entry for _, entry in sized[:count]]
+        for entry in batch:
+            del self._waiting[entry]
         return batch
 
     async def _answer(self, batch: Sequence[Entry[Work, Answer]]) -> None:

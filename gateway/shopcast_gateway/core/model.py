@@ -15,7 +15,7 @@ from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_domain.padding import pad_axis, padded_size
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
-from shopcast_gateway.core.batching import Batcher
+from shopcast_gateway.core.batching import Batcher, Bounds
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 ENCODE_BATCH = 64
@@ -26,9 +26,7 @@ CALL_LIMIT_S = 60.0
 """Of one call to a model, whoever waits for it; each waiter has a deadline of its own."""
 CALLS = 2
 """Calls to a model at once: one is computed while the next is on its way."""
-_SMALL = 2**18  # numbers of a batch; below, a call of its own costs more than padding does
-_MOST = 2**22  # numbers of a batch, 16 MiB
-_MAX_PADDING = 2.0
+_BOUNDS = Bounds(rows=SCORE_BATCH, small=2**18, largest=2**22)  # of numbers; 16 MiB
 
 Vectors = NDArray[np.float32]
 
@@ -66,7 +64,7 @@ class Model:
         self._backend = backend
         self._padding = manifest.artefact.padding
         self._scores: Batcher[Scene, Floats] = Batcher(
-            self._score, size=lambda scene: scene.size, fits=_fits, calls=CALLS
+            self._score, size=lambda scene: scene.size, fits=_BOUNDS.fit, calls=CALLS
         )
 
     async def encode(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
@@ -125,13 +123,6 @@ def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
     if answer.shape != shape:
         raise ContractMismatch(f"the model answered {answer.shape} in place of {shape}")
     return answer
-
-
-def _fits(sizes: Sequence[int]) -> bool:
-    padded = len(sizes) * max(sizes)
-    return len(sizes) <= SCORE_BATCH and padded <= min(
-        max(_MAX_PADDING * sum(sizes), _SMALL), _MOST
-    )
 
 
 def _behavior_inputs(

@@ -13,7 +13,7 @@ import numpy as np
 
 from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import ENCODER, Manifest
-from shopcast_gateway.core.batching import Batcher, Entry
+from shopcast_gateway.core.batching import Batcher, Bounds, Entry
 from shopcast_gateway.core.model import CALL_LIMIT_S, CALLS, ENCODE_BATCH, Model, Vectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
@@ -22,9 +22,8 @@ from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, U
 MEMORY_LIMIT = 200_000
 """Vectors kept in memory: 51 MB at 64 dimensions, without Python's own overhead."""
 
-_MAX_PADDING = 2.0
 _MOST_WAITING = 2_000  # texts; at 250 a second on one CPU thread, the last waits 8 s
-_SMALL = 64 * ENCODE_BATCH  # characters of a batch within which padding costs little
+_BOUNDS = Bounds(rows=ENCODE_BATCH, small=64 * ENCODE_BATCH)  # of characters
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class ItemVectors:
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
         self._in_flight: dict[bytes, _Awaited] = {}
         self._texts: Batcher[_Text, Vector] = Batcher(
-            self._encode_batch, size=lambda one: len(one.text), fits=_fits, calls=CALLS
+            self._encode_batch, size=lambda one: len(one.text), fits=_BOUNDS.fit, calls=CALLS
         )
         self._writes: set[asyncio.Task[None]] = set()
 
@@ -167,8 +166,3 @@ def encoder_identity(manifest: Manifest) -> str:
         if name.startswith(folder)
     )
     return hashlib.blake2b(repr(files).encode(), digest_size=16).hexdigest()
-
-
-def _fits(lengths: Sequence[int]) -> bool:
-    padded = len(lengths) * max(lengths)
-    return len(lengths) <= ENCODE_BATCH and padded <= max(_MAX_PADDING * sum(lengths), _SMALL)
