@@ -79,6 +79,15 @@ def age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """How many of what; `many` where that is not `one` and an s.
+
+    >>> counted(1, "link"), counted(1_200, "link"), counted(0, "person", "people")
+    ('1 link', '1,200 links', '0 people')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 class ProgressReporter:
     """Bars on a terminal; one line per finished stage elsewhere, so that logs stay readable."""
 

@@ -106,7 +106,7 @@ def test_a_wrong_link_is_removed_and_the_removal_taken_back(target: str) -> None
     assert len(found(target, "show", *ANNA)["accounts"]) == 2
     assert "by [/b] nightly" in run(target, "undo", "3").stdout
     found(target, "undo", "4")
-    assert "links removed; the account is p_" in run(target, "split", *ANNA).stdout
+    assert "1 link removed; the account is p_" in run(target, "split", *ANNA).stdout
     missing = run(target, "undo", "99")
     assert missing.exit_code == 1
     assert "no such change" in missing.stderr

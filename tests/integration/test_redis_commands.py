@@ -70,7 +70,8 @@ def test_logs_are_imported_counted_exported_and_compacted(
     assert "anna" not in output.read_text()
     assert json.loads(run("rotate-key", *place, "--json").stdout)["keys"] == 2
     assert json.loads(run("stats", *place, "--json").stdout)["accounts_by_key"] == [0, 2]
-    assert json.loads(run("compact", *place, "--max-events", "1", "--json").stdout)["removed"] == 2
+    assert "1 event removed" in run("compact", *place, "--max-events", "2").stdout
+    assert json.loads(run("compact", *place, "--max-events", "1", "--json").stdout)["removed"] == 1
 
 
 def test_a_directory_in_redis_needs_a_key(

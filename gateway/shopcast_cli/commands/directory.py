@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 
 import typer
 
-from shopcast_cli.console import Advance, ProgressReporter, fail, failures, out, print_json, table
+from shopcast_cli.console import (
+    Advance,
+    ProgressReporter,
+    counted,
+    fail,
+    failures,
+    out,
+    print_json,
+    table,
+)
 from shopcast_gateway.directory.places import in_redis, shown
 
 if TYPE_CHECKING:
@@ -120,10 +129,11 @@ def import_logs(
         print_json(result)
     else:
         out.print(
-            f"{counts[EventStatus.RECORDED]:,} events recorded,"
+            f"{counted(counts[EventStatus.RECORDED], 'event')} recorded,"
             f" {counts[EventStatus.DUPLICATE]:,} were there before,"
             f" {counts[EventStatus.QUARANTINED]:,} quarantined;"
-            f" {people.pairs.height:,} links between accounts, {people.count:,} people;"
+            f" {counted(people.pairs.height, 'link')} between accounts,"
+            f" {counted(people.count, 'person', 'people')};"
             f" in {shown(file)}"
         )
 
@@ -192,17 +202,17 @@ def stats(
 
     Example: platform directory stats --directory shopcast.db
     """
-    counted = _ask(file, directory_key, lambda directory: directory.stats())
+    found = _ask(file, directory_key, lambda directory: directory.stats())
     if as_json:
-        print_json({name: getattr(counted, name) for name in counted.__slots__})
+        print_json({name: getattr(found, name) for name in found.__slots__})
         return
     shown = table("In the directory", "what", "how many")
-    for name in counted.__slots__:
+    for name in found.__slots__:
         if name not in ("accounts_by_key", "size_bytes"):
-            shown.add_row(name, f"{getattr(counted, name):,}")
-    for number, count in enumerate(counted.accounts_by_key):
+            shown.add_row(name, f"{getattr(found, name):,}")
+    for number, count in enumerate(found.accounts_by_key):
         shown.add_row(f"accounts under key {number + 1}", f"{count:,}")
-    shown.add_row("size", f"{counted.size_bytes / 2**20:,.1f} MiB")
+    shown.add_row("size", f"{found.size_bytes / 2**20:,.1f} MiB")
     out.print(shown)
 
 
@@ -253,7 +263,7 @@ def compact(
     if as_json:
         print_json({"directory": shown(file), "removed": removed})
     else:
-        out.print(f"{removed:,} events removed from {shown(file)}")
+        out.print(f"{counted(removed, 'event')} removed from {shown(file)}")
 
 
 @app.command("export")
@@ -290,7 +300,7 @@ def export(
     if as_json:
         print_json({"output": str(output), "people": written.people})
     else:
-        out.print(f"{written.people:,} people in {output}")
+        out.print(f"{counted(written.people, 'person', 'people')} in {output}")
 
 
 @app.command("export-person")
@@ -312,7 +322,8 @@ def export_person(
     if data is None:
         fail("this account has never been seen")
     write_person(output, data)
-    out.print(f"{len(data['events']):,} events of {len(data['accounts'])} accounts in {output}")
+    events, accounts = (counted(len(data[f"{one}s"]), one) for one in ("event", "account"))
+    out.print(f"{events} of {accounts} in {output}")
 
 
 @app.command("rotate-key")

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from shopcast_cli.commands.requests import AsJson, Platform, Timeout, User, call
-from shopcast_cli.console import fail, out, print_json, table
+from shopcast_cli.console import counted, fail, out, print_json, table
 from shopcast_cli.target import LOCAL, Target, calls_gateway
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def unlink(
         print_json({name: getattr(gone, name) for name in gone.__slots__})
         return
     out.print(
-        f"{gone.removed} links removed; "
+        f"{counted(gone.removed, 'link')} removed; "
         + (
             f"{gone.person_id} and {gone.other_person_id}"
             if gone.apart
@@ -158,7 +158,7 @@ def split(
     if as_json:
         print_json({name: getattr(gone, name) for name in gone.__slots__})
     else:
-        out.print(f"{gone.removed} links removed; the account is {gone.person_id} now")
+        out.print(f"{counted(gone.removed, 'link')} removed; the account is {gone.person_id} now")
 
 
 @app.command("undo")
@@ -282,7 +282,8 @@ def export(
         print_json(data)
         return
     write_person(output, data)
-    out.print(f"{len(data['events']):,} events of {len(data['accounts'])} accounts in {output}")
+    events, accounts = (counted(len(data[f"{one}s"]), one) for one in ("event", "account"))
+    out.print(f"{events} of {accounts} in {output}")
 
 
 @app.command("erase")
@@ -313,10 +314,11 @@ def erase(
         return
     versions = ", ".join(receipt.model_versions) or "none"
     out.print(
-        f"{receipt.person_id} removed at {receipt.time:%Y-%m-%d %H:%M:%S} UTC: {receipt.accounts}"
-        f" accounts ({', '.join(receipt.platforms)}), {receipt.events:,} events, {receipt.links}"
-        f" links, {receipt.journal_entries} entries of the journal; model versions published"
-        f" before: {versions}",
+        f"{receipt.person_id} removed at {receipt.time:%Y-%m-%d %H:%M:%S} UTC:"
+        f" {counted(receipt.accounts, 'account')} ({', '.join(receipt.platforms)}),"
+        f" {counted(receipt.events, 'event')}, {counted(receipt.links, 'link')},"
+        f" {counted(receipt.journal_entries, 'entry', 'entries')} of the journal; model versions"
+        f" published before: {versions}",
         soft_wrap=True,
     )
 
