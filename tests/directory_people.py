@@ -581,7 +581,13 @@ class IdentityConformance:
         assert await directory.compact(Retention()) == 0
         assert await directory.compact(Retention(max_age_s=86_400 * 30)) == 2
         assert (await count(ANNA), await count(BERT)) == (3, 4)
-        assert await directory.compact(Retention(max_events=2)) == 3
+        told: list[tuple[int, int]] = []
+        removed = await directory.compact(
+            Retention(max_events=2), progress=lambda done, total: told.append((done, total))
+        )
+        assert removed == 3
+        assert told == sorted(told)
+        assert told[-1] == (3, 3)  # accounts
         assert (await count(ANNA), await count(BERT)) == (2, 2)
         newest = await directory.history(ANNA_B, before_s=now + 9, limit=9)
         assert math.isclose(newest[0].time_s, now - 86_400, abs_tol=1e-3)

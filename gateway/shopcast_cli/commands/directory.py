@@ -257,7 +257,9 @@ def compact(
             removed = _ask(
                 file,
                 directory_key,
-                lambda directory: directory.compact(retention, encoders=encoders),
+                lambda directory: directory.compact(
+                    retention, encoders=encoders, progress=progress
+                ),
             )
             progress(1, 1)
     if as_json:

@@ -1,6 +1,6 @@
 """The seam between the gateway's core and whatever keeps accounts, events and items."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from shopcast_domain.events import Account, Event, Item
@@ -22,6 +22,9 @@ from shopcast_gateway.directory.types import (
     UnlinkResult,
     Vector,
 )
+
+Progress = Callable[[int, int], None]
+"""Is told what is done, and of how much."""
 
 
 class Directory(Protocol):
@@ -181,10 +184,15 @@ class Directory(Protocol):
         ...
 
     async def compact(
-        self, retention: Retention, *, encoders: Collection[str] | None = None
+        self,
+        retention: Retention,
+        *,
+        encoders: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Remove events beyond what is kept, and vectors of encoders that are not named; give room
-        back. Returns how many events went."""
+        back. Returns how many events went. progress: is told how far the accounts have been gone
+        through, in their order, and how far that goes."""
         ...
 
     async def close(self) -> None:

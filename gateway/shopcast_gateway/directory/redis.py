@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from shopcast_domain.events import Account, Event, Item
+from shopcast_gateway.directory.protocol import Progress
 from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
 from shopcast_gateway.directory.purposes import bit_of, bits
 from shopcast_gateway.directory.redis_packing import (
@@ -308,7 +309,11 @@ class RedisDirectory:
         )
 
     async def compact(
-        self, retention: Retention, *, encoders: Collection[str] | None = None
+        self,
+        retention: Retention,
+        *,
+        encoders: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Remove what is not to be kept, some people at a time, with others in between."""
         removed = 0
@@ -317,8 +322,12 @@ class RedisDirectory:
             most = "" if retention.max_events is None else retention.max_events
             number = 1
             while number:
-                step, number = await self._store.run("compact", number, _AT_ONCE, age_us, most)
+                step, number, last = await self._store.run(
+                    "compact", number, _AT_ONCE, age_us, most
+                )
                 removed += step
+                if progress is not None:
+                    progress(number - 1 if number else last, last)
         if encoders is not None:
             await self._remove_vectors(set(encoders))
         return removed

@@ -23,6 +23,7 @@ from shopcast_gateway.directory import (
     sqlite_recording,
     sqlite_upkeep,
 )
+from shopcast_gateway.directory.protocol import Progress
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import (
     BUSY_S,
@@ -273,11 +274,23 @@ class SqliteDirectory:
         return await self._browse(lambda store: sqlite_upkeep.stats(store, self._pseudonyms))
 
     async def compact(
-        self, retention: Retention, *, encoders: Collection[str] | None = None
+        self,
+        retention: Retention,
+        *,
+        encoders: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Remove what is not to be kept. Nothing else is written by this process meanwhile; other
         processes write in between."""
-        return await self._write(lambda store: sqlite_upkeep.compact(store, retention, encoders))
+        loop = asyncio.get_running_loop()
+
+        def report(done: int, total: int) -> None:  # in the thread that writes
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, done, total)
+
+        return await self._write(
+            lambda store: sqlite_upkeep.compact(store, retention, encoders, report)
+        )
 
     async def vectors(self, encoder: str, digests: Sequence[bytes]) -> Mapping[bytes, Vector]:
         """The vectors kept for text digests under an encoder version, read-only arrays."""

@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Collection
 
+from shopcast_gateway.directory.protocol import Progress
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite_connection import (
     empty_log,
@@ -48,7 +49,10 @@ def stats(connection: sqlite3.Connection, pseudonyms: Pseudonyms) -> Stats:
 
 
 def compact(
-    connection: sqlite3.Connection, retention: Retention, encoders: Collection[str] | None
+    connection: sqlite3.Connection,
+    retention: Retention,
+    encoders: Collection[str] | None,
+    progress: Progress,
 ) -> int:
     """Remove what is not kept, person by person, and give the room back to the disk."""
     oldest_us = None
@@ -57,6 +61,7 @@ def compact(
     removed = 0
     if oldest_us is not None or retention.max_events is not None:
         person = -1
+        last = number_of(connection, "SELECT coalesce(max(id), 0) FROM accounts")
         while True:
             with transaction(connection, "IMMEDIATE"):
                 people = connection.execute(
@@ -71,6 +76,8 @@ def compact(
                         removed += _older(connection, person, oldest_us)
                     if retention.max_events is not None and count > retention.max_events:
                         removed += _beyond(connection, person, retention.max_events)
+            progress(min(person, last), last)
+        progress(last, last)
     if oldest_us is not None:
         with transaction(connection, "IMMEDIATE"):
             removed += connection.execute(

@@ -2,7 +2,7 @@
 -- ARGV: account number to begin with, how many to look at, age in microseconds up to which
 -- events are kept or '', how many of a person are or ''. Looks at each person when their first
 -- account comes by.
--- Returns events removed, and the number to go on with; 0 at the end.
+-- Returns events removed, the number to go on with, 0 at the end, and the last account's number.
 local begin, age_us, most = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local oldest_us = age_us and now_us() - age_us
 local last = tonumber(call('HGET', KEYS[1], 'last_account') or 0)
@@ -36,4 +36,4 @@ for number = begin, stop do
 end
 count('events', -removed.e)
 count('quarantined', -removed.q)
-return {removed.e + removed.q, stop < last and stop + 1 or 0}
+return {removed.e + removed.q, stop < last and stop + 1 or 0, last}
