@@ -473,6 +473,51 @@ async def test_a_slot_that_moves_keeps_everything_while_events_come(cluster: Red
         assert None not in people
 
 
+async def test_a_primary_of_a_cluster_comes_back_with_what_was_acknowledged(
+    tmp_path: Path,
+) -> None:
+    cluster = RedisCluster(tmp_path / "cluster")
+    acknowledged: set[tuple[Account, int]] = set()
+    writing = True
+
+    async def write(directory: RedisDirectory, account: Account) -> None:
+        n = 0
+        while writing:
+            with contextlib.suppress(Unavailable):  # it is sent again
+                await directory.record([event(n, account), event(n)])
+                acknowledged.update({(account, n), (ANNA, n)})
+                n += 1
+            await asyncio.sleep(0)
+
+    accounts = [Account("shop", f"{n}") for n in range(4)]
+    try:
+        cluster.start()
+        async with opened(cluster.url, timeout_s=TIMEOUT_S) as directory:
+            (holder,) = (node for node in cluster.nodes if node.call("DBSIZE"))
+            writers = [asyncio.create_task(write(directory, one)) for one in accounts]
+            await asyncio.sleep(0.3)
+            holder.kill()
+            before = len(acknowledged)
+            assert before
+            await asyncio.sleep(0.3)
+            with pytest.raises(Unavailable):
+                await directory.resolve(ANNA)
+            await asyncio.to_thread(holder.start)
+            await asyncio.to_thread(cluster.wait_until_settled)
+            await asyncio.sleep(1.0)
+            writing = False
+            await asyncio.gather(*writers)
+            assert len(acknowledged) > before
+            stats = await directory.stats()
+            for account in {account for account, _ in acknowledged}:
+                known = await directory.history(account, before_s=2e9, limit=100_000)
+                assert len(known) >= sum(one == account for one, _ in acknowledged)
+            # One that broke off may have been recorded, and was sent again.
+            assert len(acknowledged) <= stats.events <= len(acknowledged) + 2 * len(accounts)
+    finally:
+        cluster.kill()
+
+
 # Processes that are killed
 
 BATCH = 7

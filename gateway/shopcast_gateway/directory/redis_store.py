@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -151,7 +151,7 @@ class RedisStore:
             pipeline = self._client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
-            return list(await pipeline.execute())
+            return list(await _answer(pipeline.execute()))
 
     def key(self, name: str) -> str:
         """A key that lies with the directory's others."""
@@ -185,9 +185,10 @@ class RedisStore:
 
     async def _evaluate(self, called: Script, command: tuple[Argument, ...]) -> Any:
         try:
-            return await self._client.execute_command("EVALSHA", *command)
+            return await _answer(self._client.execute_command("EVALSHA", *command))
         except errors.NoScriptError:  # the server is new, or was started again
-            return await self._client.execute_command("EVAL", called.source, *command[1:])
+            eval_command = ("EVAL", called.source, *command[1:])
+            return await _answer(self._client.execute_command(*eval_command))
 
     @asynccontextmanager
     async def _reaching(self) -> AsyncIterator[None]:
@@ -207,6 +208,15 @@ class RedisStore:
             if code not in _AWAY_CODES:
                 raise
             raise Unavailable(f"the directory cannot be used now: {code}") from None
+
+
+async def _answer(asked: Awaitable[Any]) -> Any:
+    try:
+        return await asked
+    except AttributeError:
+        # What becomes of a call in redis-py while another finds the node away, and closes its
+        # connections, this call's too.
+        raise errors.ConnectionError("closed meanwhile") from None
 
 
 def _check(info: dict[str, Any], place: str) -> None:
