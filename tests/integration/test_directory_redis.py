@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
-from redis_servers import RedisCluster, RedisServer
+from certificates import Authority
+from redis_servers import RedisCluster, RedisServer, free_port
 
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_gateway.directory.pseudonym import Pseudonyms
@@ -247,6 +248,47 @@ async def test_keys_are_rotated_while_accounts_come_back(server: RedisServer) ->
     for ring in (PSEUDONYMS, Pseudonyms(NEW_KEY)):
         with pytest.raises(StartupError, match="under a pseudonym key that is not among"):
             await RedisDirectory.open(server.url, ring)
+
+
+# Ways to a server
+
+
+async def test_a_server_is_reached_by_its_socket(tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    server = RedisServer(tmp_path / "redis", "--unixsocket", str(socket)).start()
+    try:
+        async with opened(f"unix://{socket}") as directory:
+            await directory.record([event(1), event(2)])
+            assert await views(directory) == 2
+        async with opened(server.url) as directory:
+            assert await views(directory) == 2
+        async with opened(f"unix://{socket}?db=1") as directory:
+            assert await views(directory) == 0
+    finally:
+        server.kill()
+
+
+async def test_a_server_is_reached_over_tls_if_its_certificate_is_known(tmp_path: Path) -> None:
+    authority, ca, other_ca = Authority("known"), tmp_path / "ca.pem", tmp_path / "other.pem"
+    ca.write_bytes(authority.cert)
+    other_ca.write_bytes(Authority("other").cert)
+    certificate, key = authority.sign("redis").write(tmp_path, "redis")
+    port = free_port()
+    server = RedisServer(
+        tmp_path / "redis",
+        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
+        *("--tls-ca-cert-file", str(ca)),
+    ).start()
+    url = f"rediss://127.0.0.1:{port}/0"
+    try:
+        async with opened(f"{url}?ssl_ca_certs={ca}") as directory:
+            await directory.record([event(1), event(2)])
+            assert await views(directory) == 2
+        for unproven in (f"{url}?ssl_ca_certs={other_ca}", url, url.replace("rediss", "redis")):
+            assert f"127.0.0.1:{port} cannot be reached" in await refusal(unproven)
+    finally:
+        server.kill()
 
 
 # Servers that cannot be used
