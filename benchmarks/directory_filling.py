@@ -39,10 +39,11 @@ PSEUDONYMS = Pseudonyms(bytes(32))
 
 def _parts(people: People, store: str) -> Iterator[range]:
     began = time.monotonic()
-    for part in people.parts():
+    for number, part in enumerate(people.parts(), 1):
         yield part
-        print(f"    {store}: {part.stop:,} people, {time.monotonic() - began:.0f} s",
-              file=sys.stderr)  # fmt: skip
+        if number % 10 == 0:
+            took = time.monotonic() - began
+            print(f"    {store}: {part.stop:,} people, {took:.0f} s", file=sys.stderr)
 
 
 def _pieces(content: bytes, size: int) -> list[bytes]:
