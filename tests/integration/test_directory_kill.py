@@ -11,7 +11,7 @@ from pathlib import Path
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite import SqliteDirectory
-from shopcast_gateway.directory.types import Person
+from shopcast_gateway.directory.types import Person, Retention
 
 BATCH = 7
 
@@ -185,3 +185,51 @@ async def test_a_kill_in_the_middle_of_linking_leaves_people_whole(tmp_path: Pat
         directory = await SqliteDirectory.open(path, Pseudonyms(bytes(32)))
         assert await check_people(directory) >= 12
         await directory.close()
+
+
+COMPACTER = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from shopcast_gateway.directory import sqlite_upkeep
+from shopcast_gateway.directory.pseudonym import Pseudonyms
+from shopcast_gateway.directory.sqlite import SqliteDirectory
+from shopcast_gateway.directory.types import Retention
+
+def die(done, total):
+    if done > total / 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+whole, sqlite_upkeep._PEOPLE = sqlite_upkeep.compact, 50
+sqlite_upkeep.compact = lambda *given: whole(*given[:3], die)
+
+async def main():
+    directory = await SqliteDirectory.open(Path(sys.argv[1]), Pseudonyms(bytes(32)))
+    await directory.compact(Retention(max_events=2))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_compaction_that_was_killed_is_simply_run_again(tmp_path: Path) -> None:
+    path, people = tmp_path / "directory.sqlite", 400
+    directory = await SqliteDirectory.open(path, Pseudonyms(bytes(32)))
+    for user in range(people):
+        account = Account("shop", f"user-{user}")
+        await directory.record(
+            [
+                Event(f"{user}-{n}", account, EventKind.VIEW, 1e9 + n, Item(f"item-{n}"))
+                for n in range(3)
+            ]
+        )
+    await directory.close()
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", COMPACTER, str(path))
+    assert await killed.wait() == -signal.SIGKILL
+    directory = await SqliteDirectory.open(path, Pseudonyms(bytes(32)))
+    left = (await directory.stats()).events
+    assert 2 * people < left < 3 * people
+    removed = await directory.compact(Retention(max_events=2))
+    assert left - removed == 2 * people
+    for user in (0, people - 1):
+        kept = await directory.history(Account("shop", f"user-{user}"), before_s=2e9, limit=9)
+        assert [event.item_id for event in kept] == ["item-2", "item-1"]
+    await directory.close()
