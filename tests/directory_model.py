@@ -106,7 +106,9 @@ class Model:
             key=lambda one: (one.time_s, PSEUDONYMS.of_event(one.account.platform, one.event_id)),
             reverse=True,
         )
-        return events[:limit]
+        # The newest, and what is certain besides: it is not pushed out by what is not.
+        certain = [one for one in events if self.confidence(account, one.account) >= 1][:limit]
+        return [one for n, one in enumerate(events) if n < limit or one in certain]
 
     def item(self, platform: str, item_id: str) -> Item:
         """Each attribute of the newest event that carried it, the later recorded at a tie."""
@@ -213,6 +215,18 @@ operations: st.SearchStrategy[Operation] = st.one_of(
 
 
 histories = st.lists(operations, max_size=14)
+CROWDED_OUT: list[Operation] = [
+    (
+        "record",
+        [
+            Event("0", Account("a", "1"), EventKind.VIEW, 0.0, Item("i")),
+            Event("0", Account("b", "1"), EventKind.VIEW, 1.0, Item("i")),
+        ],
+    ),
+    ("link", (Account("a", "1"), Account("b", "1"), LinkKind.LOGIN, 0.5)),
+    ("read", (Account("a", "1"), 2, 1)),
+]
+"""What is less than certain is newer than what is certain, and there is room for one."""
 crowds = st.lists(operations, min_size=6, max_size=40)
 _AT_ONCE = 8
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from directory_events import DirectoryConformance
-from directory_model import Operation, crowds, histories, play, play_at_once
+from directory_model import CROWDED_OUT, Operation, crowds, histories, play, play_at_once
 from directory_people import IdentityConformance
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from redis_servers import RedisCluster, RedisServer
 
 from shopcast_gateway.directory.protocol import Directory
@@ -39,6 +39,7 @@ class TestRedisCluster(DirectoryConformance, IdentityConformance):
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(histories)
+@example(CROWDED_OUT)
 def test_any_history_reads_as_the_model_says(
     redis_server: RedisServer, history: list[Operation]
 ) -> None:

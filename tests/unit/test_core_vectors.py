@@ -350,6 +350,8 @@ async def test_a_text_nobody_waits_for_any_more_is_not_encoded(
         shared = asyncio.create_task(vectors.get(["w4"], timeout_s=30.0))
         await until_waiting(shared)
         gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
         encoder.release.set()
         await asyncio.gather(*running, shared)
     assert 4 not in [number for batch in encoder.batches for number in batch]

@@ -4,14 +4,23 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from directory_model import PSEUDONYMS, Operation, crowds, histories, play, play_at_once
-from hypothesis import given, settings
+from directory_model import (
+    CROWDED_OUT,
+    PSEUDONYMS,
+    Operation,
+    crowds,
+    histories,
+    play,
+    play_at_once,
+)
+from hypothesis import example, given, settings
 
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 
 
 @settings(max_examples=40, deadline=None)
 @given(histories)
+@example(CROWDED_OUT)
 def test_any_history_reads_as_the_model_says(history: list[Operation]) -> None:
     async def run(path: Path) -> None:
         directory = await SqliteDirectory.open(path, PSEUDONYMS)
