@@ -32,7 +32,7 @@ redis:  ## install redis-server, which the tests start themselves, where it is m
 	  || { echo "install redis-server 7 first (Debian: apt-get install redis-server)"; exit 1; }
 
 test: $(READY) redis check  ## everything CI runs: checks and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)  ## lint, format, types, import walls
 	$(BIN)/ruff check
