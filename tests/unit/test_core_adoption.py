@@ -25,7 +25,8 @@ from shopcast_domain.manifest import (
 )
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.core.adoption import Refused, adopt
-from shopcast_gateway.core.model import History, Model
+from shopcast_gateway.core.exposure import History, Scene
+from shopcast_gateway.core.model import Model
 from shopcast_gateway.errors import ContractMismatch, StartupError, Unavailable
 from shopcast_gateway.runtime import versions_to_try
 from shopcast_repository.digests import sha256
@@ -90,16 +91,12 @@ async def golden(model: Model, text: str, *history: GoldenEvent) -> Golden:
     """What the model does now."""
     vectors = await model.encode([text, *(event.text for event in history)], timeout_s=1.0)
     features = np.linspace(0, 1, len(FEATURES), dtype=np.float32)
-    found = await model.score(
-        History(
-            vectors[1:],
-            np.array([event.kind for event in history], dtype=np.int64),
-            np.array([event.numbers for event in history], dtype=np.float32).reshape(-1, 3),
-        ),
-        vectors[:1],
-        features[np.newaxis],
-        timeout_s=1.0,
+    told = History(
+        vectors[1:],
+        np.array([event.kind for event in history], dtype=np.int64),
+        np.array([event.numbers for event in history], dtype=np.float32).reshape(-1, 3),
     )
+    found = await model.score(Scene(told, vectors[:1], features[np.newaxis]), timeout_s=1.0)
     return Golden(
         text=text,
         token_ids=tuple(model.tokeniser.encode([text])[0]),

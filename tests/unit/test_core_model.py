@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
 from shopcast_domain.manifest import Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
-from shopcast_gateway.core.model import SCORE_BATCH, History, Model, Scene
+from shopcast_gateway.core.exposure import History, Scene
+from shopcast_gateway.core.model import SCORE_BATCH, Model
 from shopcast_gateway.errors import DeadlineExpired
 
 DIM = 8
@@ -77,7 +78,7 @@ def scene(seed: int, events: int, candidates: int) -> Scene:
 
 
 async def score(model: Model, one: Scene, timeout_s: float = 10.0) -> NDArray[np.float64]:
-    return await model.score(one.history, one.vectors, one.features, timeout_s=timeout_s)
+    return await model.score(one, timeout_s=timeout_s)
 
 
 async def test_together_as_alone(model: Model, behavior: Behavior) -> None:

@@ -20,7 +20,8 @@ from shopcast_domain.manifest import (
 )
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
-from shopcast_gateway.core.model import ENCODE_BATCH, History, Model, Vectors
+from shopcast_gateway.core.exposure import History, Scene, Vectors
+from shopcast_gateway.core.model import ENCODE_BATCH, Model
 from shopcast_gateway.errors import GatewayError, StartupError
 from shopcast_repository.verification import verify
 
@@ -110,12 +111,12 @@ async def _replay(model: Model) -> None:
         texts = [golden.text, *(event.text for event in golden.history)]
         vectors = await _encode(model, texts)
         _check(f"golden {number}: the vector", vectors[0], golden.vector, tolerance.vector)
-        found = await model.score(
+        scene = Scene(
             _history(golden, vectors[1:]),
             vectors[:1],
             np.array([golden.features], dtype=np.float32),
-            timeout_s=_REPLAY_TIMEOUT_S,
         )
+        found = await model.score(scene, timeout_s=_REPLAY_TIMEOUT_S)
         _check(
             f"golden {number}: a probability",
             found[0],

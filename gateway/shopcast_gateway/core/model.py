@@ -3,19 +3,19 @@ probabilities."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shopcast_domain.events import Outcome
-from shopcast_domain.features import Floats, Ints
+from shopcast_domain.features import Floats
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_domain.padding import pad_axis, padded_size
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
 from shopcast_gateway.core.batching import Batcher, Bounds
+from shopcast_gateway.core.exposure import Exposure, Scene, Vectors, scenes
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 ENCODE_BATCH = 64
@@ -28,31 +28,8 @@ CALLS = 2
 """Calls to a model at once: one is computed while the next is on its way."""
 _BOUNDS = Bounds(rows=SCORE_BATCH, small=2**18, largest=2**22)  # of numbers; 16 MiB
 
-Vectors = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """The events the behaviour model attends to. vectors: float32 (h, d). kind: int64 (h,).
-    numbers: float32 (h, 3), as history_numbers gives them. h may be 0."""
-
-    vectors: Vectors
-    kind: Ints
-    numbers: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One person and n candidates. vectors: float32 (n, d). features: float32 (n, features)."""
-
-    history: History
-    vectors: Vectors
-    features: NDArray[np.float32]
-
-    @property
-    def size(self) -> int:
-        """Numbers that are sent."""
-        return self.history.vectors.size + self.vectors.size + self.features.size
+_IN_A_THREAD = 2**15
+"""Numbers of a batch above which it is made up off the event loop."""
 
 
 class Model:
@@ -63,8 +40,8 @@ class Model:
         self.tokeniser = tokeniser
         self._backend = backend
         self._padding = manifest.artefact.padding
-        self._scores: Batcher[Scene, Floats] = Batcher(
-            self._score, size=lambda scene: scene.size, fits=_BOUNDS.fit, calls=CALLS
+        self._scores: Batcher[Scene | Exposure, Floats] = Batcher(
+            self._score, size=lambda one: one.size, fits=_BOUNDS.fit, calls=CALLS
         )
 
     async def encode(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
@@ -86,37 +63,37 @@ class Model:
         )
         return _of_shape(vectors, (len(texts), self.manifest.vector_dim))
 
-    async def score(
-        self,
-        history: History,
-        vectors: Vectors,
-        features: NDArray[np.float32],
-        *,
-        timeout_s: float,
-    ) -> Floats:
+    async def score(self, one: Scene | Exposure, *, timeout_s: float) -> Floats:
         """Calibrated probabilities of n candidates for one person: float64 (n, 3).
 
         What is asked while calls are under way goes together, as one batch of people.
-        vectors: float32 (n, d). features: float32 (n, features). Raises what Backend.infer raises.
+        Raises what Backend.infer raises.
         """
-        entry = self._scores.put(Scene(history, vectors, features), timeout_s=timeout_s)
+        entry = self._scores.put(one, timeout_s=timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 return await entry.future
         except TimeoutError:
             raise DeadlineExpired("scoring took longer than the deadline") from None
 
-    async def _score(self, scenes: Sequence[Scene]) -> list[Floats]:
-        inputs = _behavior_inputs(scenes, self._padding)
+    async def _score(self, asked: Sequence[Scene | Exposure]) -> list[Floats]:
+        if sum(one.size for one in asked) > _IN_A_THREAD:
+            inputs = await asyncio.to_thread(self._inputs, asked)
+        else:
+            inputs = self._inputs(asked)
         logits = await self._backend.infer(
             BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=CALL_LIMIT_S
         )
         candidates = inputs["candidate_features"].shape[1]
-        logits = _of_shape(logits, (len(scenes), candidates, len(Outcome)))
-        return [
-            self.manifest.calibration.apply(row[: len(scene.features)])
-            for row, scene in zip(logits, scenes, strict=True)
-        ]
+        logits = _of_shape(logits, (len(asked), candidates, len(Outcome)))
+        probabilities = self.manifest.calibration.apply(logits)
+        return [row[: len(one.vectors)] for row, one in zip(probabilities, asked, strict=True)]
+
+    def _inputs(self, asked: Sequence[Scene | Exposure]) -> dict[str, NDArray[Any]]:
+        exposures = [one for one in asked if isinstance(one, Exposure)]
+        made = iter(scenes(exposures, self.manifest.feature_events))
+        batch = [next(made) if isinstance(one, Exposure) else one for one in asked]
+        return _behavior_inputs(batch, self._padding)
 
 
 def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -126,14 +103,14 @@ def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
 
 
 def _behavior_inputs(
-    scenes: Sequence[Scene], padding: Mapping[str, Sequence[int]]
+    batch: Sequence[Scene], padding: Mapping[str, Sequence[int]]
 ) -> dict[str, NDArray[Any]]:
     """A batch of b people, padded to the longest history and the most candidates, or to the sizes
     that are served: masked events, and candidates whose answers are cut off. An empty history is
     one masked event: no axis may be empty."""
-    b, first = len(scenes), scenes[0]
-    events = max(1, *(len(scene.history.kind) for scene in scenes))
-    candidates = max(len(scene.features) for scene in scenes)
+    b, first = len(batch), batch[0]
+    events = max(1, *(len(scene.history.kind) for scene in batch))
+    candidates = max(len(scene.features) for scene in batch)
     events = padded_size(events, padding.get("events", ()))
     candidates = padded_size(candidates, padding.get("candidates", ()))
     dim, numbers = first.vectors.shape[1], first.history.numbers.shape[1]
@@ -145,7 +122,7 @@ def _behavior_inputs(
         "candidate_vectors": np.zeros((b, candidates, dim), dtype=np.float32),
         "candidate_features": np.zeros((b, candidates, first.features.shape[1]), dtype=np.float32),
     }
-    for row, scene in enumerate(scenes):
+    for row, scene in enumerate(batch):
         held, offered = len(scene.history.kind), len(scene.features)
         inputs["history_vectors"][row, :held] = scene.history.vectors
         inputs["history_kind"][row, :held] = scene.history.kind

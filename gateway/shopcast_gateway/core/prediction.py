@@ -11,14 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shopcast_domain.events import Outcome
-from shopcast_domain.features import (
-    Candidates,
-    Floats,
-    Window,
-    compute_features,
-    history_numbers,
-)
-from shopcast_gateway.core.model import History, Model, Vectors
+from shopcast_domain.features import Window
+from shopcast_gateway.core.exposure import Exposure
+from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.protocol import (
     Evidence,
     ItemPrediction,
@@ -79,18 +74,21 @@ class ModelPredictor:
         count = len(reading.candidate_texts)
         scored = await asyncio.gather(
             *(
-                self._score(
-                    _chosen(reading.window, np.flatnonzero(there)),
-                    vectors[count:][np.searchsorted(rows, seen)],
-                    vectors[:count],
-                    candidates,
-                    now_s,
+                self._model.score(
+                    Exposure(
+                        now_s,
+                        _chosen(reading.window, there),
+                        candidates,
+                        vectors[count:][np.searchsorted(rows, seen)],
+                        vectors[:count],
+                    ),
                     timeout_s=deadline - time.monotonic(),
                 )
                 for (_, there), seen in zip(cases, attended, strict=True)
             )
         )
-        probabilities = np.average(scored, axis=0, weights=[weight for weight, _ in cases])
+        weights = np.array([weight for weight, _ in cases])
+        probabilities = np.tensordot(weights, np.stack(scored), axes=1)
         evidence = self._evidence(reading, now_s, encoded, level)
         _log.info(
             "prediction=%s model=%s items=%d events=%d encoded=%d",
@@ -113,29 +111,6 @@ class ModelPredictor:
             ),
             evidence=evidence,
         )
-
-    async def _score(
-        self,
-        window: Window,
-        history_vectors: Vectors,
-        item_vectors: Vectors,
-        candidates: Candidates,
-        now_s: float,
-        *,
-        timeout_s: float,
-    ) -> Floats:
-        """Probabilities of the candidates given the events of one window."""
-        manifest = self._model.manifest
-        attended = newest(window, manifest.history_events)
-        history = History(
-            vectors=history_vectors,
-            kind=attended.kind,
-            numbers=history_numbers(
-                now_s - attended.time_s, attended.platform == candidates.platform, attended.price
-            ),
-        )
-        features = compute_features(now_s, newest(window, manifest.feature_events), candidates)
-        return await self._model.score(history, item_vectors, features, timeout_s=timeout_s)
 
     async def _read(
         self, query: PredictQuery, now_s: float, timeout_s: float
@@ -187,12 +162,7 @@ class ModelPredictor:
         )
 
 
-def newest(window: Window, limit: int) -> Window:
-    """The newest `limit` events of a window."""
-    if len(window) <= limit:
+def _chosen(window: Window, rows: NDArray[np.bool_]) -> Window:
+    if rows.all():
         return window
-    return _chosen(window, np.arange(limit))
-
-
-def _chosen(window: Window, rows: NDArray[np.intp]) -> Window:
     return replace(window, **{name: getattr(window, name)[rows] for name in Window.__slots__})

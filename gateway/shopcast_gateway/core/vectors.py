@@ -14,7 +14,8 @@ import numpy as np
 from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.batching import Batcher, Bounds, Entry
-from shopcast_gateway.core.model import CALL_LIMIT_S, CALLS, ENCODE_BATCH, Model, Vectors
+from shopcast_gateway.core.exposure import Vectors
+from shopcast_gateway.core.model import CALL_LIMIT_S, CALLS, ENCODE_BATCH, Model
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
 from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
