@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -59,6 +59,7 @@ from shopcast_gateway.errors import Unavailable
 READERS, BROWSERS = 4, 2
 """Threads that read for predictions, and for those who look around and may take long."""
 _TOGETHER = 10_000  # events of one transaction, if several calls wait
+_READ_TOGETHER = 8  # reads of one turn of a thread, if several wait: changing threads costs as much
 
 _Answer = TypeVar("_Answer")
 _Work = Callable[[sqlite3.Connection], _Answer]
@@ -72,6 +73,32 @@ class _Recording:
     events: Sequence[Event]
     outcome: RecordResult | Exception | None = None
     given_up: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Read:
+    """A read that waits. outcome: what became of it, once it is over."""
+
+    work: _Work[Any]
+    future: "asyncio.Future[Any]"
+    outcome: Any = None
+
+    def run(self, store: sqlite3.Connection) -> None:
+        """In a thread. Whoever waits is told on the event loop."""
+        if not self.future.cancelled():
+            try:
+                self.outcome = self.work(store)
+            except Exception as error:
+                self.outcome = error
+
+    def tell(self) -> None:
+        """On the event loop."""
+        if self.future.done():
+            return
+        if isinstance(self.outcome, Exception):
+            self.future.set_exception(self.outcome)
+        else:
+            self.future.set_result(self.outcome)
 
 
 class SqliteDirectory:
@@ -94,6 +121,8 @@ class SqliteDirectory:
         self._readers = ThreadPoolExecutor(READERS, "directory-reader")
         self._browsers = ThreadPoolExecutor(BROWSERS, "directory-browser")
         self._recordings: deque[_Recording] = deque()
+        self._reads: deque[_Read] = deque()
+        self._turns: set[asyncio.Future[None]] = set()  # of the threads that read
         self._erased = False
         self._closed = False
 
@@ -319,6 +348,8 @@ class SqliteDirectory:
         if self._closed:
             return
         self._closed = True
+        while self._turns:
+            await asyncio.wait(self._turns)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._let_go)
         self._writer.shutdown()
 
@@ -361,7 +392,34 @@ class SqliteDirectory:
         return await self._run(self._writer, partial(work, self._connections.writer))
 
     async def _read(self, work: _Work[_Answer]) -> _Answer:
-        return await self._run(self._readers, partial(_with_one_of, self._idle, work))
+        """What waits while all threads read goes together, some to each that gets free."""
+        if self._closed:
+            raise Unavailable("The directory is closed.")
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._reads.append(_Read(work, future))
+        self._start_reading()
+        try:
+            return await future
+        except sqlite3.DatabaseError as error:
+            raise _cause(error) from error
+
+    def _start_reading(self) -> None:
+        while self._reads and len(self._turns) < READERS:
+            batch = [self._reads.popleft() for _ in range(min(len(self._reads), _READ_TOGETHER))]
+
+            def run(store: sqlite3.Connection, batch: Sequence[_Read] = batch) -> None:
+                for read in batch:
+                    read.run(store)
+
+            turn = asyncio.wrap_future(self._readers.submit(_with_one_of, self._idle, run))
+            self._turns.add(turn)
+            turn.add_done_callback(partial(self._have_read, batch))
+
+    def _have_read(self, batch: Sequence[_Read], turn: "asyncio.Future[None]") -> None:
+        self._turns.discard(turn)
+        for read in batch:
+            read.tell()
+        self._start_reading()
 
     async def _browse(self, work: _Work[_Answer]) -> _Answer:
         """As `_read`, for what may take long: it must not keep predictions waiting."""
