@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from shopcast_repository.versions import all_versions
 
 _GRACE_S = 5.0
 _LOOK_S = 1.0
+_SWITCH_S = 5e-4
+"""After which a thread that reads or computes lets the event loop go on, which waits for that in
+every turn: Python's 5 ms would be all that it does."""
 _AGAIN_S = (1.0, 10.0)  # pauses before a version that failed for a passing reason is tried again
 
 _log = logging.getLogger(__name__)
@@ -72,6 +76,7 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 
     ready: called once, when health says SERVING. Raises StartupError.
     """
+    sys.setswitchinterval(_SWITCH_S)
     gateway = asyncio.create_task(_serve(settings, ready))
     stopping = False
 
@@ -104,13 +109,15 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
         switch = Switch()
+        admission = Admission(switch, max_rows=settings.max_rows)
         server = build_server(
-            Admission(switch, max_rows=settings.max_rows),
+            admission,
             directory,
             host=settings.host,
             port=settings.port,
             credentials=credentials,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
+            refusal=admission.refusal,
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None

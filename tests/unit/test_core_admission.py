@@ -3,15 +3,18 @@
 import asyncio
 import inspect
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shopcast_cli.commands.serve import serve
 from shopcast_domain.events import Account, Item
 from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission
 from shopcast_gateway.core.protocol import PredictQuery
-from shopcast_gateway.errors import Overloaded, Unavailable
+from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
 
 
 class Slow:
@@ -98,3 +101,103 @@ def test_what_serve_says_is_what_there_is() -> None:
     option = inspect.signature(serve).parameters["max_rows"]
     assert option.default == MAX_ROWS
     assert f"takes {CALL_ROWS} and its items" in option.annotation.__metadata__[0].help
+
+
+async def test_bulk_work_leaves_room_to_those_who_wait() -> None:
+    slow = Slow()
+    admission = Admission(slow, max_rows=4 * (CALL_ROWS + 10))
+    bulk = replace(query(10), bulk=True)
+    running = [asyncio.create_task(admission.predict(bulk, timeout_s=9.0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await admission.predict(bulk, timeout_s=9.0)
+    assert admission.refusal() is None
+    running += await begun(admission, 10)
+    assert isinstance(admission.refusal(), Overloaded)
+    slow.release.set()
+    assert await asyncio.gather(*running) == [10] * 4
+    assert admission.refusal() is None
+
+
+async def test_calls_that_wait_to_be_looked_into_count_as_small_ones() -> None:
+    admission = Admission(Slow(), max_rows=4 * (CALL_ROWS + 1))
+    assert admission.refusal(3) is None
+    assert isinstance(admission.refusal(4), Overloaded)
+
+
+class Ordered(Slow):
+    """Notes whose turn it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[tuple[int, bool]] = []
+        self.gates: list[asyncio.Event] = []
+
+    async def predict(self, query: PredictQuery, *, timeout_s: float) -> Any:
+        self.order.append((len(query.items), query.bulk))
+        assert 0 < timeout_s <= 9.0
+        self.gates.append(asyncio.Event())
+        await self.gates[-1].wait()
+        return len(query.items)
+
+    async def let_one_go(self, number: int) -> None:
+        self.gates[number].set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_some_run_and_the_others_have_their_turn_bulk_last() -> None:
+    ordered = Ordered()
+    admission = Admission(ordered, max_rows=100_000)
+    large = await begun(admission, 1_000)
+    running = [
+        asyncio.create_task(admission.predict(replace(query(n), bulk=n > 700), timeout_s=9.0))
+        for n in (900, 600, 800, 700)
+    ]
+    await asyncio.sleep(0)
+    assert ordered.order == [(1_000, False)], "no room for another beside it"
+    for number in range(5):
+        await ordered.let_one_go(number)
+    assert await asyncio.gather(*large, *running) == [1_000, 900, 600, 800, 700]
+    assert ordered.order == [
+        (1_000, False), (600, False), (700, False), (900, True), (800, True),
+    ]  # fmt: skip
+
+
+async def test_one_whose_turn_does_not_come_in_time_never_runs() -> None:
+    ordered = Ordered()
+    admission = Admission(ordered, max_rows=100_000)
+    (large,) = await begun(admission, 1_000)
+    with pytest.raises(DeadlineExpired):
+        await admission.predict(query(900), timeout_s=0.01)
+    gone = asyncio.create_task(admission.predict(query(800), timeout_s=9.0))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    small = await begun(admission, 1)
+    assert ordered.order == [(1_000, False), (1, False)], "what has gone is not waited for"
+    ordered.gates[0].set()
+    ordered.gates[1].set()
+    assert await asyncio.gather(large, *small) == [1_000, 1]
+    assert admission.refusal(rows=10**9) is None, "nothing is counted any more"
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.booleans()), max_size=12))
+def test_whatever_ends_early_all_room_is_given_back(calls: list[tuple[int, bool, bool]]) -> None:
+    async def run() -> None:
+        slow = Slow()
+        admission = Admission(slow, max_rows=12 * CALL_ROWS)
+        tasks = []
+        for hundreds, bulk, cancelled in calls:
+            asked = replace(query(hundreds * 100), bulk=bulk)
+            tasks.append(asyncio.create_task(admission.predict(asked, timeout_s=9.0)))
+            await asyncio.sleep(0)
+            if cancelled:
+                tasks[len(tasks) // 2].cancel()
+        slow.release.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert admission.refusal(rows=10**9) is None
+        assert await admission.predict(query(3), timeout_s=9.0) == 3
+
+    asyncio.run(run())

@@ -29,6 +29,17 @@ class FakeContext:
         raise grpc.aio.InternalError("the call is over")
 
 
+class NoBacklog:
+    """Nobody waits."""
+
+    def take_up(self) -> int:
+        return 0
+
+
+BACKLOG: Any = NoBacklog()
+CALLS = CallInterceptor(Deadlines(), BACKLOG, lambda waiting: None)
+
+
 class Details:
     method = "/shopcast.v1.PredictionService/Predict"
 
@@ -47,7 +58,7 @@ async def test_an_error_nobody_waits_for_any_more_ends_quietly() -> None:
         return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=bytes)
 
     details: Any = Details()
-    handler: Any = await CallInterceptor(Deadlines()).intercept_service(continuation, details)
+    handler: Any = await CALLS.intercept_service(continuation, details)
     # grpc logs any other error with all that led to it; a cancelled handler it lets go.
     with pytest.raises(asyncio.CancelledError):
         await handler.unary_unary(b"", FakeContext())
@@ -65,7 +76,7 @@ async def test_what_a_call_starts_knows_which_call_it_belongs_to() -> None:
         return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=bytes)
 
     details: Any = Details()
-    handler: Any = await CallInterceptor(Deadlines()).intercept_service(continuation, details)
+    handler: Any = await CALLS.intercept_service(continuation, details)
     contexts = (FakeContext(request_id=one) for one in ("r-1", "r-2"))
     calls = await asyncio.gather(*(handler.unary_unary(b"", context) for context in contexts))
     assert calls == [Call(Details.method, "r-1"), Call(Details.method, "r-2")]
@@ -88,7 +99,7 @@ async def test_a_stream_that_is_dropped_ends_what_it_runs_and_is_no_success(
         return grpc.unary_stream_rpc_method_handler(answer, request_deserializer=bytes)
 
     details: Any = Details()
-    handler: Any = await CallInterceptor(Deadlines()).intercept_service(continuation, details)
+    handler: Any = await CALLS.intercept_service(continuation, details)
     responses = handler.unary_stream(b"asked", FakeContext())
     assert await anext(responses) == b"first"
     await responses.aclose()

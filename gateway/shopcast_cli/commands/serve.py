@@ -81,7 +81,7 @@ def serve(
             " is more is refused with RESOURCE_EXHAUSTED and when to try again.",
             min=1,
         ),
-    ] = 12800,
+    ] = 8000,
     metrics_host: Annotated[
         str, typer.Option(help="Address to bind for metrics, which are in plain text.")
     ] = "127.0.0.1",

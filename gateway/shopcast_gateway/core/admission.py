@@ -1,11 +1,14 @@
 """How much work may be under way at once: what is more is refused at once, not left to wait."""
 
+import asyncio
 import time
+from collections import deque
+from dataclasses import dataclass
 
 from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
-from shopcast_gateway.errors import Overloaded
+from shopcast_gateway.errors import DeadlineExpired, Overloaded
 
-MAX_ROWS = 12_800
+MAX_ROWS = 8_000
 CALL_ROWS = 100
 """What a call costs besides its items, in items: one of 100 takes about twice the time of one of 1
 (benchmarks/load.py)."""
@@ -13,29 +16,92 @@ _WEIGHT = 0.05  # of the newest call in the mean
 _SOONEST_S, _LATEST_S = 0.05, 5.0
 
 
-class Admission:
-    """A predictor that refuses what would make everybody late.
+_RUNNING_ROWS = 1_600
+"""Rows of the calls that are being worked on at once: enough to fill the batches of the model, and
+few enough to leave the event loop time to refuse what comes meanwhile."""
+_BULK_SHARE = 0.75  # of max_rows, which bulk work may take
 
-    Bounded in rows, not in calls: a call takes its items and CALL_ROWS. One that is larger than the
-    bound is let in when nothing else is there. max_rows: 1 or more.
+
+class Admission:
+    """A predictor that lets some calls run and some wait, and refuses what would make all late.
+
+    Bounded in rows, not in calls: a call takes its items and CALL_ROWS. One that is larger than a
+    bound is let in when nothing else is there. Bulk work may fill three quarters of the room, and
+    runs when nobody waits for an answer. max_rows: of all that run and wait, 1 or more.
     """
 
     def __init__(self, predictor: Predictor, *, max_rows: int = MAX_ROWS) -> None:
         self._predictor, self._max_rows = predictor, max_rows
-        self._rows = 0
+        self._rows, self._running = 0, 0
+        self._waiting: tuple[deque[_Turn], deque[_Turn]] = deque(), deque()  # the second is bulk
         self._mean_s = _SOONEST_S
 
+    def refusal(
+        self, waiting: int = 0, rows: int = CALL_ROWS + 1, *, bulk: bool = False
+    ) -> Overloaded | None:
+        """What a call of so many rows would meet now; without a number, the smallest one.
+
+        waiting: calls that nobody has looked into yet, taken for small ones.
+        """
+        bound = self._max_rows * _BULK_SHARE if bulk else self._max_rows
+        before = self._rows + waiting * (CALL_ROWS + 1)
+        if not before or before + rows <= bound:
+            return None
+        # What is there now will have gone after about as long as calls take.
+        pause_s = min(max(self._mean_s, _SOONEST_S), _LATEST_S)
+        return Overloaded(f"{before} rows are under way", retry_after_s=pause_s)
+
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
-        """As Predictor.predict; raises Overloaded before any work is done."""
+        """As Predictor.predict; raises Overloaded before any work is done, and DeadlineExpired
+        where its turn did not come in time."""
         rows = CALL_ROWS + len(query.items)
-        if self._rows and self._rows + rows > self._max_rows:
-            # What is there now will have gone after about as long as calls take.
-            pause_s = min(max(self._mean_s, _SOONEST_S), _LATEST_S)
-            raise Overloaded(f"{self._rows} rows are under way", retry_after_s=pause_s)
-        self._rows += rows
+        if refusal := self.refusal(rows=rows, bulk=query.bulk):
+            raise refusal
         began = time.monotonic()
+        self._rows += rows
         try:
-            return await self._predictor.predict(query, timeout_s=timeout_s)
+            await self._turn(rows, timeout_s, bulk=query.bulk)
+            try:
+                left_s = timeout_s - (time.monotonic() - began)
+                return await self._predictor.predict(query, timeout_s=left_s)
+            finally:
+                self._running -= rows
+                self._start()
         finally:
             self._rows -= rows
             self._mean_s += _WEIGHT * (time.monotonic() - began - self._mean_s)
+
+    async def _turn(self, rows: int, timeout_s: float, *, bulk: bool) -> None:
+        turn = _Turn(rows, asyncio.get_running_loop().create_future())
+        self._waiting[bulk].append(turn)
+        self._start()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await turn.come
+        except BaseException as error:
+            if turn.come.done() and not turn.come.cancelled():  # it came and nobody is there
+                self._running -= rows
+            turn.come.cancel()
+            self._start()
+            if isinstance(error, TimeoutError):
+                raise DeadlineExpired("its turn did not come in time") from None
+            raise
+
+    def _start(self) -> None:
+        """Let those run that there is room for: in the order in which they came, bulk work last."""
+        while waiting := self._waiting[0] or self._waiting[1]:
+            turn = waiting[0]
+            if not turn.come.done():
+                if self._running and self._running + turn.rows > _RUNNING_ROWS:
+                    return
+                self._running += turn.rows
+                turn.come.set_result(None)
+            waiting.popleft()
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A call of so many rows, and the future that tells that it may run."""
+
+    rows: int
+    come: "asyncio.Future[None]"

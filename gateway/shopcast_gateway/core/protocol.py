@@ -21,7 +21,7 @@ class PredictQuery:
 
     quantities: pieces per item when they are the lines of an order being placed, else empty.
     purpose: what the answer is for. min_confidence: events less surely the person's are left out.
-    lowest_level: the least that will do.
+    lowest_level: the least that will do. bulk: nobody waits for this one answer.
     """
 
     account: Account
@@ -30,6 +30,7 @@ class PredictQuery:
     purpose: Purpose = Purpose.PREDICTION
     min_confidence: float = 0.0
     lowest_level: Level = Level.FULL
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 import traceback
@@ -17,12 +18,15 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError
+from shopcast.v1 import prediction_service_pb2
+from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError, Overloaded
+from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.status import status_of
 
 REQUEST_ID_KEY = "x-request-id"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_PREDICTIONS = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _access = logging.getLogger("shopcast_gateway.access")
 _log = logging.getLogger("shopcast_gateway.transport")
 
@@ -77,11 +81,41 @@ class _Method:
     answer: Callable[[Any, Context], Any]
 
 
+class _Refused:
+    """Calls that are refused before their request is read: the busier we are, the more of them
+    there are, and the less one may cost. The log has a line a second for all of them."""
+
+    def __init__(self) -> None:
+        self._count, self._told = 0, -math.inf
+
+    def handler(self, refusal: Overloaded) -> Handler:
+        """Answers with the refusal, whatever kind the method is of."""
+        self._count += 1
+        if (now := time.monotonic()) - self._told >= 1.0:
+            _log.warning("refused calls=%d: %s", self._count, refusal)
+            self._count, self._told = 0, now
+
+        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+            await context.abort_with_status(
+                rpc_status.to_status(status_of(refusal, _request_id(context)))
+            )
+
+        # grpc reads the request of a unary method before it asks us, that of a stream when we do.
+        return grpc.stream_unary_rpc_method_handler(refuse)
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of shopcast.v1; health and reflection pass untouched."""
 
-    def __init__(self, deadlines: Deadlines) -> None:
-        self._deadlines = deadlines
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        backlog: Backlog,
+        refusal: Callable[[int], Overloaded | None],
+    ) -> None:
+        """refusal: what any prediction would meet now, given how many calls wait to be taken up."""
+        self._deadlines, self._backlog, self._refusal = deadlines, backlog, refusal
+        self._refused = _Refused()
 
     async def intercept_service(
         self,
@@ -89,8 +123,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """The handler, wrapped where it is one of ours."""
-        handler: Any = await continuation(handler_call_details)
         name = handler_call_details.method
+        waiting = self._backlog.take_up()
+        if name.startswith(f"/{_PREDICTIONS}/") and (refusal := self._refusal(waiting)):
+            return self._refused.handler(refusal)
+        handler: Any = await continuation(handler_call_details)
         if handler is None or not name.startswith("/shopcast."):
             return handler
         # Without a deserialiser the bytes arrive here, so that what is no message of ours becomes

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from shopcast.v1 import prediction_service_pb2, prediction_service_pb2_grpc
@@ -13,7 +14,7 @@ from shopcast_gateway.transport.interceptor import CALL, Context, Deadlines, for
 from shopcast_gateway.transport.status import status_of
 
 MAX_UNANSWERED = 16
-"""Requests of one stream that are read ahead of the answers that were sent."""
+"""Requests of one batch or stream that are under way at once. A stream is not read further."""
 
 Q = TypeVar("Q")
 
@@ -39,11 +40,15 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Scores items for several shoppers at once; each request has a result of its own."""
         requests = convert.batch_predict_requests(request)
         timeout_s = self._deadlines.left_s(context)
+        room = asyncio.Semaphore(MAX_UNANSWERED)
+
+        async def part(request: prediction_service_pb2.PredictRequest) -> convert.Answer:
+            async with room:
+                left_s = min(timeout_s, self._deadlines.left_s(context))
+                return await self._part(request, convert.predict_query, left_s)
+
         async with asyncio.TaskGroup() as group:
-            parts = [
-                group.create_task(self._part(one, convert.predict_query, timeout_s))
-                for one in requests
-            ]
+            parts = [group.create_task(part(one)) for one in requests]
         return convert.batch_predict_response([part.result() for part in parts])
 
     async def StreamPredict(  # noqa: N802
@@ -105,7 +110,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             with foreseen():
                 try:
                     async with asyncio.timeout(limit_s):
-                        query = convert_request(request)
+                        query = replace(convert_request(request), bulk=True)
                         found = await self._predictor.predict(query, timeout_s=timeout_s)
                 except TimeoutError:
                     raise DeadlineExpired from None

@@ -21,7 +21,8 @@ from shopcast.v1 import (
 )
 from shopcast_gateway.core.protocol import Predictor
 from shopcast_gateway.directory.protocol import Directory
-from shopcast_gateway.errors import StartupError
+from shopcast_gateway.errors import Overloaded, StartupError
+from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.health import HealthService
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
 from shopcast_gateway.transport.prediction_service import PredictionService
@@ -94,16 +95,21 @@ def build_server(
     credentials: grpc.ServerCredentials | None = None,
     deadlines: Deadlines | None = None,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
+    refusal: Callable[[int], Overloaded | None] = lambda _: None,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
     port: 0 takes a free one. credentials: None is plain text. deadlines: for calls that set none,
     and the cap on those that do.
-    model_versions: those published, which the receipt of an erasure names.
+    model_versions: those published, which the receipt of an erasure names. refusal: what any
+    prediction would meet now, given how many calls wait; asked before one is read.
     Raises StartupError when the address cannot be had.
     """
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
-    server = grpc.aio.server(interceptors=(CallInterceptor(deadlines),), options=_OPTIONS)
+    backlog = Backlog()
+    calls = CallInterceptor(deadlines, backlog, refusal)
+    server = grpc.aio.server(interceptors=(calls,), options=_OPTIONS)
+    backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(predictor, deadlines), server
     )
