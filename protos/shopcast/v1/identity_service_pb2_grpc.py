@@ -102,6 +102,10 @@ class IdentityServiceServicer(object):
 
     def ResolvePerson(self, request, context):
         """Tells which person an account belongs to. An account never seen is no error: known is false.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

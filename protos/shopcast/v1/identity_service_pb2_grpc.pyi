@@ -264,7 +264,12 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     """
 
     ResolvePerson: _IdentityServiceResolvePersonType
-    """Tells which person an account belongs to. An account never seen is no error: known is false."""
+    """Tells which person an account belongs to. An account never seen is no error: known is false.
+    Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    DEADLINE_EXCEEDED, INTERNAL;
+    each carries google.rpc.ErrorInfo with a stable reason.
+    """
 
     BatchResolvePeople: _IdentityServiceBatchResolvePeopleType
     """ResolvePerson for 1 to 1,000 accounts, all of one moment.
@@ -390,7 +395,12 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         request: shopcast.v1.identity_service_pb2.ResolvePersonRequest,
         context: _ServicerContext,
     ) -> typing.Union[shopcast.v1.identity_service_pb2.ResolvePersonResponse, collections.abc.Awaitable[shopcast.v1.identity_service_pb2.ResolvePersonResponse]]:
-        """Tells which person an account belongs to. An account never seen is no error: known is false."""
+        """Tells which person an account belongs to. An account never seen is no error: known is false.
+        Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
+        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        DEADLINE_EXCEEDED, INTERNAL;
+        each carries google.rpc.ErrorInfo with a stable reason.
+        """
 
     @abc.abstractmethod
     def BatchResolvePeople(
