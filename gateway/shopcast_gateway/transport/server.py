@@ -41,7 +41,7 @@ SERVICES: tuple[str, ...] = tuple(
 )
 """Full names of our services, as health and reflection know them."""
 
-_OPTIONS = (
+OPTIONS: tuple[tuple[str, int], ...] = (
     # With SO_REUSEPORT two servers would share a taken port without a word.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -108,7 +108,7 @@ def build_server(
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
     calls = CallInterceptor(deadlines, backlog, refusal)
-    server = grpc.aio.server(interceptors=(calls,), options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(predictor, deadlines), server
