@@ -29,6 +29,8 @@ from shopcast_gateway.transport.prediction_service import PredictionService
 from shopcast_gateway.transport.services import EventService, IdentityService, PrivacyService
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 16 * 1024
+MAX_CALLS = 256
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
     for module in (
@@ -45,6 +47,23 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # With SO_REUSEPORT two servers would share a taken port without a word.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Metadata of a call, refused as RESOURCE_EXHAUSTED beyond. With one limit: between two, gRPC
+    # refuses at random.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    # Calls of one connection at a time, streams that say nothing included; a client holds back what
+    # is more. Well under the 1,000 that may wait for us, beyond which gRPC drops calls of anybody.
+    ("grpc.max_concurrent_streams", MAX_CALLS),
+    # Who is gone without a word is noticed, and the streams they left end. It is ping_timeout_ms
+    # that closes the connection; keepalive_timeout_ms would not (gRPC 1.85).
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Clients may ask whether we live as often as this, calls or none; who asks more is sent away.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Who connects must say so in HTTP/2 soon; who has no call for long is sent away.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.max_connection_idle_ms", 600_000),
 )
 
 
