@@ -199,10 +199,11 @@ def test_calls_that_are_taken_back_at_once(server: HostileServer, path: str) -> 
 
 
 METADATA: dict[str, tuple[Fields, int]] = {
+    "a request id that is no UTF-8": ([(b"x-request-id", f"{CANARY}".encode() + b"\xff\xfe")], 0),
     "a request id that is no ASCII": ([(b"x-request-id", f"{CANARY}ü".encode())], 0),
     "a request id of two lines": ([(b"x-request-id", f"{CANARY}\r\nINFO x".encode())], 0),
     "a request id that is too long": ([(b"x-request-id", CANARY.ljust(9_000).encode())], 0),
-    "a key that is none": ([(b"x\0", CANARY.encode())], 13),
+    "a key that is none": ([(b"x\0\xff", CANARY.encode())], 13),
     "a key in capitals": ([(b"X-UP", CANARY.encode())], 13),
     "binary that is none": ([(b"x-bin", f"{CANARY}!*".encode())], 13),
     "binary": ([(b"x-bin", b"AAEC/w")], 0),

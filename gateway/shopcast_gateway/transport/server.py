@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -124,6 +125,7 @@ def build_server(
     prediction would meet now, given how many calls wait; asked before one is read.
     Raises StartupError when the address cannot be had.
     """
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
     calls = CallInterceptor(deadlines, backlog, refusal)
@@ -155,6 +157,11 @@ def build_server(
     except RuntimeError:
         raise StartupError(_why_not(host, port)) from None
     return GatewayServer(server, health, draining, bound)
+
+
+def _tells_nothing_sent(record: logging.LogRecord) -> bool:
+    """grpc writes metadata that is no UTF-8 into the log, with a traceback each time."""
+    return record.msg != "Invalid encoding on %s"
 
 
 def _why_not(host: str, port: int) -> str:
