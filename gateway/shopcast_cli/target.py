@@ -1,4 +1,4 @@
-"""Where a gateway is and how to connect: the same four options in every command that calls one."""
+"""Where a gateway is and how to connect: the same options in every command that calls one."""
 
 import functools
 import inspect
@@ -19,12 +19,14 @@ _PLACE = "127.0.0.1:50051"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A gateway. ca, cert, key: PEM files; without any of them it is called in plain text."""
+    """A gateway. ca, cert, key: PEM files; without any of them it is called in plain text.
+    token_file: of a bearer token."""
 
     place: str = _PLACE
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    token_file: Path | None = None
 
     def client(self, *, timeout_s: float) -> "ShopcastClient":
         """A client of it, to be opened; files that cannot be used end the command."""
@@ -32,7 +34,12 @@ class Target:
 
         try:
             return ShopcastClient(
-                self.place, timeout_s=timeout_s, ca=self.ca, cert=self.cert, key=self.key
+                self.place,
+                timeout_s=timeout_s,
+                ca=self.ca,
+                cert=self.cert,
+                key=self.key,
+                token_file=self.token_file,
             )
         except OSError as error:
             fail(f"{error.filename} cannot be read ({error.strerror}): name another")
@@ -63,10 +70,17 @@ def _build(
     key: Annotated[
         Path | None, typer.Option(help="The key of --cert, PEM.", envvar="SHOPCAST_KEY")
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the bearer token to send; to other machines only with --ca.",
+            envvar="SHOPCAST_TOKEN_FILE",
+        ),
+    ] = None,
 ) -> Target:
     if (cert is None) != (key is None) or (cert and not ca):
         raise typer.BadParameter("--cert and --key go together, and with --ca", param_hint="--cert")
-    return Target(target, ca, cert, key)
+    return Target(target, ca, cert, key, token_file)
 
 
 def calls_gateway(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,7 +14,8 @@ from shopcast.v1 import (
     prediction_service_pb2_grpc,
     privacy_service_pb2_grpc,
 )
-from shopcast_client.errors import InvalidRequest, error_from
+from shopcast_client.errors import InvalidRequest, NotAuthorised, error_from
+from shopcast_client.tokens import TokenFile
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """What the server accepts in one message."""
@@ -35,10 +36,12 @@ class Connection:
 
 
 class Caller:
-    """What the calls of every service need. target: any gRPC target. timeout_s: of a whole call."""
+    """What the calls of every service need. target: any gRPC target. timeout_s: of a whole call.
+    token_file: of the token that goes with each."""
 
     _target: str
     _timeout_s: float
+    _token_file: TokenFile | None
     _open: Connection | None
 
     @property
@@ -59,8 +62,23 @@ class Caller:
         check_size(request, request_id)
         async with self._errors(request_id):
             return await method(
-                request, timeout=self._timeout_s, metadata=(("x-request-id", request_id),)
+                request, timeout=self._timeout_s, metadata=self._metadata(request_id)
             )
+
+    def _metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
+        """What goes with a call. Raises NotAuthorised where its token cannot be read."""
+        sent = (("x-request-id", request_id),)
+        if self._token_file is None:
+            return sent
+        try:
+            return (*sent, ("authorization", f"Bearer {self._token_file.read()}"))
+        except OSError as error:
+            problem = f"{error.filename} cannot be read ({error.strerror})."
+        except ValueError as error:
+            problem = str(error)
+        raise NotAuthorised(
+            f"The call was not made: {problem}", reason="NO_TOKEN", request_id=request_id
+        )
 
     @asynccontextmanager
     async def _errors(self, request_id: str) -> AsyncIterator[None]:

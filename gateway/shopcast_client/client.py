@@ -1,5 +1,6 @@
 """The client: one channel, and the calls of every service."""
 
+import os
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ from shopcast_client.people import PeopleCalls
 from shopcast_client.predictions import PredictionCalls
 from shopcast_client.privacy import PrivacyCalls
 from shopcast_client.retries import SERVICE_CONFIG
+from shopcast_client.tokens import TokenFile, stays_here
 
 
 class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
@@ -30,6 +32,7 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
         cert: Pem | None = None,
         key: Pem | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token_file: str | os.PathLike[str] | None = None,
     ) -> None:
         """Names the server; `async with` connects.
 
@@ -37,7 +40,10 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
         ca: the CA of the server's certificate, PEM, as bytes or the path of a file; the connection
         is TLS then. cert, key: the client's own, for a server that asks for them. credentials: in
         their place, any of gRPC's. With none of these, plain text.
-        Raises ValueError for what is no certificate or key, and OSError for what cannot be read.
+        token_file: path of a file with a bearer token, read afresh for each call; not sent in plain
+        text to another machine.
+        Raises ValueError for what is no certificate, key or token or may not be sent, and OSError
+        for what cannot be read.
         """
         self._target = target
         self._timeout_s = timeout_s
@@ -46,11 +52,21 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
         elif ca or cert or key:
             raise ValueError("Give either credentials or ca, cert and key.")
         self._credentials = credentials
+        self._token_file = None if token_file is None else TokenFile(token_file)
+        if self._token_file is not None:
+            if credentials is None and not stays_here(target):
+                raise ValueError(
+                    "A token is not sent in plain text to another machine: give ca, so that the"
+                    " connection is TLS."
+                )
+            self._token_file.read()
         self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        options = [("grpc.service_config", SERVICE_CONFIG)]
+        options: list[tuple[str, str | int]] = [("grpc.service_config", SERVICE_CONFIG)]
         if self._credentials is None:
+            if self._token_file is not None:  # no proxy on the way reads it
+                options.append(("grpc.enable_http_proxy", 0))
             channel = grpc.aio.insecure_channel(self._target, options)
         else:
             channel = grpc.aio.secure_channel(self._target, self._credentials, options)

@@ -51,7 +51,7 @@ class EventCalls(Caller):
 
         async with self._errors(request_id):
             call = self._connection.event.StreamEvents(
-                requests(), metadata=(("x-request-id", request_id),)
+                requests(), metadata=self._metadata(request_id)
             )
             async for response in call:
                 yield record_result(response)

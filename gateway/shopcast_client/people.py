@@ -134,7 +134,7 @@ class PeopleCalls(Caller):
         async with self._errors(request_id):
             call = self._connection.identity.WatchChanges(
                 identity_service_pb2.WatchChangesRequest(after=after),
-                metadata=(("x-request-id", request_id),),
+                metadata=self._metadata(request_id),
             )
             async for response in call:
                 yield identity_change(response.change)

@@ -96,7 +96,7 @@ class PredictionCalls(Caller):
 
         async with self._errors(request_id):
             call = self._connection.prediction.StreamPredict(
-                messages(), metadata=(("x-request-id", request_id),)
+                messages(), metadata=self._metadata(request_id)
             )
             try:
                 async for response in call:

@@ -3,7 +3,10 @@
 GatewayError
 ├── BadRequest            the caller sent what no server could answer; carries the field paths
 ├── NotFound              what the request names is not there
+├── Unauthenticated       we do not know who calls
+├── PermissionDenied      we do, and they may not
 ├── Overloaded            we are full; carries when to try again
+│   └── QuotaExceeded     the caller has used up what is theirs
 ├── Unavailable           a backend or a store is away, or we drain
 ├── DeadlineExpired       too late
 └── ContractMismatch      our tensors did not fit the model: our mistake
@@ -52,6 +55,18 @@ class NotFound(GatewayError):
     reason = "NOT_FOUND"
 
 
+class Unauthenticated(GatewayError):
+    """No credentials, or none that hold. The text says why, for the log, without any of them."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(GatewayError):
+    """The caller is known and has no role that the method asks for."""
+
+    reason = "PERMISSION_DENIED"
+
+
 class Overloaded(GatewayError):
     """We are full; try again after a pause."""
 
@@ -60,6 +75,12 @@ class Overloaded(GatewayError):
     def __init__(self, message: str = "", *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(Overloaded):
+    """The caller makes more calls than their quota; try again after a pause."""
+
+    reason = "QUOTA_EXCEEDED"
 
 
 class Unavailable(GatewayError):

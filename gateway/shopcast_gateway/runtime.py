@@ -18,6 +18,7 @@ from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.metrics import serve_metrics
+from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.credentials import Tls, server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
 from shopcast_gateway.transport.server import GatewayServer, build_server
@@ -43,6 +44,7 @@ class ServeSettings:
     a Triton to use in place of the bundled one, whose environment lies in triton_home and whose
     output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics.
     max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
+    auth: the file of who may call what; None admits everybody.
     allow_...: lets other machines reach what is not protected from them."""
 
     repository: Path
@@ -57,6 +59,7 @@ class ServeSettings:
     max_rows: int = MAX_ROWS
     metrics_host: str = "127.0.0.1"
     tls: Tls | None = None
+    auth: Path | None = None
     allow_insecure: bool = False
     allow_plaintext_metrics: bool = False
 
@@ -97,12 +100,21 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 
 
 async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
-    check_exposure(settings.host, settings.tls, allow_insecure=settings.allow_insecure)
+    check_exposure(
+        settings.host,
+        settings.tls,
+        authenticated=settings.auth is not None,
+        allow_insecure=settings.allow_insecure,
+    )
     if settings.metrics_port is not None:
         check_metrics_exposure(
             settings.metrics_host, allow_plaintext=settings.allow_plaintext_metrics
         )
     credentials = server_credentials(settings.tls) if settings.tls else None
+    access = None
+    if settings.auth is not None:
+        mutual = settings.tls is not None and settings.tls.client_ca is not None
+        access = Access(settings.auth, certificates=mutual)
     versions, seen = versions_to_try(settings.repository)
     status = AdoptionStatus()
     async with AsyncExitStack() as stack:
@@ -116,6 +128,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             host=settings.host,
             port=settings.port,
             credentials=credentials,
+            access=access,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
             refusal=admission.refusal,
         )

@@ -32,7 +32,10 @@ def serve(
     ] = None,
     host: Annotated[
         str,
-        typer.Option(help="Address to bind; one that other machines reach needs --client-ca too."),
+        typer.Option(
+            help="Address to bind; one that other machines reach needs TLS, and --client-ca or"
+            " --auth."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.", max=65535, min=0)] = (
         50051
@@ -48,12 +51,19 @@ def serve(
         Path | None,
         typer.Option(help="Admit only clients with a certificate of this CA, PEM."),
     ] = None,
+    auth: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of whose tokens and certificates may call what, read again when it"
+            " changes; without it, whoever connects may make every call."
+        ),
+    ] = None,
     allow_insecure: Annotated[
         bool,
         typer.Option(
             "--allow-insecure",
-            help="Bind any --host without --client-ca: whoever reaches it may call, and without"
-            " --tls-cert in plain text.",
+            help="Bind any --host without --client-ca or --auth: whoever reaches it may call, and"
+            " without --tls-cert in plain text.",
         ),
     ] = False,
     triton_url: Annotated[
@@ -106,6 +116,7 @@ def serve(
     from shopcast_gateway.directory.places import in_redis
     from shopcast_gateway.errors import StartupError
     from shopcast_gateway.runtime import ServeSettings, run
+    from shopcast_gateway.transport.audit import LOGGER
     from shopcast_gateway.transport.credentials import Tls
     from shopcast_gateway.triton.environment import default_folder
 
@@ -120,6 +131,7 @@ def serve(
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
+    logging.getLogger(LOGGER).setLevel(logging.INFO)  # an audit has no gaps, whatever the level
     settings = ServeSettings(
         repository=repository,
         directory=directory,
@@ -133,6 +145,7 @@ def serve(
         max_rows=max_rows,
         metrics_host=metrics_host,
         tls=Tls(tls_cert, tls_key, client_ca) if tls_cert and tls_key else None,
+        auth=auth,
         allow_insecure=allow_insecure,
         allow_plaintext_metrics=allow_plaintext_metrics,
     )

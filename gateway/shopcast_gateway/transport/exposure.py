@@ -7,14 +7,24 @@ from shopcast_gateway.errors import StartupError
 from shopcast_gateway.transport.credentials import Tls
 
 
-def check_exposure(host: str, tls: Tls | None, *, allow_insecure: bool) -> None:
-    """Raises StartupError for calls that other machines could make unseen, or unknown."""
-    if allow_insecure or (tls and tls.client_ca) or loopback_only(host):
+def check_exposure(
+    host: str, tls: Tls | None, *, authenticated: bool = False, allow_insecure: bool
+) -> None:
+    """Raises StartupError for calls that other machines could make unseen, or unknown.
+
+    authenticated: callers show a token or a certificate that a file knows.
+    """
+    if allow_insecure or (tls and (tls.client_ca or authenticated)) or loopback_only(host):
         return
     lacks, remedy = (
-        ("admit anyone there", "--client-ca")
+        ("admit anyone there", "--client-ca or --auth")
         if tls
-        else ("be in plain text", "--tls-cert, --tls-key and --client-ca")
+        else (
+            "be in plain text",
+            "--tls-cert and --tls-key"
+            if authenticated
+            else "--tls-cert, --tls-key and --client-ca or --auth",
+        )
     )
     raise StartupError(
         f"other machines may reach {host or 'that host'}, and calls would {lacks}: give {remedy},"

@@ -20,6 +20,9 @@ from grpc_status import rpc_status
 
 from shopcast.v1 import prediction_service_pb2
 from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError, Overloaded
+from shopcast_gateway.transport.audit import audit
+from shopcast_gateway.transport.authentication import Caller
+from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.status import status_of
 
@@ -105,17 +108,20 @@ class _Refused:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the calls of shopcast.v1; health and reflection pass untouched."""
+    """Wraps the calls of shopcast.v1, and with `access` those of reflection; health passes
+    untouched. access: None admits everybody."""
 
     def __init__(
         self,
         deadlines: Deadlines,
         backlog: Backlog,
         refusal: Callable[[int], Overloaded | None],
+        access: Access | None = None,
     ) -> None:
         """refusal: what any prediction would meet now, given how many calls wait to be taken up."""
         self._deadlines, self._backlog, self._refusal = deadlines, backlog, refusal
         self._refused = _Refused()
+        self._access = access
 
     async def intercept_service(
         self,
@@ -128,7 +134,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if name.startswith(f"/{_PREDICTIONS}/") and (refusal := self._refusal(waiting)):
             return self._refused.handler(refusal)
         handler: Any = await continuation(handler_call_details)
-        if handler is None or not name.startswith("/shopcast."):
+        guarded = self._access is not None and self._access.guards(name)
+        if handler is None or not (guarded or name.startswith("/shopcast.")):
             return handler
         # Without a deserialiser the bytes arrive here, so that what is no message of ours becomes
         # a BadRequest too.
@@ -148,27 +155,34 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = _Method(name, handler.request_deserializer, streaming)
 
         async def stream(asked: Any, context: Context) -> AsyncIterator[Any]:
-            async with (
-                self._watched(name, context),
+            async with self._watched(name, context) as caller:
+                if self._access and caller and handler.request_streaming:
+                    asked = self._access.messages(caller, name, asked)
                 # What a stream has running ends with it, not when its memory is collected.
-                aclosing(_answers(method, asked, context)) as responses,
-            ):
-                async for response in responses:
-                    yield response
+                async with aclosing(_answers(method, asked, context)) as responses:
+                    async for response in responses:
+                        if self._access and caller:
+                            self._access.still(caller, name)
+                        yield response
 
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, **serialise)
         return grpc.unary_stream_rpc_method_handler(stream, **serialise)
 
     @asynccontextmanager
-    async def _watched(self, name: str, context: Context) -> AsyncIterator[None]:
-        """What goes wrong inside becomes the status of the call, and the call a line in the log."""
+    async def _watched(self, name: str, context: Context) -> AsyncIterator[Caller | None]:
+        """Lets the caller in. What goes wrong inside becomes the status of the call, and the call a
+        line in the log."""
         started = time.perf_counter()
         request_id = _request_id(context)
         CALL.set(Call(name, request_id))  # never reset: grpc gives each call a task of its own
-        code, error = grpc.StatusCode.OK, None
+        code, error, caller = grpc.StatusCode.OK, None, None
         try:
-            yield
+            if self._access:
+                with foreseen():
+                    caller = await self._access.caller(context)
+                    self._access.admit(caller, name)
+            yield caller
         except GatewayError as caught:
             error = caught
             status = rpc_status.to_status(status_of(error, request_id))
@@ -186,13 +200,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         finally:
             _access.info(
-                "method=%s code=%s duration_ms=%.1f request_id=%s%s",
+                "method=%s code=%s duration_ms=%.1f request_id=%s%s%s",
                 name,
                 code.name,
                 (time.perf_counter() - started) * 1000,
                 request_id,
+                f" caller={caller.name}" if caller else "",
                 f" error={json.dumps(str(error))}" if error and str(error) else "",
             )
+            audit(name, code, caller.name if caller else "-", request_id)
 
     async def _answer(self, method: _Method, data: bytes, context: Context) -> Any:
         """The response. Raises GatewayError, whatever went wrong, unless the call has ended."""

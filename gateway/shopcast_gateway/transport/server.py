@@ -23,6 +23,7 @@ from shopcast.v1 import (
 from shopcast_gateway.core.protocol import Predictor
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import Overloaded, StartupError
+from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.health import HealthService
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
@@ -114,13 +115,14 @@ def build_server(
     port: int = 50051,
     credentials: grpc.ServerCredentials | None = None,
     deadlines: Deadlines | None = None,
+    access: Access | None = None,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
     refusal: Callable[[int], Overloaded | None] = lambda _: None,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
     port: 0 takes a free one. credentials: None is plain text. deadlines: for calls that set none,
-    and the cap on those that do.
+    and the cap on those that do. access: who may call what; None admits everybody.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
     prediction would meet now, given how many calls wait; asked before one is read.
     Raises StartupError when the address cannot be had.
@@ -128,7 +130,7 @@ def build_server(
     logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
-    calls = CallInterceptor(deadlines, backlog, refusal)
+    calls = CallInterceptor(deadlines, backlog, refusal, access)
     server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(

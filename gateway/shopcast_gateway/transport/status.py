@@ -28,8 +28,19 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
     errors.GatewayError: INTERNAL,
     errors.BadRequest: StatusRow(grpc.StatusCode.INVALID_ARGUMENT, None),
     errors.NotFound: StatusRow(grpc.StatusCode.NOT_FOUND, None),
+    errors.Unauthenticated: StatusRow(
+        grpc.StatusCode.UNAUTHENTICATED,
+        "The call has no credentials that the server accepts; send a valid token or certificate.",
+    ),
+    errors.PermissionDenied: StatusRow(
+        grpc.StatusCode.PERMISSION_DENIED,
+        "You have no role that this method asks for; ask those who run the server.",
+    ),
     errors.Overloaded: StatusRow(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "The server is full; try again after a pause."
+    ),
+    errors.QuotaExceeded: StatusRow(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "Your quota is used up; try again after a pause."
     ),
     errors.Unavailable: StatusRow(
         grpc.StatusCode.UNAVAILABLE,
