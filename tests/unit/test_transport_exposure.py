@@ -27,16 +27,21 @@ def test_an_address_of_this_machine_only_needs_nothing(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", PUBLIC)
-def test_any_other_needs_clients_with_certificates(host: str) -> None:
+def test_any_other_needs_tls_and_callers_that_are_known(host: str) -> None:
     with pytest.raises(StartupError) as plain:
         check_exposure(host, None, allow_insecure=False)
     with pytest.raises(StartupError) as one_way:
         check_exposure(host, ONE_WAY, allow_insecure=False)
-    assert "plain text: give --tls-cert, --tls-key and --client-ca, bind 127.0.0.1" in str(
-        plain.value
+    with pytest.raises(StartupError) as known:
+        check_exposure(host, None, authenticated=True, allow_insecure=False)
+    assert (
+        "plain text: give --tls-cert, --tls-key and --client-ca or --auth, bind 127.0.0.1"
+        in str(plain.value)
     )
-    assert "admit anyone there: give --client-ca, bind 127.0.0.1" in str(one_way.value)
+    assert "admit anyone there: give --client-ca or --auth, bind 127.0.0.1" in str(one_way.value)
+    assert "plain text: give --tls-cert and --tls-key, bind 127.0.0.1" in str(known.value)
     check_exposure(host, MUTUAL, allow_insecure=False)
+    check_exposure(host, ONE_WAY, authenticated=True, allow_insecure=False)
     check_exposure(host, None, allow_insecure=True)
     check_exposure(host, ONE_WAY, allow_insecure=True)
 
