@@ -466,8 +466,8 @@ async def test_subjects_of_one_entry_are_told_apart_without_being_told() -> None
 @pytest.mark.parametrize(
     "shown",
     [
-        {"x509_dns": [b"other", b"shop.internal"]},
-        {"x509_uri": [b"spiffe://us/shop"]},
+        {"peer_dns": [b"other", b"shop.internal"]},
+        {"peer_uri": [b"spiffe://us/shop"]},
         {"x509_common_name": [b"shop"]},
     ],
 )
@@ -476,14 +476,14 @@ async def test_a_certificate_is_known_by_any_of_its_names(shown: dict[str, list[
 
 
 async def test_names_of_one_kind_are_not_those_of_another() -> None:
-    shown = {"x509_email": [b"shop"], "x509_dns": [b"shop", b"spiffe://us/shop"]}
+    shown = {"peer_email": [b"shop"], "peer_dns": [b"shop", b"spiffe://us/shop"]}
     assert (await caller(FakeContext(shown=shown)))[0] == "(unlisted)"
     assert certificate_names({"transport_security_type": [b"ssl"]}) == set()
 
 
 async def test_a_certificate_of_two_callers_is_of_none() -> None:
     other = Entry(name="other", roles=("read",), certificates=("DNS:other",))
-    shown = {"x509_dns": [b"other", b"shop.internal"]}
+    shown = {"peer_dns": [b"other", b"shop.internal"]}
     with pytest.raises(Unauthenticated, match="several callers"):
         await caller(FakeContext(shown=shown), entries(other))
 

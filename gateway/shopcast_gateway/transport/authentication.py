@@ -21,9 +21,9 @@ UNLISTED = "(unlisted)"
 
 _SCHEME = "bearer "
 _CERTIFICATE = {
-    "x509_dns": "DNS",
-    "x509_uri": "URI",
-    "x509_email": "email",
+    "peer_dns": "DNS",
+    "peer_uri": "URI",
+    "peer_email": "email",
     "x509_common_name": "CN",
 }
 
