@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tokens import AUDIENCE, ISSUER, MAKE, Issuer, jwks
 
 from shopcast_gateway.errors import StartupError, Unauthenticated, Unavailable
+from shopcast_gateway.transport import authentication
 from shopcast_gateway.transport.access_file import AccessFile, Entry, Tokens
 from shopcast_gateway.transport.authentication import (
     Authenticator,
@@ -190,6 +191,49 @@ async def test_a_huge_token_is_refused_unread() -> None:
         await VERIFIER.verify(OURS.token(more="x" * 9000))
 
 
+class OneKey:
+    """The key of one issuer at a time."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self.issuer = issuer
+
+    async def find(self, algorithm: str, kid: str | None) -> list[Key]:
+        return list(parse_keys(jwks(self.issuer)))
+
+
+async def test_a_token_that_held_is_known_while_it_lasts_and_its_key_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys, token, ahead_s = OneKey(OURS), OURS.token(exp=int(time.time()) + 60), [0.0]
+    verifier = TokenVerifier(settings(), keys, now=lambda: time.time() + ahead_s[0])
+    found = await verifier.verify(token)
+    with monkeypatch.context() as patch:
+        patch.setattr(jwt, "decode", None)  # what is known is not verified again
+        assert await verifier.verify(token) == found
+        with pytest.raises(Unauthenticated):
+            await verifier.verify(OURS.token())
+        ahead_s[0] = 66
+        with pytest.raises(Unauthenticated):
+            await verifier.verify(token)
+    ahead_s[0] = 0
+    assert await verifier.verify(token) == found
+    keys.issuer = Issuer("ES256", OURS.kid)
+    with pytest.raises(Unauthenticated, match="signature does not hold"):
+        await verifier.verify(token)
+
+
+async def test_few_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "MAX_REMEMBERED", 2)
+    verifier, tokens = TokenVerifier(settings(), OneKey(OURS)), [OURS.token(n) for n in "abc"]
+    for token in tokens:
+        await verifier.verify(token)
+    monkeypatch.setattr(jwt, "decode", None)
+    for token in tokens[1:]:
+        await verifier.verify(token)
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(tokens[0])
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
@@ -304,6 +348,17 @@ async def test_a_key_file_is_followed(tmp_path: Path, caplog: pytest.LogCaptureF
     path.write_bytes(OURS.pem)
     clock.now_s += 1
     assert await keys.find("ES256", None)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, False), (0o646, True)])
+def test_a_file_that_anyone_may_change_is_warned_of(
+    tmp_path: Path, mode: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.pem"
+    path.write_bytes(OURS.pem)
+    path.chmod(mode)
+    FileKeys(path)
+    assert (f"can change {path}" in caplog.text) is warned
 
 
 def test_a_key_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,10 +14,11 @@ import jwt
 
 from shopcast_gateway.errors import Unauthenticated
 from shopcast_gateway.transport.access_file import AccessFile, Entry, Tokens
-from shopcast_gateway.transport.token_keys import FileKeys, Keys, UrlKeys
+from shopcast_gateway.transport.token_keys import FileKeys, Key, Keys, UrlKeys
 
 TOKEN_KEY = "authorization"  # noqa: S105 - the name of a header
 MAX_TOKEN_CHARACTERS = 8192
+MAX_REMEMBERED = 4096
 UNLISTED = "(unlisted)"
 """Who is known to the issuer or the CA and not to the file; no entry can have this name."""
 
@@ -49,48 +52,65 @@ class Identity:
 
 
 class TokenVerifier:
-    """Verifies tokens: signature, issuer, audience and times."""
+    """Verifies tokens: signature, issuer, audience and times. One that held is known again by its
+    digest, while it lasts and its key is among the keys."""
 
-    def __init__(self, tokens: Tokens, keys: Keys) -> None:
-        self._tokens, self._keys = tokens, keys
+    def __init__(self, tokens: Tokens, keys: Keys, *, now: Callable[[], float] = time.time) -> None:
+        self._tokens, self._keys, self._now = tokens, keys, now
+        self._held: OrderedDict[bytes, tuple[Identity, Key, str | None]] = OrderedDict()
 
     async def verify(self, token: str) -> Identity:
         """What a token proves. Raises Unauthenticated, and Unavailable where keys are away."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise Unauthenticated("the token is too long")
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        if (known := self._held.get(digest)) is not None:
+            identity, key, kid = known
+            if self._now() < identity.expires_s and key in await self._keys.find(
+                key.algorithm, kid
+            ):
+                return identity
+            self._held.pop(digest, None)
         algorithm, kid = _header(token)
         if algorithm not in self._tokens.algorithms:
             raise Unauthenticated("the token's algorithm is not accepted")
         keys = await self._keys.find(algorithm, kid)
         if not keys:
             raise Unauthenticated("the token's key is unknown")
-        for number, key in enumerate(keys, 1):
-            try:
-                # The algorithm is the key's own: a token cannot choose how a key is used.
-                claims = jwt.decode(
-                    token,
-                    key.public,
-                    algorithms=[key.algorithm],
-                    audience=self._tokens.audience,
-                    issuer=self._tokens.issuer,
-                    leeway=self._tokens.leeway_s,
-                    options={"require": ["exp", "iss", "aud", "sub"]},
-                )
-                return Identity(claims["sub"], float(claims["exp"]) + self._tokens.leeway_s)
-            except jwt.InvalidSignatureError:
-                if number == len(keys):
-                    raise Unauthenticated("the token's signature does not hold") from None
-            except jwt.ExpiredSignatureError:
-                raise Unauthenticated("the token has expired") from None
-            except jwt.InvalidAudienceError:
-                raise Unauthenticated("the token is for another audience") from None
-            except jwt.InvalidIssuerError:
-                raise Unauthenticated("the token is of another issuer") from None
-            except jwt.MissingRequiredClaimError:
-                raise Unauthenticated("the token lacks exp, iss, aud or sub") from None
-            except Exception:  # nothing that a token holds may be told, or be our mistake
-                raise Unauthenticated("the token is not valid") from None
-        raise AssertionError("there is a key")
+        for key in keys:
+            if (found := self._by_key(token, key)) is not None:
+                self._held[digest] = found, key, kid
+                if len(self._held) > MAX_REMEMBERED:
+                    self._held.popitem(last=False)
+                return found
+        raise Unauthenticated("the token's signature does not hold")
+
+    def _by_key(self, token: str, key: Key) -> Identity | None:
+        """What a token proves; None where another key signed it. Raises Unauthenticated."""
+        try:
+            # The algorithm is the key's own: a token cannot choose how a key is used.
+            claims = jwt.decode(
+                token,
+                key.public,
+                algorithms=[key.algorithm],
+                audience=self._tokens.audience,
+                issuer=self._tokens.issuer,
+                leeway=self._tokens.leeway_s,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+            return Identity(claims["sub"], int(claims["exp"]) + self._tokens.leeway_s)
+        except jwt.InvalidSignatureError:
+            return None
+        except jwt.ExpiredSignatureError:
+            raise Unauthenticated("the token has expired") from None
+        except jwt.InvalidAudienceError:
+            raise Unauthenticated("the token is for another audience") from None
+        except jwt.InvalidIssuerError:
+            raise Unauthenticated("the token is of another issuer") from None
+        except jwt.MissingRequiredClaimError:
+            raise Unauthenticated("the token lacks exp, iss, aud or sub") from None
+        except Exception:  # nothing that a token holds may be told, or be our mistake
+            raise Unauthenticated("the token is not valid") from None
 
 
 class Authenticator:

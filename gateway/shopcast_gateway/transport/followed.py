@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,8 +62,11 @@ class Followed(Generic[T]):
     def _read(self) -> T:
         try:
             data = self._path.read_bytes()
+            open_to_all = self._path.stat().st_mode & stat.S_IWOTH
         except OSError as error:
             raise ValueError(_unreadable(self._path, error)) from None
+        if open_to_all:
+            _log.warning("any user of this machine can change %s: chmod o-w it", self._path)
         try:
             return self._parse(data)
         except ValueError as error:
