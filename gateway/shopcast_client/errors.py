@@ -4,7 +4,7 @@ ShopcastError
 ├── InvalidRequest      the request is wrong: mend the fields it names
 ├── NotFound            what the request names is not there
 ├── NotAuthorised       the server does not know you, or does not let you
-├── Overloaded          the server is full: try again after `retry_after_s`
+├── Overloaded          the server is full, or your quota is: try again after `retry_after_s`
 ├── DeadlineExceeded    no answer within the client's timeout
 ├── Unavailable         the server is away, starting or draining, also after retries
 └── ServerError         anything else: the server's mistake, or it is no Shopcast server
@@ -64,7 +64,7 @@ class NotAuthorised(ShopcastError):
 
 
 class Overloaded(ShopcastError):
-    """The server is full. retry_after_s: when to try again; None where the server did not say."""
+    """The server is full, or the caller's quota is used up. retry_after_s: when to try again; None where the server did not say."""
 
     def __init__(
         self, message: str, *, reason: str, request_id: str, retry_after_s: float | None = None
@@ -129,8 +129,9 @@ def _error(
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             retry = _detail(status, error_details_pb2.RetryInfo())
             pause = retry.retry_delay
+            state = "refuses more for now" if reason == "QUOTA_EXCEEDED" else "is full"
             return Overloaded(
-                f"Shopcast at {target} is full: {said}",
+                f"Shopcast at {target} {state}: {said}",
                 reason=reason,
                 request_id=request_id,
                 retry_after_s=(

@@ -377,6 +377,7 @@ roles = ["read"]
         with pytest.raises(Overloaded) as caught:
             await ask(caller)
         assert caught.value.reason == "QUOTA_EXCEEDED"
+        assert "refuses more for now: Your quota is used up" in str(caught.value)
         assert caught.value.retry_after_s
         assert 0 < caught.value.retry_after_s <= 2
         for _ in range(5):
