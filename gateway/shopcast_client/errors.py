@@ -64,7 +64,8 @@ class NotAuthorised(ShopcastError):
 
 
 class Overloaded(ShopcastError):
-    """The server is full, or the caller's quota is used up. retry_after_s: when to try again; None where the server did not say."""
+    """The server is full, or the caller's quota is used up. retry_after_s: when to try again; None
+    where the server did not say."""
 
     def __init__(
         self, message: str, *, reason: str, request_id: str, retry_after_s: float | None = None
