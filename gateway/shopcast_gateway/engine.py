@@ -12,7 +12,7 @@ from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.prediction import ModelPredictor
-from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
+from shopcast_gateway.core.protocol import Prediction, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError, Unavailable
@@ -74,7 +74,7 @@ class Engine:
     def __init__(
         self,
         version: int,
-        predictor: Predictor,
+        predictor: ModelPredictor,
         vectors: ItemVectors,
         backend: TritonBackend,
         triton: TritonProcess | None,
@@ -155,6 +155,10 @@ class Engine:
             await asyncio.wait_for(self._idle.wait(), _RETIRE_S)
         await self.close()
 
+    def forget(self) -> None:
+        """Drop the copies of histories."""
+        self._predictor.forget()
+
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
         self._calls += 1
@@ -195,6 +199,11 @@ class Switch:
         if engine is None or self.off:
             raise Unavailable("no model is loaded")
         return await engine.predict(query, timeout_s=timeout_s)
+
+    def forget(self) -> None:
+        """What somebody's events may be used for has become less: drop the copies of histories."""
+        if self.engine is not None:
+            self.engine.forget()
 
     def replace(self, engine: Engine) -> None:
         """Take new calls to another engine; the one before ends with its calls."""

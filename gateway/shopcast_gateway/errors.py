@@ -4,6 +4,7 @@ GatewayError
 ├── BadRequest            the caller sent what no server could answer; carries the field paths
 ├── NotFound              what the request names is not there
 ├── Overloaded            we are full; carries when to try again
+├── TooStale              all that is at hand is older than the caller allows
 ├── Unavailable           a backend or a store is away, or we drain
 ├── DeadlineExpired       too late
 └── ContractMismatch      our tensors did not fit the model: our mistake
@@ -60,6 +61,12 @@ class Overloaded(GatewayError):
     def __init__(self, message: str = "", *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooStale(GatewayError):
+    """The store is away, and the history at hand is older than the caller allows."""
+
+    reason = "TOO_STALE"
 
 
 class Unavailable(GatewayError):

@@ -110,6 +110,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             host=settings.host,
             port=settings.port,
             credentials=credentials,
+            withdrawn=switch.forget,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))

@@ -72,6 +72,7 @@ def test_the_codes_are_the_agreed_ones() -> None:
         "BadRequest": "INVALID_ARGUMENT",
         "NotFound": "NOT_FOUND",
         "Overloaded": "RESOURCE_EXHAUSTED",
+        "TooStale": "FAILED_PRECONDITION",
         "Unavailable": "UNAVAILABLE",
         "DeadlineExpired": "DEADLINE_EXCEEDED",
         "ContractMismatch": "INTERNAL",
@@ -94,3 +95,9 @@ def test_overload_says_when_to_try_again() -> None:
     status = status_of(errors.Overloaded(retry_after_s=1.5), "r-1")
     delay = detail(status, error_details_pb2.RetryInfo()).retry_delay
     assert delay.ToMilliseconds() == 1500
+
+
+def test_what_is_too_old_names_the_field_that_forbids_it() -> None:
+    status = status_of(errors.TooStale(), "r-1")
+    (violation,) = detail(status, error_details_pb2.PreconditionFailure()).violations
+    assert (violation.type, violation.subject) == ("TOO_STALE", "max_history_age")

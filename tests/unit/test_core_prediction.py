@@ -16,13 +16,15 @@ from shopcast_domain.events import Account, EventKind, Item, Outcome
 from shopcast_domain.features import FEATURES, MISSING, Candidates, Window
 from shopcast_domain.manifest import NO_CHANCE, Calibration, Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
+from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import Model
-from shopcast_gateway.core.prediction import CLOCK_SKEW_S, ModelPredictor
-from shopcast_gateway.core.protocol import Level, PlatformUse, Prediction, PredictQuery
+from shopcast_gateway.core.prediction import ModelPredictor
+from shopcast_gateway.core.protocol import Level, PlatformUse, Prediction, PredictQuery, Reason
+from shopcast_gateway.core.reader import CLOCK_SKEW_S
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import MAX_UNCERTAIN, worlds
 from shopcast_gateway.directory.types import Purpose, Reading
-from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
+from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, TooStale, Unavailable
 
 NOW_S = 1_790_000_000.0
 DIM = 8
@@ -185,11 +187,14 @@ def ask(served: Manifest, tokeniser: ItemTokeniser) -> Ask:
         backend: Backend | None = None,
         timeout_s: float = 10.0,
         manifest: Manifest = served,
+        histories: Histories | None = None,
         **options: Any,
     ) -> Prediction:
         model = Model(manifest, tokeniser, backend or Backend())
         vectors = ItemVectors(model, directory)
-        predictor = ModelPredictor(model, vectors, directory, clock=lambda: NOW_S)
+        predictor = ModelPredictor(
+            model, vectors, directory, histories=histories, clock=lambda: NOW_S
+        )
         try:
             query = PredictQuery(ANNA, items, **options)
             return await predictor.predict(query, timeout_s=timeout_s)
@@ -469,6 +474,7 @@ async def test_an_answer_without_the_directory_is_given_only_where_it_will_do(
         directory, item, timeout_s=0.4, backend=backend, lowest_level=Level.NO_HISTORY
     )
     assert answer.evidence.level is Level.NO_HISTORY
+    assert answer.evidence.reason is {"broken": Reason.STORE_AWAY, "slow": Reason.STORE_SLOW}[away]
     assert not answer.evidence.person_known
     assert answer.evidence.events_used == 0
     (one,) = answer.predictions
@@ -476,6 +482,97 @@ async def test_an_answer_without_the_directory_is_given_only_where_it_will_do(
     cold = await ask(Directory(person_known=False), item)
     assert one.probabilities == cold.predictions[0].probabilities
     assert cold.evidence.level is Level.FULL
+    assert cold.evidence.reason is None
+
+
+class Clock:
+    """A monotonic clock that is set by hand."""
+
+    now_s = 5.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize("away", ["broken", "slow"])
+async def test_a_copy_of_the_history_is_given_where_it_will_do(ask: Ask, away: str) -> None:
+    clock, item = Clock(), Item("i", title="w9", price=5.0)
+    directory, histories = Directory([Past(60.0), Past(90.0, "app")]), Histories(clock=clock)
+    before = await ask(directory, item, histories=histories)
+    assert (before.evidence.level, before.evidence.history_age_s) == (Level.FULL, None)
+    clock.now_s += 7.0
+    if away == "broken":
+        directory.failure = Unavailable("the file is locked")
+    else:
+        directory.delay_s["read"] = 30.0
+    options: dict[str, Any] = {"timeout_s": 0.4, "histories": histories}
+    with pytest.raises((Unavailable, DeadlineExpired)):
+        await ask(directory, item, **options)
+    for lowest in (Level.STALE, Level.NO_HISTORY):
+        answer = await ask(directory, item, lowest_level=lowest, **options)
+        assert answer.evidence.level is Level.STALE
+        assert answer.evidence.history_age_s == pytest.approx(7.0)
+        assert answer.evidence.reason is (
+            Reason.STORE_AWAY if away == "broken" else Reason.STORE_SLOW
+        )
+        assert (answer.evidence.person_known, answer.evidence.events_used) == (True, 2)
+        assert answer.predictions == before.predictions
+
+
+async def test_a_copy_older_than_the_caller_allows_is_not_given(ask: Ask) -> None:
+    clock, item = Clock(), Item("i", title="w9")
+    directory, histories = Directory([Past(60.0)]), Histories(clock=clock)
+    await ask(directory, item, histories=histories)
+    clock.now_s += 7.0
+    directory.failure = Unavailable("the file is locked")
+
+    async def level(lowest: Level, limit_s: float) -> Level:
+        answer = await ask(
+            directory, item, histories=histories, lowest_level=lowest, max_history_age_s=limit_s
+        )
+        found: Level = answer.evidence.level
+        return found
+
+    assert await level(Level.STALE, 7.5) is Level.STALE
+    with pytest.raises(TooStale):
+        await level(Level.STALE, 6.5)
+    assert await level(Level.NO_HISTORY, 6.5) is Level.NO_HISTORY
+    with pytest.raises(Unavailable):  # the level forbids it, whatever its age
+        await level(Level.FULL, 6.5)
+    clock.now_s += 60.0  # as if there had never been one
+    with pytest.raises(Unavailable):
+        await level(Level.STALE, 1000.0)
+    directory.failure = None
+    assert await level(Level.STALE, 0.0) is Level.FULL
+
+
+async def test_a_slow_store_gets_the_whole_deadline_where_there_is_no_copy(ask: Ask) -> None:
+    directory = Directory([Past(60.0)])
+    directory.delay_s["read"] = 0.3
+    answer = await ask(directory, Item("i"), timeout_s=0.5, lowest_level=Level.STALE)
+    assert answer.evidence.level is Level.FULL
+
+
+async def test_a_copy_is_of_one_purpose_and_confidence(ask: Ask) -> None:
+    directory, histories, item = Directory([Past(60.0)]), Histories(), Item("i", title="w9")
+    await ask(directory, item, histories=histories)
+    directory.failure = Unavailable("the file is locked")
+    for other in ({"purpose": Purpose.RISK}, {"min_confidence": 1.0}):
+        with pytest.raises(Unavailable):
+            await ask(directory, item, histories=histories, lowest_level=Level.STALE, **other)
+
+
+async def test_nobody_is_answered_from_a_copy_that_was_withdrawn(ask: Ask) -> None:
+    directory, histories, item = Directory([Past(60.0)]), Histories(), Item("i", title="w9")
+    await ask(directory, item, histories=histories)
+    directory.delay_s["read"] = 0.05
+    reading = asyncio.create_task(ask(directory, item, histories=histories))
+    await asyncio.sleep(0.01)
+    histories.clear()
+    assert (await reading).evidence.level is Level.FULL  # it had begun before
+    directory.failure = Unavailable("the file is locked")
+    with pytest.raises(Unavailable):
+        await ask(directory, item, histories=histories, lowest_level=Level.STALE)
 
 
 async def test_vectors_that_cannot_be_looked_up_are_made(ask: Ask) -> None:

@@ -81,6 +81,10 @@ class GatewayServer:
         await self._server.wait_for_termination()
 
 
+def _nothing() -> None:
+    pass
+
+
 async def _none() -> Sequence[str]:
     return ()
 
@@ -93,12 +97,14 @@ def build_server(
     port: int = 50051,
     credentials: grpc.ServerCredentials | None = None,
     deadlines: Deadlines | None = None,
+    withdrawn: Callable[[], None] = _nothing,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
     port: 0 takes a free one. credentials: None is plain text. deadlines: for calls that set none,
     and the cap on those that do.
+    withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names.
     Raises StartupError when the address cannot be had.
     """
@@ -111,10 +117,10 @@ def build_server(
         EventService(directory, deadlines), server
     )
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(
-        IdentityService(directory, draining), server
+        IdentityService(directory, draining, withdrawn), server
     )
     privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(
-        PrivacyService(directory, model_versions), server
+        PrivacyService(directory, model_versions, withdrawn), server
     )
     health = HealthService(SERVICES)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
