@@ -46,12 +46,13 @@ class Purpose(StrEnum):
 
 class ServiceLevel(StrEnum):
     """How much an answer rests on, from most to least: all that is known; the history as it was
-    last read, up to a minute ago; only what the request says of the items. The latter when the
-    server's store is away or slow."""
+    last read, up to a minute ago, and only what the request says of the items, when the server's
+    store is away or slow; base rates of platform and category, when its model is."""
 
     FULL = "full"
     STALE = "stale"
     NO_HISTORY = "no_history"
+    PRIOR = "prior"
 
 
 class LevelReason(StrEnum):
@@ -59,6 +60,8 @@ class LevelReason(StrEnum):
 
     STORE_SLOW = "store_slow"
     STORE_AWAY = "store_away"
+    MODEL_SLOW = "model_slow"
+    MODEL_AWAY = "model_away"
 
 
 class ChangeKind(StrEnum):

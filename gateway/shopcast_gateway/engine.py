@@ -12,6 +12,7 @@ from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.prediction import ModelPredictor
+from shopcast_gateway.core.prior import PriorPredictor
 from shopcast_gateway.core.protocol import Prediction, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.protocol import Directory
@@ -155,9 +156,10 @@ class Engine:
             await asyncio.wait_for(self._idle.wait(), _RETIRE_S)
         await self.close()
 
-    def forget(self) -> None:
-        """Drop the copies of histories."""
-        self._predictor.forget()
+    @property
+    def prior(self) -> PriorPredictor:
+        """What answers in its place while its Triton is away; outlives it."""
+        return self._predictor.prior
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
@@ -185,9 +187,11 @@ async def _died(process: TritonProcess, error: BaseException) -> bool:
 
 
 class Switch:
-    """Answers with the engine that is there, or UNAVAILABLE while there is none or it is off."""
+    """Answers with the engine that is there. While there is none or it is off, with the base rates
+    of the last one where they will do; else UNAVAILABLE."""
 
     engine: Engine | None = None
+    prior: PriorPredictor | None = None  # of the engine that was closed
     off = False
 
     def __init__(self) -> None:
@@ -196,14 +200,19 @@ class Switch:
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
         engine = self.engine
-        if engine is None or self.off:
+        if engine is not None and not self.off:
+            return await engine.predict(query, timeout_s=timeout_s)
+        prior = self.prior if engine is None else engine.prior
+        if prior is None:
             raise Unavailable("no model is loaded")
-        return await engine.predict(query, timeout_s=timeout_s)
+        return await prior.predict(query, timeout_s=timeout_s)
 
     def forget(self) -> None:
         """What somebody's events may be used for has become less: drop the copies of histories."""
         if self.engine is not None:
-            self.engine.forget()
+            self.engine.prior.forget()
+        if self.prior is not None:
+            self.prior.forget()
 
     def replace(self, engine: Engine) -> None:
         """Take new calls to another engine; the one before ends with its calls."""
@@ -222,5 +231,6 @@ class Switch:
         """Take the engine out, and wait for those before it."""
         engine, self.engine = self.engine, None
         if engine is not None:
+            self.prior = engine.prior
             await engine.close()
         await asyncio.gather(*self._retiring, return_exceptions=True)

@@ -20,7 +20,9 @@ from shopcast_client import (
     Event,
     EventKind,
     Item,
+    LevelReason,
     PredictResult,
+    ServiceLevel,
     ShopcastClient,
     ShopcastError,
     Unavailable,
@@ -37,11 +39,19 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-async def ask(address: str, user_id: str = "u-1", *, timeout_s: float = 20.0) -> PredictResult:
+async def ask(
+    address: str,
+    user_id: str = "u-1",
+    *,
+    timeout_s: float = 20.0,
+    lowest_level: ServiceLevel = ServiceLevel.FULL,
+) -> PredictResult:
     """A new title each time, so that the encoder is asked too."""
     item = Item("i-1", title=f"Trail shoe {uuid.uuid4().hex}", price=89.0)
     async with ShopcastClient(address, timeout_s=timeout_s) as client:
-        return await client.predict(platform="web", user_id=user_id, items=[item])
+        return await client.predict(
+            platform="web", user_id=user_id, items=[item], lowest_level=lowest_level
+        )
 
 
 @contextmanager
@@ -99,6 +109,30 @@ async def test_a_triton_that_is_killed_is_replaced(
     (successor,) = tritons(gateway)
     assert successor.pid != triton.pid
     assert "Triton ended with status" in gateway.log.read_text()
+
+
+async def test_base_rates_are_told_while_triton_is_away_to_whom_they_will_do(
+    gateway: "Gateway", wait_until: WaitUntil
+) -> None:
+    assert (await ask(gateway.address, lowest_level=ServiceLevel.PRIOR)).evidence.level == "full"
+    (triton,) = tritons(gateway)
+    with health_of(gateway.address) as health:
+        triton.kill()
+        for known in (False, True):  # at once, and when the gateway has noticed
+            if known:
+                wait_until(lambda: health() == NOT_SERVING, "health says so")
+            answer = await ask(gateway.address, timeout_s=2.0, lowest_level=ServiceLevel.PRIOR)
+            assert answer.evidence.level is ServiceLevel.PRIOR
+            assert answer.evidence.level_reason is LevelReason.MODEL_AWAY
+            (one,) = answer.predictions
+            assert one.purchase_probability > 0
+            told = one.view_probability + one.purchase_probability
+            assert told == pytest.approx(1.0, abs=1e-6)
+            with pytest.raises(Unavailable):
+                await ask(gateway.address, timeout_s=0.5, lowest_level=ServiceLevel.NO_HISTORY)
+        wait_until(lambda: health() == SERVING, "Triton is back")
+    answer = await ask(gateway.address, lowest_level=ServiceLevel.PRIOR)
+    assert (answer.evidence.level, answer.evidence.level_reason) == (ServiceLevel.FULL, None)
 
 
 async def test_a_triton_that_dies_while_it_comes_back_is_replaced_too(

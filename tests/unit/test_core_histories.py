@@ -114,6 +114,7 @@ def test_other_items_are_as_the_request_has_them() -> None:
     assert given.candidate_known == (False, False, True, False)
     both = reading(*asked.items)
     assert given.candidate_texts == both.candidate_texts
+    assert given.candidate_categories == both.candidate_categories == ("", "shoes", "", "")
     assert given.candidates.platform == 3
     assert given.candidates.item.tolist() == [MISSING, MISSING, 7, MISSING]
     assert given.candidates.category.tolist() == [MISSING, 8, 1, MISSING]

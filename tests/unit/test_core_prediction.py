@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,14 @@ from shopcast_gateway.core.reader import CLOCK_SKEW_S
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import MAX_UNCERTAIN, worlds
 from shopcast_gateway.directory.types import Purpose, Reading
-from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, TooStale, Unavailable
+from shopcast_gateway.errors import (
+    ContractMismatch,
+    DeadlineExpired,
+    GatewayError,
+    Overloaded,
+    TooStale,
+    Unavailable,
+)
 
 NOW_S = 1_790_000_000.0
 DIM = 8
@@ -102,6 +109,7 @@ class Directory:
                 platform_tally=np.zeros(4),
             ),
             candidate_texts=tuple(item.title or self.texts.get(item.item_id, "") for item in items),
+            candidate_categories=tuple(item.category or "" for item in items),
             candidate_known=tuple(item.item_id in self.known for item in items),
             suppressed=("app",) if purpose is Purpose.RISK else (),
         )
@@ -122,6 +130,7 @@ class Backend:
 
     delay_s: Mapping[str, float] = field(default_factory=dict)
     failure: GatewayError | None = None
+    failing: Collection[str] = ("encoder", "behavior")
     sent: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     timeouts_s: dict[str, float] = field(default_factory=dict)
 
@@ -142,7 +151,7 @@ class Backend:
                 await asyncio.sleep(self.delay_s.get(model, 0.0))
         except TimeoutError:
             raise DeadlineExpired("the model server did not answer in time") from None
-        if self.failure:
+        if self.failure and model in self.failing:
             raise self.failure
         if model == "encoder":
             words = inputs["input_ids"][:, :1].astype(np.float32)
@@ -573,6 +582,65 @@ async def test_nobody_is_answered_from_a_copy_that_was_withdrawn(ask: Ask) -> No
     directory.failure = Unavailable("the file is locked")
     with pytest.raises(Unavailable):
         await ask(directory, item, histories=histories, lowest_level=Level.STALE)
+
+
+# When the model is away
+
+
+@pytest.mark.parametrize("away", ["encoder", "behavior", "slow"])
+async def test_base_rates_are_told_only_where_they_will_do(ask: Ask, away: str) -> None:
+    directory = Directory([Past(60.0)])
+    directory.known = {"i"}
+    backend = Backend(failing={away}, failure=Unavailable("gone"))
+    if away == "slow":
+        backend = Backend(delay_s={"behavior": 30.0})
+    items = (Item("i", title="w9", category="shoes"), Item("j"))
+    for lowest in (Level.FULL, Level.STALE, Level.NO_HISTORY):
+        with pytest.raises((Unavailable, DeadlineExpired)):
+            await ask(directory, *items, backend=backend, timeout_s=0.3, lowest_level=lowest)
+    answer = await ask(directory, *items, backend=backend, timeout_s=0.3, lowest_level=Level.PRIOR)
+    evidence = answer.evidence
+    assert evidence.level is Level.PRIOR
+    assert evidence.reason is (Reason.MODEL_SLOW if away == "slow" else Reason.MODEL_AWAY)
+    assert [one.probabilities for one in answer.predictions] == [(0.5, 0.25, 0.25), (0.6, 0.3, 0.1)]
+    assert [(one.item_known, one.text_known) for one in answer.predictions] == [
+        (True, True),
+        (False, False),
+    ]
+    assert (evidence.model_version, evidence.person_known) == ("7", True)
+    assert (evidence.events_used, evidence.platforms, evidence.newest_event_age_s) == (0, (), None)
+
+
+async def test_who_takes_base_rates_gets_the_model_while_it_is_there(ask: Ask) -> None:
+    directory, item = Directory([Past(60.0)]), Item("i", title="w9")
+    full = await ask(directory, item)
+    answer = await ask(directory, item, lowest_level=Level.PRIOR)
+    assert (answer.evidence.level, answer.evidence.reason) == (Level.FULL, None)
+    assert answer.predictions == full.predictions
+
+
+async def test_base_rates_need_neither_model_nor_store(ask: Ask) -> None:
+    directory, backend = Directory([Past(60.0)]), Backend(failure=Unavailable("gone"))
+    directory.failure = Unavailable("gone too")
+    item = Item("i", category="Shoes")
+    answer = await ask(directory, item, backend=backend, lowest_level=Level.PRIOR)
+    assert answer.evidence.level is Level.PRIOR
+    assert answer.predictions[0].probabilities == (0.5, 0.25, 0.25)
+
+
+async def test_a_manifest_without_base_rates_offers_none(ask: Ask, served: Manifest) -> None:
+    older, gone = served.model_copy(update={"base_rates": None}), Unavailable("gone")
+    with pytest.raises(Unavailable):
+        await ask(
+            Directory(), Item("i"), manifest=older, backend=Backend(failure=gone),
+            lowest_level=Level.PRIOR,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", [Overloaded("full"), ContractMismatch("three tensors")])
+async def test_other_failures_of_the_model_stay_failures(ask: Ask, cause: GatewayError) -> None:
+    with pytest.raises(type(cause)):
+        await ask(Directory(), Item("i"), backend=Backend(failure=cause), lowest_level=Level.PRIOR)
 
 
 async def test_vectors_that_cannot_be_looked_up_are_made(ask: Ask) -> None:

@@ -18,6 +18,8 @@ from shopcast_repository.serving import SERVING, Serving
 class FakeEngine:
     """Ends when it is told to."""
 
+    prior = None
+
     def __init__(self, version: int) -> None:
         self.version = version
         self.died: asyncio.Future[int] = asyncio.get_running_loop().create_future()

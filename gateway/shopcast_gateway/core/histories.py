@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from shopcast_domain.events import Account, Item
 from shopcast_domain.features import Candidates
@@ -24,6 +25,7 @@ MAX_ROWS = 400_000
 """Events and candidates of all readings together: about 110 MB."""
 
 _OF_ALL = ("platform", "platform_tally")  # the rest of Candidates has a row for each
+_OF_ITEMS = ("candidate_texts", "candidate_categories", "candidate_known")
 
 _Key = tuple[Account, Purpose, float]
 
@@ -136,12 +138,9 @@ def _with_items(copy: _Copy, items: Sequence[Item]) -> Reading:
             values = getattr(blank.candidates, column.name).copy()
             values[rows] = getattr(kept.candidates, column.name)[places]
             columns[column.name] = values
-    texts, known = list(blank.candidate_texts), list(blank.candidate_known)
-    for row, there in pairs:
-        texts[row], known[row] = kept.candidate_texts[there], kept.candidate_known[there]
-    return replace(
-        kept,
-        candidates=Candidates(**columns),
-        candidate_texts=tuple(texts),
-        candidate_known=tuple(known),
-    )
+    told = {name: list(getattr(blank, name)) for name in _OF_ITEMS}
+    for name, values in told.items():
+        for row, there in pairs:
+            values[row] = getattr(kept, name)[there]
+    lists: dict[str, Any] = {name: tuple(values) for name, values in told.items()}
+    return replace(kept, candidates=Candidates(**columns), **lists)

@@ -20,6 +20,7 @@ from shopcast_domain.features import (
 )
 from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import History, Model, Vectors
+from shopcast_gateway.core.prior import PriorPredictor
 from shopcast_gateway.core.protocol import (
     Evidence,
     ItemPrediction,
@@ -27,13 +28,18 @@ from shopcast_gateway.core.protocol import (
     PlatformUse,
     Prediction,
     PredictQuery,
+    Reason,
 )
 from shopcast_gateway.core.reader import Known, Reader
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import worlds
 from shopcast_gateway.directory.protocol import Directory
+from shopcast_gateway.errors import DeadlineExpired, Unavailable
 
 _log = logging.getLogger(__name__)
+
+_MODEL_SHARE = 0.8
+"""Of the time left after the read, which the model may take where base rates will do."""
 
 
 class ModelPredictor:
@@ -52,25 +58,35 @@ class ModelPredictor:
         self._model = model
         self._vectors = vectors
         self._clock = clock
-        self._histories = Histories() if histories is None else histories
         self._reader = Reader(
             directory,
-            self._histories,
+            Histories() if histories is None else histories,
             limit=max(model.manifest.feature_events, model.manifest.history_events),
             clock=clock,
         )
-
-    def forget(self) -> None:
-        """Drop the copies of histories: somebody's events may be used for less than before."""
-        self._histories.clear()
+        self.prior = PriorPredictor(model.manifest, self._reader)
+        """Answers with the same base rates and copies where the model is away altogether."""
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
-        """Score the items of one query, as Predictor says."""
-        deadline = time.monotonic() + timeout_s
-        manifest = self._model.manifest
-        now_s = self._clock()
+        """Score the items of one query, as Predictor says; or if the model is away or slow and need
+        not be asked, tell base rates."""
+        deadline, now_s = time.monotonic() + timeout_s, self._clock()
         known = await self._reader.read(query, timeout_s=timeout_s)
-        reading = known.reading
+        if not self.prior.offers(query):
+            return await self._scored(query, known, now_s, deadline)
+        left_s = deadline - time.monotonic()
+        try:
+            return await self._scored(query, known, now_s, deadline - (1 - _MODEL_SHARE) * left_s)
+        except DeadlineExpired:
+            return self.prior.answer(query, known, Reason.MODEL_SLOW)
+        except Unavailable:
+            return self.prior.answer(query, known, Reason.MODEL_AWAY)
+
+    async def _scored(
+        self, query: PredictQuery, known: Known, now_s: float, deadline: float
+    ) -> Prediction:
+        """What the model says. deadline: of the monotonic clock."""
+        manifest, reading = self._model.manifest, known.reading
         candidates = reading.candidates
         if query.quantities:
             quantity = np.array(query.quantities, dtype=np.float64)

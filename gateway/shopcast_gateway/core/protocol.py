@@ -14,6 +14,7 @@ class Level(IntEnum):
     FULL = 1
     STALE = 2
     NO_HISTORY = 4
+    PRIOR = 5
 
 
 class Reason(Enum):
@@ -21,6 +22,8 @@ class Reason(Enum):
 
     STORE_SLOW = "store_slow"
     STORE_AWAY = "store_away"
+    MODEL_SLOW = "model_slow"
+    MODEL_AWAY = "model_away"
 
 
 @dataclass(frozen=True, slots=True)

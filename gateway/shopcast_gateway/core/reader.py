@@ -75,6 +75,10 @@ class Reader:
         self._histories.keep(query, reading, begun)
         return Known(reading)
 
+    def forget(self) -> None:
+        """Drop the copies of histories: somebody's events may be used for less than before."""
+        self._histories.clear()
+
     def _without(
         self, query: PredictQuery, reason: Reason, error: DeadlineExpired | Unavailable
     ) -> Known:

@@ -20,11 +20,14 @@ LEVELS: Mapping[int, Level] = {
     prediction_service_pb2.SERVICE_LEVEL_FULL: Level.FULL,
     prediction_service_pb2.SERVICE_LEVEL_STALE: Level.STALE,
     prediction_service_pb2.SERVICE_LEVEL_NO_HISTORY: Level.NO_HISTORY,
+    prediction_service_pb2.SERVICE_LEVEL_PRIOR: Level.PRIOR,
 }
 REASONS: Mapping[Reason | None, prediction_service_pb2.LevelReason.ValueType] = {
     None: prediction_service_pb2.LEVEL_REASON_UNSPECIFIED,
     Reason.STORE_SLOW: prediction_service_pb2.LEVEL_REASON_STORE_SLOW,
     Reason.STORE_AWAY: prediction_service_pb2.LEVEL_REASON_STORE_AWAY,
+    Reason.MODEL_SLOW: prediction_service_pb2.LEVEL_REASON_MODEL_SLOW,
+    Reason.MODEL_AWAY: prediction_service_pb2.LEVEL_REASON_MODEL_AWAY,
 }
 _LEVELS = {level: value for value, level in LEVELS.items()}
 OUTCOMES = {

@@ -39,6 +39,10 @@ class _ServiceLevelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """The items as the request describes them, for a shopper of whom nothing is known: the store of people and
     items is away or slow.
     """
+    SERVICE_LEVEL_PRIOR: _ServiceLevel.ValueType  # 5
+    """How often what came of exposures of the platform and the item's category, in the log the model was trained
+    on: the model is away or slow. Nothing of the shopper counts.
+    """
 
 class ServiceLevel(_ServiceLevel, metaclass=_ServiceLevelEnumTypeWrapper):
     """How much an answer rests on, from most to least: a higher number is less."""
@@ -54,6 +58,10 @@ SERVICE_LEVEL_NO_HISTORY: ServiceLevel.ValueType  # 4
 """The items as the request describes them, for a shopper of whom nothing is known: the store of people and
 items is away or slow.
 """
+SERVICE_LEVEL_PRIOR: ServiceLevel.ValueType  # 5
+"""How often what came of exposures of the platform and the item's category, in the log the model was trained
+on: the model is away or slow. Nothing of the shopper counts.
+"""
 Global___ServiceLevel: typing_extensions.TypeAlias = ServiceLevel
 
 class _LevelReason:
@@ -68,6 +76,10 @@ class _LevelReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The store of people and items had not answered after half of the time there was."""
     LEVEL_REASON_STORE_AWAY: _LevelReason.ValueType  # 2
     """The store of people and items could not be read."""
+    LEVEL_REASON_MODEL_SLOW: _LevelReason.ValueType  # 3
+    """The model had not answered in most of the time there was."""
+    LEVEL_REASON_MODEL_AWAY: _LevelReason.ValueType  # 4
+    """No model could be asked."""
 
 class LevelReason(_LevelReason, metaclass=_LevelReasonEnumTypeWrapper):
     """Why an answer rests on less than everything."""
@@ -78,6 +90,10 @@ LEVEL_REASON_STORE_SLOW: LevelReason.ValueType  # 1
 """The store of people and items had not answered after half of the time there was."""
 LEVEL_REASON_STORE_AWAY: LevelReason.ValueType  # 2
 """The store of people and items could not be read."""
+LEVEL_REASON_MODEL_SLOW: LevelReason.ValueType  # 3
+"""The model had not answered in most of the time there was."""
+LEVEL_REASON_MODEL_AWAY: LevelReason.ValueType  # 4
+"""No model could be asked."""
 Global___LevelReason: typing_extensions.TypeAlias = LevelReason
 
 @typing.final
@@ -359,7 +375,9 @@ class Evidence(google.protobuf.message.Message):
     prediction_id: builtins.str
     """Unique id of this answer, 32 hexadecimal digits; also in the server's log."""
     model_version: builtins.str
-    """Version of the behaviour model that scored, as published in the model repository."""
+    """Version of the behaviour model that scored, as published in the model repository; for SERVICE_LEVEL_PRIOR
+    that of the base rates.
+    """
     encoder_version: builtins.str
     """Version of the encoder whose item vectors were used."""
     person_known: builtins.bool
