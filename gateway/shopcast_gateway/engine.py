@@ -218,6 +218,8 @@ class Switch:
         """Take new calls to another engine; the one before ends with its calls."""
         old, self.engine = self.engine, engine
         if old is not None:
+            # It is not told of withdrawals any more: what it still reads is not kept.
+            old.prior.forget()
             task = asyncio.create_task(old.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retired)

@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis_servers import RedisServer
 
 from shopcast_client import (
     Account,
@@ -25,6 +26,7 @@ from shopcast_client import (
     ServiceLevel,
     ShopcastClient,
     ShopcastError,
+    TooStale,
     Unavailable,
 )
 from shopcast_domain.events import Account as StoredAccount
@@ -45,12 +47,17 @@ async def ask(
     *,
     timeout_s: float = 20.0,
     lowest_level: ServiceLevel = ServiceLevel.FULL,
+    max_history_age: timedelta | None = None,
 ) -> PredictResult:
     """A new title each time, so that the encoder is asked too."""
     item = Item("i-1", title=f"Trail shoe {uuid.uuid4().hex}", price=89.0)
     async with ShopcastClient(address, timeout_s=timeout_s) as client:
         return await client.predict(
-            platform="web", user_id=user_id, items=[item], lowest_level=lowest_level
+            platform="web",
+            user_id=user_id,
+            items=[item],
+            lowest_level=lowest_level,
+            max_history_age=max_history_age,
         )
 
 
@@ -133,6 +140,52 @@ async def test_base_rates_are_told_while_triton_is_away_to_whom_they_will_do(
         wait_until(lambda: health() == SERVING, "Triton is back")
     answer = await ask(gateway.address, lowest_level=ServiceLevel.PRIOR)
     assert (answer.evidence.level, answer.evidence.level_reason) == (ServiceLevel.FULL, None)
+
+
+async def test_a_history_at_hand_is_told_while_the_store_is_away_to_whom_it_will_do(
+    built: "Built", serve: Serve, tmp_path: Path
+) -> None:
+    redis = RedisServer(tmp_path / "redis").start()
+    try:
+        key = ("--directory-key", tmp_path / "ring.key")
+        gateway = serve(built.repository, redis.url, *key).wait_ready()
+        anna = Account("web", "anna")
+        event = Event("e-1", anna, EventKind.VIEW, datetime.now(UTC), Item("i-1", title="Shoe"))
+        async with ShopcastClient(gateway.address, timeout_s=20.0) as client:
+            await client.record_events([event])
+
+            async def stale(**limits: Any) -> PredictResult:
+                return await ask(
+                    gateway.address,
+                    "anna",
+                    timeout_s=2.0,
+                    lowest_level=ServiceLevel.STALE,
+                    **limits,
+                )
+
+            assert (await stale()).evidence.level is ServiceLevel.FULL
+            redis.kill()
+            evidence = (await stale()).evidence
+            assert evidence.level is ServiceLevel.STALE
+            assert evidence.level_reason is LevelReason.STORE_AWAY
+            assert (evidence.person_known, evidence.events_used) == (True, 1)
+            assert evidence.history_age is not None
+            assert timedelta() < evidence.history_age < timedelta(seconds=60)
+            with pytest.raises(TooStale):
+                await stale(max_history_age=timedelta())
+            with pytest.raises(Unavailable):
+                await ask(gateway.address, "anna", timeout_s=2.0)
+            with pytest.raises(Unavailable):  # nothing is at hand of others
+                await ask(gateway.address, "bert", timeout_s=2.0, lowest_level=ServiceLevel.STALE)
+            redis.start()
+            assert (await stale()).evidence.level is ServiceLevel.FULL
+            assert await client.erase_person(anna)
+            redis.kill()
+            with pytest.raises(Unavailable):  # whoever was erased is not in any copy
+                await stale()
+        assert gateway.stop() == 0
+    finally:
+        redis.kill()
 
 
 async def test_a_triton_that_dies_while_it_comes_back_is_replaced_too(
