@@ -170,6 +170,7 @@ class Gateway:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
+                cwd=log.parent,  # with a store elsewhere its Triton's log is written here
                 env=variables(**more),
             )
         self.address = self.triton = ""

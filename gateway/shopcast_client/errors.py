@@ -4,6 +4,7 @@ ShopcastError
 ├── InvalidRequest      the request is wrong: mend the fields it names
 ├── NotFound            what the request names is not there
 ├── NotAuthorised       the server does not know you, or does not let you
+├── TooStale            the history at hand is older than the request allows
 ├── Overloaded          the server is full, or your quota is: try again after `retry_after_s`
 ├── DeadlineExceeded    no answer within the client's timeout
 ├── Unavailable         the server is away, starting or draining, also after retries
@@ -61,6 +62,10 @@ class NotFound(ShopcastError):
 
 class NotAuthorised(ShopcastError):
     """The server does not know the caller, or does not let them."""
+
+
+class TooStale(ShopcastError):
+    """The server's store is away, and the history at hand is older than `max_history_age`."""
 
 
 class Overloaded(ShopcastError):
@@ -145,6 +150,9 @@ def _error(
         case grpc.StatusCode.NOT_FOUND:
             kind = NotFound
             message = f"Shopcast at {target} found nothing: {said}"
+        case grpc.StatusCode.FAILED_PRECONDITION if reason == "TOO_STALE":
+            kind = TooStale
+            message = f"Shopcast at {target} has nothing as new: {said}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             kind = DeadlineExceeded
             message = f"Shopcast at {target} did not answer {late}."

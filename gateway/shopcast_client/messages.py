@@ -22,6 +22,7 @@ from shopcast_client.types import (
     Evidence,
     IdentityChange,
     Item,
+    LevelReason,
     LinkedAccount,
     LinkKind,
     Outcome,
@@ -46,6 +47,9 @@ _OUTCOMES = {
 _LEVELS = {
     prediction_service_pb2.ServiceLevel.Value(f"SERVICE_LEVEL_{one.name}"): one
     for one in ServiceLevel
+}
+_REASONS = {
+    prediction_service_pb2.LevelReason.Value(f"LEVEL_REASON_{one.name}"): one for one in LevelReason
 }
 _KINDS = {types_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in EventKind}
 _PURPOSES = {types_pb2.Purpose.Value(f"PURPOSE_{one.name}"): one for one in Purpose}
@@ -193,6 +197,7 @@ def predict_request_message(request: PredictRequest) -> prediction_service_pb2.P
         purpose=purpose_value(request.purpose),
         min_link_confidence=request.min_link_confidence,
         lowest_level=prediction_service_pb2.ServiceLevel.Value(level),
+        max_history_age=_duration(request.max_history_age),
     )
 
 
@@ -249,7 +254,17 @@ def _evidence(message: prediction_service_pb2.Evidence) -> Evidence:
         suppressed_platforms=tuple(message.suppressed_platforms),
         uncertain_events_used=message.uncertain_events_used,
         level=_LEVELS.get(message.level, ServiceLevel.FULL),
+        level_reason=_REASONS.get(message.level_reason),
+        history_age=_timedelta(message.history_age) if message.HasField("history_age") else None,
     )
+
+
+def _duration(age: timedelta | None) -> Duration | None:
+    if age is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(age)
+    return duration
 
 
 def _timedelta(duration: Duration) -> timedelta:

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from datetime import timedelta
 
 from shopcast.v1 import prediction_service_pb2
 from shopcast_client.calls import Caller, check_size
@@ -31,6 +32,7 @@ class PredictionCalls(Caller):
         purpose: Purpose = Purpose.PREDICTION,
         min_link_confidence: float = 0.0,
         lowest_level: ServiceLevel = ServiceLevel.FULL,
+        max_history_age: timedelta | None = None,
     ) -> PredictResult:
         """What the shopper would do with each of 1 to 1,000 items, met on `platform` now.
 
@@ -38,6 +40,7 @@ class PredictionCalls(Caller):
         purpose: what for; events the person does not allow for it are left out.
         min_link_confidence: leaves out events less surely theirs; 1 takes only what is certain.
         lowest_level: the least that will do; where only less can be had, Unavailable is raised.
+        max_history_age: how old a copy of the history may be; TooStale where none is newer.
         Unknown shoppers and items are answered too, and the evidence says so.
         Raises a ShopcastError.
         """
@@ -48,6 +51,7 @@ class PredictionCalls(Caller):
             purpose,
             min_link_confidence,
             lowest_level,
+            max_history_age,
         )
         message = predict_request_message(request)
         return predict_result(await self._call(self._connection.prediction.Predict, message))

@@ -45,11 +45,23 @@ class Purpose(StrEnum):
 
 
 class ServiceLevel(StrEnum):
-    """How much an answer rests on: all that is known, or only what the request says of the items,
-    when the server's store is away or slow."""
+    """How much an answer rests on, from most to least: all that is known; the history as it was
+    last read, up to a minute ago, and only what the request says of the items, when the server's
+    store is away or slow; base rates of platform and category, when its model is."""
 
     FULL = "full"
+    STALE = "stale"
     NO_HISTORY = "no_history"
+    PRIOR = "prior"
+
+
+class LevelReason(StrEnum):
+    """Why an answer rests on less than everything."""
+
+    STORE_SLOW = "store_slow"
+    STORE_AWAY = "store_away"
+    MODEL_SLOW = "model_slow"
+    MODEL_AWAY = "model_away"
 
 
 class ChangeKind(StrEnum):
@@ -150,7 +162,8 @@ class Evidence:
     texts_encoded: item texts the server had to read for this answer; 0 in steady state.
     suppressed_platforms: whose events were left out for want of consent.
     uncertain_events_used: events that may not be this person's; they count by how sure it is.
-    level: what the answer could rest on.
+    level: what the answer could rest on. level_reason: why no more; None for FULL, and for what
+    this client does not know. history_age: how long ago the history was read, for STALE.
     """
 
     prediction_id: str
@@ -165,6 +178,8 @@ class Evidence:
     suppressed_platforms: tuple[str, ...] = ()
     uncertain_events_used: int = 0
     level: ServiceLevel = ServiceLevel.FULL
+    level_reason: LevelReason | None = None
+    history_age: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +192,7 @@ class PredictRequest:
     purpose: Purpose = Purpose.PREDICTION
     min_link_confidence: float = 0.0
     lowest_level: ServiceLevel = ServiceLevel.FULL
+    max_history_age: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from shopcast_domain.base_rates import BaseRates
 from shopcast_domain.features import Floats
 
 MANIFEST = "manifest.json"
@@ -226,7 +227,8 @@ class Manifest(_Part):
 
     software: versions of what it was built with, by package. files: path relative to the repository
     -> sha256 hex, for every file of both versions but the manifests. metrics: name of the model
-    judged -> metric -> value, on the test period.
+    judged -> metric -> value, on the test period. base_rates: what is answered while the model
+    server is away; None in versions built before there were any.
     """
 
     schema_version: Literal[1] = 1
@@ -250,6 +252,7 @@ class Manifest(_Part):
     metrics: dict[str, dict[str, float]]
     parity: Parity
     gate: Gate
+    base_rates: BaseRates | None = None
     files: dict[str, str]
     tolerance: Tolerance = Tolerance()
     goldens: tuple[Golden, ...] = Field(min_length=1)

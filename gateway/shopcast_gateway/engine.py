@@ -12,7 +12,8 @@ from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.prediction import ModelPredictor
-from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
+from shopcast_gateway.core.prior import PriorPredictor
+from shopcast_gateway.core.protocol import Prediction, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError, Unavailable
@@ -74,7 +75,7 @@ class Engine:
     def __init__(
         self,
         version: int,
-        predictor: Predictor,
+        predictor: ModelPredictor,
         vectors: ItemVectors,
         backend: TritonBackend,
         triton: TritonProcess | None,
@@ -155,6 +156,11 @@ class Engine:
             await asyncio.wait_for(self._idle.wait(), _RETIRE_S)
         await self.close()
 
+    @property
+    def prior(self) -> PriorPredictor:
+        """What answers in its place while its Triton is away; outlives it."""
+        return self._predictor.prior
+
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
         self._calls += 1
@@ -181,9 +187,11 @@ async def _died(process: TritonProcess, error: BaseException) -> bool:
 
 
 class Switch:
-    """Answers with the engine that is there, or UNAVAILABLE while there is none or it is off."""
+    """Answers with the engine that is there. While there is none or it is off, with the base rates
+    of the last one where they will do; else UNAVAILABLE."""
 
     engine: Engine | None = None
+    prior: PriorPredictor | None = None  # of the engine that was closed
     off = False
 
     def __init__(self) -> None:
@@ -192,14 +200,26 @@ class Switch:
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
         engine = self.engine
-        if engine is None or self.off:
+        if engine is not None and not self.off:
+            return await engine.predict(query, timeout_s=timeout_s)
+        prior = self.prior if engine is None else engine.prior
+        if prior is None:
             raise Unavailable("no model is loaded")
-        return await engine.predict(query, timeout_s=timeout_s)
+        return await prior.predict(query, timeout_s=timeout_s)
+
+    def forget(self) -> None:
+        """What somebody's events may be used for has become less: drop the copies of histories."""
+        if self.engine is not None:
+            self.engine.prior.forget()
+        if self.prior is not None:
+            self.prior.forget()
 
     def replace(self, engine: Engine) -> None:
         """Take new calls to another engine; the one before ends with its calls."""
         old, self.engine = self.engine, engine
         if old is not None:
+            # It is not told of withdrawals any more: what it still reads is not kept.
+            old.prior.forget()
             task = asyncio.create_task(old.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retired)
@@ -213,5 +233,6 @@ class Switch:
         """Take the engine out, and wait for those before it."""
         engine, self.engine = self.engine, None
         if engine is not None:
+            self.prior = engine.prior
             await engine.close()
         await asyncio.gather(*self._retiring, return_exceptions=True)

@@ -7,6 +7,7 @@ GatewayError
 ├── PermissionDenied      we do, and they may not
 ├── Overloaded            we are full; carries when to try again
 │   └── QuotaExceeded     the caller has used up what is theirs
+├── TooStale              all that is at hand is older than the caller allows
 ├── Unavailable           a backend or a store is away, or we drain
 ├── DeadlineExpired       too late
 └── ContractMismatch      our tensors did not fit the model: our mistake
@@ -81,6 +82,12 @@ class QuotaExceeded(Overloaded):
     """The caller makes more calls than their quota; try again after a pause."""
 
     reason = "QUOTA_EXCEEDED"
+
+
+class TooStale(GatewayError):
+    """The store is away, and the history at hand is older than the caller allows."""
+
+    reason = "TOO_STALE"
 
 
 class Unavailable(GatewayError):

@@ -129,6 +129,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             port=settings.port,
             credentials=credentials,
             access=access,
+            withdrawn=switch.forget,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
             refusal=admission.refusal,
         )

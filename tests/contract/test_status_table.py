@@ -75,6 +75,7 @@ def test_the_codes_are_the_agreed_ones() -> None:
         "PermissionDenied": "PERMISSION_DENIED",
         "Overloaded": "RESOURCE_EXHAUSTED",
         "QuotaExceeded": "RESOURCE_EXHAUSTED",
+        "TooStale": "FAILED_PRECONDITION",
         "Unavailable": "UNAVAILABLE",
         "DeadlineExpired": "DEADLINE_EXCEEDED",
         "ContractMismatch": "INTERNAL",
@@ -97,3 +98,9 @@ def test_overload_says_when_to_try_again() -> None:
     status = status_of(errors.Overloaded(retry_after_s=1.5), "r-1")
     delay = detail(status, error_details_pb2.RetryInfo()).retry_delay
     assert delay.ToMilliseconds() == 1500
+
+
+def test_what_is_too_old_names_the_field_that_forbids_it() -> None:
+    status = status_of(errors.TooStale(), "r-1")
+    (violation,) = detail(status, error_details_pb2.PreconditionFailure()).violations
+    assert (violation.type, violation.subject) == ("TOO_STALE", "max_history_age")

@@ -53,9 +53,21 @@ async def versions() -> Sequence[str]:
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[GatewayServer]:
+def withdrawn() -> list[int]:
+    """Grows whenever the server says that events may be used for less."""
+    return []
+
+
+@pytest.fixture
+async def server(tmp_path: Path, withdrawn: list[int]) -> AsyncIterator[GatewayServer]:
     directory = await SqliteDirectory.open(tmp_path / "shop.db", Pseudonyms(bytes(32)))
-    made = build_server(NoPredictor(), directory, port=0, model_versions=versions)
+    made = build_server(
+        NoPredictor(),
+        directory,
+        port=0,
+        withdrawn=lambda: withdrawn.append(1),
+        model_versions=versions,
+    )
     await made.start()
     yield made
     await made.stop(grace_s=0.5)
@@ -258,6 +270,26 @@ async def test_consent_is_kept_and_told(client: ShopcastClient) -> None:
     assert {one.platform for one in past} == {"web", "app"}
     assert past[0].title == "Trail shoe"
     assert past[0].time == NOW - timedelta(seconds=60)
+
+
+async def test_whoever_keeps_copies_is_told_of_what_is_withdrawn(
+    client: ShopcastClient, withdrawn: list[int]
+) -> None:
+    await client.record_events([event(1)])
+    await client.link_accounts(ANNA, PHONE, kind=LinkKind.LOGIN)
+    await client.consents(ANNA)
+    assert not withdrawn
+    await client.set_consent(ANNA, {Purpose.RISK: False})
+    assert len(withdrawn) == 1
+    await client.unlink_accounts(ANNA, PHONE)
+    assert len(withdrawn) == 2
+    await client.split_account(ANNA)
+    assert len(withdrawn) == 3
+    await client.erase_person(ANNA)
+    assert len(withdrawn) == 4
+    with pytest.raises(NotFound):  # a call that fails may have done its work
+        await client.undo_change(10**6)
+    assert len(withdrawn) == 5
 
 
 async def test_a_person_takes_everything_along_and_goes(

@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,19 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis_servers import RedisServer
 
 from shopcast_client import (
     Account,
     Event,
     EventKind,
     Item,
+    LevelReason,
     PredictResult,
+    ServiceLevel,
     ShopcastClient,
     ShopcastError,
+    TooStale,
     Unavailable,
 )
 from shopcast_domain.events import Account as StoredAccount
@@ -37,11 +41,24 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-async def ask(address: str, user_id: str = "u-1", *, timeout_s: float = 20.0) -> PredictResult:
+async def ask(
+    address: str,
+    user_id: str = "u-1",
+    *,
+    timeout_s: float = 20.0,
+    lowest_level: ServiceLevel = ServiceLevel.FULL,
+    max_history_age: timedelta | None = None,
+) -> PredictResult:
     """A new title each time, so that the encoder is asked too."""
     item = Item("i-1", title=f"Trail shoe {uuid.uuid4().hex}", price=89.0)
     async with ShopcastClient(address, timeout_s=timeout_s) as client:
-        return await client.predict(platform="web", user_id=user_id, items=[item])
+        return await client.predict(
+            platform="web",
+            user_id=user_id,
+            items=[item],
+            lowest_level=lowest_level,
+            max_history_age=max_history_age,
+        )
 
 
 @contextmanager
@@ -99,6 +116,76 @@ async def test_a_triton_that_is_killed_is_replaced(
     (successor,) = tritons(gateway)
     assert successor.pid != triton.pid
     assert "Triton ended with status" in gateway.log.read_text()
+
+
+async def test_base_rates_are_told_while_triton_is_away_to_whom_they_will_do(
+    gateway: "Gateway", wait_until: WaitUntil
+) -> None:
+    assert (await ask(gateway.address, lowest_level=ServiceLevel.PRIOR)).evidence.level == "full"
+    (triton,) = tritons(gateway)
+    with health_of(gateway.address) as health:
+        triton.kill()
+        for known in (False, True):  # at once, and when the gateway has noticed
+            if known:
+                wait_until(lambda: health() == NOT_SERVING, "health says so")
+            answer = await ask(gateway.address, timeout_s=2.0, lowest_level=ServiceLevel.PRIOR)
+            assert answer.evidence.level is ServiceLevel.PRIOR
+            assert answer.evidence.level_reason is LevelReason.MODEL_AWAY
+            (one,) = answer.predictions
+            assert one.purchase_probability > 0
+            told = one.view_probability + one.purchase_probability
+            assert told == pytest.approx(1.0, abs=1e-6)
+            with pytest.raises(Unavailable):
+                await ask(gateway.address, timeout_s=0.5, lowest_level=ServiceLevel.NO_HISTORY)
+        wait_until(lambda: health() == SERVING, "Triton is back")
+    answer = await ask(gateway.address, lowest_level=ServiceLevel.PRIOR)
+    assert (answer.evidence.level, answer.evidence.level_reason) == (ServiceLevel.FULL, None)
+
+
+async def test_a_history_at_hand_is_told_while_the_store_is_away_to_whom_it_will_do(
+    built: "Built", serve: Serve, tmp_path: Path
+) -> None:
+    redis = RedisServer(tmp_path / "redis").start()
+    try:
+        key = ("--directory-key", tmp_path / "ring.key")
+        gateway = serve(built.repository, redis.url, *key).wait_ready()
+        anna = Account("web", "anna")
+        event = Event("e-1", anna, EventKind.VIEW, datetime.now(UTC), Item("i-1", title="Shoe"))
+        async with ShopcastClient(gateway.address, timeout_s=20.0) as client:
+            await client.record_events([event])
+
+            async def stale(**limits: Any) -> PredictResult:
+                return await ask(
+                    gateway.address,
+                    "anna",
+                    timeout_s=2.0,
+                    lowest_level=ServiceLevel.STALE,
+                    **limits,
+                )
+
+            assert (await stale()).evidence.level is ServiceLevel.FULL
+            redis.kill()
+            evidence = (await stale()).evidence
+            assert evidence.level is ServiceLevel.STALE
+            assert evidence.level_reason is LevelReason.STORE_AWAY
+            assert (evidence.person_known, evidence.events_used) == (True, 1)
+            assert evidence.history_age is not None
+            assert timedelta() < evidence.history_age < timedelta(seconds=60)
+            with pytest.raises(TooStale):
+                await stale(max_history_age=timedelta())
+            with pytest.raises(Unavailable):
+                await ask(gateway.address, "anna", timeout_s=2.0)
+            with pytest.raises(Unavailable):  # nothing is at hand of others
+                await ask(gateway.address, "bert", timeout_s=2.0, lowest_level=ServiceLevel.STALE)
+            redis.start()
+            assert (await stale()).evidence.level is ServiceLevel.FULL
+            assert await client.erase_person(anna)
+            redis.kill()
+            with pytest.raises(Unavailable):  # whoever was erased is not in any copy
+                await stale()
+        assert gateway.stop() == 0
+    finally:
+        redis.kill()
 
 
 async def test_a_triton_that_dies_while_it_comes_back_is_replaced_too(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shopcast_domain.base_rates import BaseRates, PlatformRates
 from shopcast_domain.manifest import (
     Artefact,
     Calibration,
@@ -128,6 +129,17 @@ def manifest() -> Manifest:
             bound=0.01,
         ),
         gate=Gate(checks=(Check(name="calibrated", passed=True, finding="it is"),)),
+        base_rates=BaseRates(
+            exposures=10,
+            rates=(0.7, 0.2, 0.1),
+            platform_strength=1.0,
+            category_strength=2.0,
+            platforms={
+                "web": PlatformRates(
+                    exposures=10, rates=(0.6, 0.3, 0.1), categories={"shoes": (0.5, 0.25, 0.25)}
+                )
+            },
+        ),
         files={},
         goldens=(
             Golden(

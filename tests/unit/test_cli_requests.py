@@ -18,6 +18,7 @@ from shopcast_client import (
     EventProblem,
     Evidence,
     Item,
+    LevelReason,
     LinkKind,
     LinkResult,
     Outcome,
@@ -26,6 +27,7 @@ from shopcast_client import (
     PredictResult,
     Purpose,
     RecordResult,
+    ServiceLevel,
     Unavailable,
 )
 
@@ -60,6 +62,7 @@ class Gateway:
         self.recorded, self.merged, self.quarantined = True, True, False
         self.problems: tuple[EventProblem, ...] = ()
         self.options: tuple[Any, ...] = ()
+        self.limits: tuple[Any, ...] = ()
 
     def __call__(self, target: str, *, timeout_s: float, **_: Path | None) -> "Gateway":
         self.calls.append((target, timeout_s))
@@ -85,9 +88,12 @@ class Gateway:
         quantities: tuple[int, ...] | list[int],
         purpose: Purpose,
         min_link_confidence: float,
+        lowest_level: ServiceLevel,
+        max_history_age: timedelta | None,
     ) -> PredictResult:
         self._take((platform, user_id, items))
         self.options = (purpose, min_link_confidence)
+        self.limits = (lowest_level, max_history_age)
         predictions = [Prediction(i.item_id, 0.5, 0.3, 0.2, i.title is None, True) for i in items]
         return PredictResult(tuple(predictions), self.evidence)
 
@@ -136,6 +142,31 @@ def test_a_cold_start_shopper_is_called_unknown(gateway: Gateway) -> None:
     assert "an unknown shopper; model version 7" in run(*PREDICT, "--item", "s1").stdout
 
 
+def test_an_answer_tells_its_level_and_why_it_is_no_more(gateway: Gateway) -> None:
+    assert "service level full\n" in run(*PREDICT, "--item", "s1").stdout
+    assert gateway.limits == (ServiceLevel.FULL, None)
+    stale = {"level": ServiceLevel.STALE, "level_reason": LevelReason.STORE_AWAY}
+    gateway.evidence = replace(EVIDENCE, **stale, history_age=timedelta(seconds=12))
+    limits = ("--lowest-level", "stale", "--max-history-age-s", "30")
+    shown = run(*PREDICT, "--item", "s1", *limits).stdout
+    assert "service level stale (store_away), the history read 12 s ago\n" in shown
+    assert gateway.limits == (ServiceLevel.STALE, timedelta(seconds=30))
+    told = json.loads(run(*PREDICT, "--item", "s1", *limits, "--json").stdout)["evidence"]
+    assert (told["level"], told["level_reason"], told["history_age_s"]) == (
+        "stale", "store_away", 12.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--lowest-level", "most"), ("--max-history-age-s", "nan")]
+)
+def test_limits_that_are_none_are_refused(gateway: Gateway, option: str, value: str) -> None:
+    done = run(*PREDICT, "--item", "s1", option, value)
+    assert done.exit_code == 2
+    assert option in done.stderr
+    assert not gateway.calls
+
+
 def test_a_prediction_as_json_holds_everything(gateway: Gateway) -> None:
     done = run(*PREDICT, "--item", "s1", "--json")
     answer = json.loads(done.stdout)
@@ -153,8 +184,9 @@ def test_a_prediction_as_json_holds_everything(gateway: Gateway) -> None:
     ]
     evidence = answer["evidence"]
     assert set(evidence) == {
-        *(name for name in Evidence.__slots__ if name != "newest_event_age"),
+        *(set(Evidence.__slots__) - {"newest_event_age", "history_age"}),
         "newest_event_age_s",
+        "history_age_s",
     }
     assert evidence["trained_outcomes"] == ["view", "buy", "return"]
     assert evidence["newest_event_age_s"] == 180.0

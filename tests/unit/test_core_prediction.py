@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,22 @@ from shopcast_domain.events import Account, EventKind, Item, Outcome
 from shopcast_domain.features import FEATURES, MISSING, Candidates, Window
 from shopcast_domain.manifest import NO_CHANCE, Calibration, Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
+from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import Model
-from shopcast_gateway.core.prediction import CLOCK_SKEW_S, ModelPredictor
-from shopcast_gateway.core.protocol import Level, PlatformUse, Prediction, PredictQuery
+from shopcast_gateway.core.prediction import ModelPredictor
+from shopcast_gateway.core.protocol import Level, PlatformUse, Prediction, PredictQuery, Reason
+from shopcast_gateway.core.reader import CLOCK_SKEW_S
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import MAX_UNCERTAIN, worlds
 from shopcast_gateway.directory.types import Purpose, Reading
-from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
+from shopcast_gateway.errors import (
+    ContractMismatch,
+    DeadlineExpired,
+    GatewayError,
+    Overloaded,
+    TooStale,
+    Unavailable,
+)
 
 NOW_S = 1_790_000_000.0
 DIM = 8
@@ -100,6 +109,7 @@ class Directory:
                 platform_tally=np.zeros(4),
             ),
             candidate_texts=tuple(item.title or self.texts.get(item.item_id, "") for item in items),
+            candidate_categories=tuple(item.category or "" for item in items),
             candidate_known=tuple(item.item_id in self.known for item in items),
             suppressed=("app",) if purpose is Purpose.RISK else (),
         )
@@ -120,6 +130,7 @@ class Backend:
 
     delay_s: Mapping[str, float] = field(default_factory=dict)
     failure: GatewayError | None = None
+    failing: Collection[str] = ("encoder", "behavior")
     sent: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     timeouts_s: dict[str, float] = field(default_factory=dict)
 
@@ -140,7 +151,7 @@ class Backend:
                 await asyncio.sleep(self.delay_s.get(model, 0.0))
         except TimeoutError:
             raise DeadlineExpired("the model server did not answer in time") from None
-        if self.failure:
+        if self.failure and model in self.failing:
             raise self.failure
         if model == "encoder":
             words = inputs["input_ids"][:, :1].astype(np.float32)
@@ -185,11 +196,14 @@ def ask(served: Manifest, tokeniser: ItemTokeniser) -> Ask:
         backend: Backend | None = None,
         timeout_s: float = 10.0,
         manifest: Manifest = served,
+        histories: Histories | None = None,
         **options: Any,
     ) -> Prediction:
         model = Model(manifest, tokeniser, backend or Backend())
         vectors = ItemVectors(model, directory)
-        predictor = ModelPredictor(model, vectors, directory, clock=lambda: NOW_S)
+        predictor = ModelPredictor(
+            model, vectors, directory, histories=histories, clock=lambda: NOW_S
+        )
         try:
             query = PredictQuery(ANNA, items, **options)
             return await predictor.predict(query, timeout_s=timeout_s)
@@ -469,6 +483,7 @@ async def test_an_answer_without_the_directory_is_given_only_where_it_will_do(
         directory, item, timeout_s=0.4, backend=backend, lowest_level=Level.NO_HISTORY
     )
     assert answer.evidence.level is Level.NO_HISTORY
+    assert answer.evidence.reason is {"broken": Reason.STORE_AWAY, "slow": Reason.STORE_SLOW}[away]
     assert not answer.evidence.person_known
     assert answer.evidence.events_used == 0
     (one,) = answer.predictions
@@ -476,6 +491,156 @@ async def test_an_answer_without_the_directory_is_given_only_where_it_will_do(
     cold = await ask(Directory(person_known=False), item)
     assert one.probabilities == cold.predictions[0].probabilities
     assert cold.evidence.level is Level.FULL
+    assert cold.evidence.reason is None
+
+
+class Clock:
+    """A monotonic clock that is set by hand."""
+
+    now_s = 5.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize("away", ["broken", "slow"])
+async def test_a_copy_of_the_history_is_given_where_it_will_do(ask: Ask, away: str) -> None:
+    clock, item = Clock(), Item("i", title="w9", price=5.0)
+    directory, histories = Directory([Past(60.0), Past(90.0, "app")]), Histories(clock=clock)
+    before = await ask(directory, item, histories=histories)
+    assert (before.evidence.level, before.evidence.history_age_s) == (Level.FULL, None)
+    clock.now_s += 7.0
+    if away == "broken":
+        directory.failure = Unavailable("the file is locked")
+    else:
+        directory.delay_s["read"] = 30.0
+    options: dict[str, Any] = {"timeout_s": 0.4, "histories": histories}
+    with pytest.raises((Unavailable, DeadlineExpired)):
+        await ask(directory, item, **options)
+    for lowest in (Level.STALE, Level.NO_HISTORY):
+        answer = await ask(directory, item, lowest_level=lowest, **options)
+        assert answer.evidence.level is Level.STALE
+        assert answer.evidence.history_age_s == pytest.approx(7.0)
+        assert answer.evidence.reason is (
+            Reason.STORE_AWAY if away == "broken" else Reason.STORE_SLOW
+        )
+        assert (answer.evidence.person_known, answer.evidence.events_used) == (True, 2)
+        assert answer.predictions == before.predictions
+
+
+async def test_a_copy_older_than_the_caller_allows_is_not_given(ask: Ask) -> None:
+    clock, item = Clock(), Item("i", title="w9")
+    directory, histories = Directory([Past(60.0)]), Histories(clock=clock)
+    await ask(directory, item, histories=histories)
+    clock.now_s += 7.0
+    directory.failure = Unavailable("the file is locked")
+
+    async def level(lowest: Level, limit_s: float) -> Level:
+        answer = await ask(
+            directory, item, histories=histories, lowest_level=lowest, max_history_age_s=limit_s
+        )
+        found: Level = answer.evidence.level
+        return found
+
+    assert await level(Level.STALE, 7.5) is Level.STALE
+    with pytest.raises(TooStale):
+        await level(Level.STALE, 6.5)
+    assert await level(Level.NO_HISTORY, 6.5) is Level.NO_HISTORY
+    with pytest.raises(Unavailable):  # the level forbids it, whatever its age
+        await level(Level.FULL, 6.5)
+    clock.now_s += 60.0  # as if there had never been one
+    with pytest.raises(Unavailable):
+        await level(Level.STALE, 1000.0)
+    directory.failure = None
+    assert await level(Level.STALE, 0.0) is Level.FULL
+
+
+async def test_a_slow_store_gets_the_whole_deadline_where_there_is_no_copy(ask: Ask) -> None:
+    directory = Directory([Past(60.0)])
+    directory.delay_s["read"] = 0.3
+    answer = await ask(directory, Item("i"), timeout_s=0.5, lowest_level=Level.STALE)
+    assert answer.evidence.level is Level.FULL
+
+
+async def test_a_copy_is_of_one_purpose_and_confidence(ask: Ask) -> None:
+    directory, histories, item = Directory([Past(60.0)]), Histories(), Item("i", title="w9")
+    await ask(directory, item, histories=histories)
+    directory.failure = Unavailable("the file is locked")
+    for other in ({"purpose": Purpose.RISK}, {"min_confidence": 1.0}):
+        with pytest.raises(Unavailable):
+            await ask(directory, item, histories=histories, lowest_level=Level.STALE, **other)
+
+
+async def test_nobody_is_answered_from_a_copy_that_was_withdrawn(ask: Ask) -> None:
+    directory, histories, item = Directory([Past(60.0)]), Histories(), Item("i", title="w9")
+    await ask(directory, item, histories=histories)
+    directory.delay_s["read"] = 0.05
+    reading = asyncio.create_task(ask(directory, item, histories=histories))
+    await asyncio.sleep(0.01)
+    histories.clear()
+    assert (await reading).evidence.level is Level.FULL  # it had begun before
+    directory.failure = Unavailable("the file is locked")
+    with pytest.raises(Unavailable):
+        await ask(directory, item, histories=histories, lowest_level=Level.STALE)
+
+
+# When the model is away
+
+
+@pytest.mark.parametrize("away", ["encoder", "behavior", "slow"])
+async def test_base_rates_are_told_only_where_they_will_do(ask: Ask, away: str) -> None:
+    directory = Directory([Past(60.0)])
+    directory.known = {"i"}
+    backend = Backend(failing={away}, failure=Unavailable("gone"))
+    if away == "slow":
+        backend = Backend(delay_s={"behavior": 30.0})
+    items = (Item("i", title="w9", category="shoes"), Item("j"))
+    for lowest in (Level.FULL, Level.STALE, Level.NO_HISTORY):
+        with pytest.raises((Unavailable, DeadlineExpired)):
+            await ask(directory, *items, backend=backend, timeout_s=0.3, lowest_level=lowest)
+    answer = await ask(directory, *items, backend=backend, timeout_s=0.3, lowest_level=Level.PRIOR)
+    evidence = answer.evidence
+    assert evidence.level is Level.PRIOR
+    assert evidence.reason is (Reason.MODEL_SLOW if away == "slow" else Reason.MODEL_AWAY)
+    assert [one.probabilities for one in answer.predictions] == [(0.5, 0.25, 0.25), (0.6, 0.3, 0.1)]
+    assert [(one.item_known, one.text_known) for one in answer.predictions] == [
+        (True, True),
+        (False, False),
+    ]
+    assert (evidence.model_version, evidence.person_known) == ("7", True)
+    assert (evidence.events_used, evidence.platforms, evidence.newest_event_age_s) == (0, (), None)
+
+
+async def test_who_takes_base_rates_gets_the_model_while_it_is_there(ask: Ask) -> None:
+    directory, item = Directory([Past(60.0)]), Item("i", title="w9")
+    full = await ask(directory, item)
+    answer = await ask(directory, item, lowest_level=Level.PRIOR)
+    assert (answer.evidence.level, answer.evidence.reason) == (Level.FULL, None)
+    assert answer.predictions == full.predictions
+
+
+async def test_base_rates_need_neither_model_nor_store(ask: Ask) -> None:
+    directory, backend = Directory([Past(60.0)]), Backend(failure=Unavailable("gone"))
+    directory.failure = Unavailable("gone too")
+    item = Item("i", category="Shoes")
+    answer = await ask(directory, item, backend=backend, lowest_level=Level.PRIOR)
+    assert answer.evidence.level is Level.PRIOR
+    assert answer.predictions[0].probabilities == (0.5, 0.25, 0.25)
+
+
+async def test_a_manifest_without_base_rates_offers_none(ask: Ask, served: Manifest) -> None:
+    older, gone = served.model_copy(update={"base_rates": None}), Unavailable("gone")
+    with pytest.raises(Unavailable):
+        await ask(
+            Directory(), Item("i"), manifest=older, backend=Backend(failure=gone),
+            lowest_level=Level.PRIOR,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", [Overloaded("full"), ContractMismatch("three tensors")])
+async def test_other_failures_of_the_model_stay_failures(ask: Ask, cause: GatewayError) -> None:
+    with pytest.raises(type(cause)):
+        await ask(Directory(), Item("i"), backend=Backend(failure=cause), lowest_level=Level.PRIOR)
 
 
 async def test_vectors_that_cannot_be_looked_up_are_made(ask: Ask) -> None:

@@ -75,6 +75,15 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     return folder / "repository"
 
 
+def test_a_version_knows_the_base_rates_of_its_training(built: Path) -> None:
+    manifest = find_manifest(built, 1)
+    rates = manifest.base_rates
+    assert rates is not None
+    assert rates.exposures == manifest.training.exposures["train"]
+    assert set(rates.platforms) == set(manifest.training.platforms)
+    assert any(platform.categories for platform in rates.platforms.values())
+
+
 @pytest.fixture(scope="module")
 def first(built: Path) -> Manifest:
     return find_manifest(built, 1)

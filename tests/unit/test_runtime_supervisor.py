@@ -15,10 +15,19 @@ from shopcast_gateway.metrics import observe
 from shopcast_repository.serving import SERVING, Serving
 
 
+class FakePrior:
+    def __init__(self) -> None:
+        self.forgot = 0
+
+    def forget(self) -> None:
+        self.forgot += 1
+
+
 class FakeEngine:
     """Ends when it is told to."""
 
     def __init__(self, version: int) -> None:
+        self.prior = FakePrior()
         self.version = version
         self.died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.closed = False
@@ -121,6 +130,7 @@ async def test_what_is_promoted_is_taken_up(world: World) -> None:
     world.say(1)
     await until(lambda: world.version == 1)
     assert world.metric("shopcast_model_adoptions_total") == 3
+    assert world.first.prior.forgot, "withdrawals are told to the new one alone"
 
 
 @pytest.mark.parametrize(

@@ -344,14 +344,21 @@ async def ask(access: Access | None, method: str, token: str | None) -> status_p
     async def continuation(details: Any) -> Any:
         return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=bytes)
 
-    class Details:
+    class NoBacklog:
+    """Nobody waits."""
+
+    def take_up(self) -> int:
+        return 0
+
+
+class Details:
         pass
 
     details: Any = Details()
     details.method = method
-    handler: Any = await CallInterceptor(Deadlines(), access).intercept_service(
-        continuation, details
-    )
+    backlog: Any = NoBacklog()
+    calls = CallInterceptor(Deadlines(), backlog, lambda waiting: None, access)
+    handler: Any = await calls.intercept_service(continuation, details)
     context = FakeContext(token)
     try:
         assert await handler.unary_unary(b"asked", context) == b"asked"

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from hypothesis import example, given
@@ -17,6 +19,11 @@ from shopcast.v1 import (
     privacy_service_pb2,
     types_pb2,
 )
+from shopcast_client import Account as ClientAccount
+from shopcast_client import Item as ClientItem
+from shopcast_client import LevelReason, ServiceLevel
+from shopcast_client import PredictRequest as ClientRequest
+from shopcast_client.messages import predict_request_message, predict_result
 from shopcast_domain.events import Account, Event, EventKind, Item, Outcome
 from shopcast_gateway.core import protocol as core
 from shopcast_gateway.directory.types import EventStatus, LinkKind, Person, Purpose, RecordResult
@@ -334,11 +341,47 @@ def test_a_prediction_becomes_its_response() -> None:
     assert told.newest_event_age.ToMilliseconds() == 250
 
 
+def test_limits_and_levels_are_those_of_the_contract() -> None:
+    asked = predict(item(item_id="a"))
+    found = convert.predict_query(asked)
+    assert (found.lowest_level, found.max_history_age_s) == (core.Level.FULL, None)
+    asked.lowest_level = prediction_service_pb2.SERVICE_LEVEL_STALE
+    asked.max_history_age.FromMilliseconds(2500)
+    found = convert.predict_query(asked)
+    assert (found.lowest_level, found.max_history_age_s) == (core.Level.STALE, 2.5)
+    assert {level.value: level for level in core.Level} == convert.LEVELS
+    assert convert.REASONS.keys() == {None, *core.Reason}
+
+
 def test_a_cold_start_has_no_newest_event() -> None:
     evidence = core.Evidence("a" * 32, "7", "3", tuple(Outcome), False, (), 0, None, 0)
     told = convert.predict_response(core.Prediction((), evidence)).evidence
     assert not told.HasField("newest_event_age")
     assert not told.person_known
+    assert (told.level, told.level_reason) == (prediction_service_pb2.SERVICE_LEVEL_FULL, 0)
+    assert not told.HasField("history_age")
+
+
+def test_an_answer_says_why_it_is_less_and_how_old() -> None:
+    evidence = core.Evidence(
+        "a" * 32, "7", "3", tuple(Outcome), True, (), 0, None, 0,
+        level=core.Level.STALE, reason=core.Reason.STORE_SLOW, history_age_s=1.5,
+    )  # fmt: skip
+    response = convert.predict_response(core.Prediction((), evidence))
+    told = predict_result(response).evidence
+    assert (told.level, told.level_reason) == (ServiceLevel.STALE, LevelReason.STORE_SLOW)
+    assert told.history_age == timedelta(seconds=1.5)
+
+
+def test_limits_reach_the_gateway_as_the_client_gives_them() -> None:
+    asked = ClientRequest(
+        ClientAccount("web", USER_ID),
+        [ClientItem("a")],
+        lowest_level=ServiceLevel.NO_HISTORY,
+        max_history_age=timedelta(seconds=2.5),
+    )
+    found = convert.predict_query(predict_request_message(asked))
+    assert (found.lowest_level, found.max_history_age_s) == (core.Level.NO_HISTORY, 2.5)
 
 
 def test_directory_answers_become_their_responses() -> None:
@@ -371,6 +414,18 @@ def test_directory_answers_become_their_responses() -> None:
                 account=an_account(), items=[item(item_id="a")], min_link_confidence=math.nan
             ),
             "min_link_confidence",
+        ),
+        (
+            PredictRequest(account=an_account(), items=[item(item_id="a")], lowest_level=3),  # type: ignore[arg-type]
+            "lowest_level",
+        ),
+        (
+            PredictRequest(
+                account=an_account(),
+                items=[item(item_id="a")],
+                max_history_age=Duration(nanos=-1),
+            ),
+            "max_history_age",
         ),
         (link(source="x" * 65), "source"),
         (link(source="x\ny"), "source"),

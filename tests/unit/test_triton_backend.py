@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grpc.aio import UsageError
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
@@ -30,13 +31,16 @@ class Result:
 class Client:
     """Answers every inference with the same result or failure."""
 
-    def __init__(self, outcome: InferenceServerException | NDArray[Any] | None) -> None:
+    def __init__(self, outcome: Exception | NDArray[Any] | None) -> None:
         self.outcome = outcome
 
     async def infer(self, *_: Any, **__: Any) -> Result:
-        if isinstance(self.outcome, InferenceServerException):
+        if isinstance(self.outcome, Exception):
             raise self.outcome
         return Result(self.outcome)
+
+    async def close(self) -> None:
+        self.outcome = UsageError("Channel is closed.")
 
 
 async def ask(outcome: InferenceServerException | NDArray[Any] | None) -> NDArray[np.float32]:
@@ -95,3 +99,11 @@ async def test_a_batch_too_large_to_send_is_our_mistake() -> None:
     inputs = {"x": np.empty(MAX_MESSAGE_BYTES, np.int8)}
     with pytest.raises(ContractMismatch, match="too large"):
         await backend.infer("behavior", 1, inputs, "logits", timeout_s=1.0)
+
+
+async def test_a_call_that_comes_after_the_channel_was_closed_is_to_be_tried_again() -> None:
+    """A call that was encoding or reading when Triton ended asks when the channel has gone."""
+    backend = TritonBackend(Client(np.ones((1, 2), np.float32)), Path())
+    await backend.close()
+    with pytest.raises(Unavailable):
+        await backend.infer("behavior", 1, {"x": np.ones(1)}, "logits", timeout_s=1.0)

@@ -20,7 +20,8 @@ KIND_NAMES = [kind.name.lower() for kind in EventKind]
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The items of a log by code. category, brand: int32 (I,) codes. price: float64 (I,), NaN
+    """The items of a log by code. category, brand: int32 (I,) codes. categories: names
+    by code, as match_name gives them. price: float64 (I,), NaN
     where unknown. text: int64 (I,), index into `texts`, whose first entry is the empty text."""
 
     category: Codes
@@ -28,17 +29,19 @@ class Catalogue:
     price: Floats
     text: Ints
     texts: tuple[str, ...]
+    categories: tuple[str, ...]
 
 
-def _codes(names: list[str | None]) -> Codes:
+def _codes(names: list[str | None]) -> tuple[Codes, tuple[str, ...]]:
     known: dict[str, int] = {}
-    return np.array(
+    codes = np.array(
         [
             known.setdefault(n, len(known)) if (n := match_name(name or "")) else MISSING
             for name in names
         ],
         dtype=np.int32,
     )
+    return codes, tuple(known)
 
 
 def build_catalogue(items: pl.DataFrame) -> Catalogue:
@@ -46,12 +49,15 @@ def build_catalogue(items: pl.DataFrame) -> Catalogue:
     rows = items.select("title", "brand", "category", "price").rows()
     texts: dict[str, int] = {"": 0}
     text = [texts.setdefault(item_text(*row), len(texts)) for row in rows]
+    category, categories = _codes(items["category"].to_list())
+    brand, _ = _codes(items["brand"].to_list())
     return Catalogue(
-        category=_codes(items["category"].to_list()),
-        brand=_codes(items["brand"].to_list()),
+        category=category,
+        brand=brand,
         price=items["price"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         text=np.array(text, dtype=np.int64),
         texts=tuple(texts),
+        categories=categories,
     )
 
 

@@ -27,6 +27,7 @@ from shopcast_build.release.card import draw_plots, write_card
 from shopcast_build.release.goldens import choose_goldens
 from shopcast_build.release.parity import Decisions, measure_parity, refuse
 from shopcast_build.release.sample import FILE, ExposureSample, draw_sample, spread
+from shopcast_domain.base_rates import BaseRates
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS, Floats
 from shopcast_domain.manifest import (
     BEHAVIOR,
@@ -72,6 +73,7 @@ class Release:
     batches: ExposureBatches
     probabilities: Floats
     texts: tuple[str, ...]
+    base_rates: BaseRates
     teacher: Teacher | None = None
 
 
@@ -130,6 +132,7 @@ def write_release(release: Release, encoder: Path, behavior: Path, version: int)
         metrics=release.metrics,
         parity=parity,
         gate=release.gate,
+        base_rates=release.base_rates,
         files={},
         goldens=choose_goldens(graphs, sample, vectors, release.calibration),
     )

@@ -30,6 +30,7 @@ from shopcast_build.learning.reporter import Reporter, Silent
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.tracking import check_trackers
+from shopcast_build.release.base_rates import base_rates
 from shopcast_build.release.contents import Release, write_release
 from shopcast_build.release.gate import NOT_WORSE, Candidate, ask, refuse
 from shopcast_build.study.published import PublishedModel
@@ -104,6 +105,7 @@ def build_model(
     del exposures
     parts = make_parts(timeline, frames, settings, reporter)
     test = frames["test"]
+    rates = base_rates(frames["training"], timeline.catalogue, platforms)
     del frames
 
     digests = _digests(base, timeline, parts)
@@ -163,6 +165,7 @@ def build_model(
         batches=ExposureBatches(parts.test, timeline, settings.history.events),
         probabilities=judged[best].test,
         texts=timeline.catalogue.texts,
+        base_rates=rates,
         teacher=learned.teacher,
     )
     with reporter.stage("export, verify and publish") as progress:

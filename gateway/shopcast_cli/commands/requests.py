@@ -4,7 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -28,6 +28,7 @@ ItemOption = Annotated[
         """ '{"item_id": "s1", "title": "Trail shoe", "brand": "Nordwind", "price": 89}'."""
     ),
 ]
+_LONGEST_S = 366 * 86_400.0
 _TEXTS = {"item_id", "title", "brand", "category"}
 
 
@@ -62,6 +63,16 @@ def predict(
             max=1.0,
         ),
     ] = 0.0,
+    lowest_level: Annotated[
+        str,
+        typer.Option(
+            help="full, stale, no_history or prior: the least that will do while something is away."
+        ),
+    ] = "full",
+    max_history_age_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds since the history was read, at most, if it is stale.", min=0.0),
+    ] = None,
     target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -70,11 +81,16 @@ def predict(
 
     Example: platform predict --platform kaufwerk --user u-17 --item KW-022038
     """
-    from shopcast_client import Purpose
+    from shopcast_client import Purpose, ServiceLevel
 
     items = [_item(text) for text in item]
     if purpose not in list(Purpose):
         raise typer.BadParameter(f"one of {', '.join(Purpose)}", param_hint="--purpose")
+    if lowest_level not in list(ServiceLevel):
+        raise typer.BadParameter(f"one of {', '.join(ServiceLevel)}", param_hint="--lowest-level")
+    if max_history_age_s is not None and not max_history_age_s <= _LONGEST_S:
+        raise typer.BadParameter("at most a year", param_hint="--max-history-age-s")
+    oldest = None if max_history_age_s is None else timedelta(seconds=max_history_age_s)
     if quantity and len(quantity) != len(items):
         raise typer.BadParameter("give as many as --item, or none", param_hint="--quantity")
     answer = call(
@@ -87,6 +103,8 @@ def predict(
             quantities=quantity or (),
             purpose=Purpose(purpose),
             min_link_confidence=min_link_confidence,
+            lowest_level=ServiceLevel(lowest_level),
+            max_history_age=oldest,
         ),
     )
     if as_json:
@@ -236,7 +254,8 @@ def _item(text: str) -> "Item":
 def as_dict(answer: "PredictResult") -> dict[str, object]:
     """The answer for machines."""
     evidence = answer.evidence
-    age = evidence.newest_event_age
+    newest, read = evidence.newest_event_age, evidence.history_age
+    reason = evidence.level_reason
     return {
         "predictions": [
             {
@@ -258,11 +277,13 @@ def as_dict(answer: "PredictResult") -> dict[str, object]:
             "trained_outcomes": [str(outcome) for outcome in evidence.trained_outcomes],
             "person_known": evidence.person_known,
             "events_used": evidence.events_used,
-            "newest_event_age_s": None if age is None else age.total_seconds(),
+            "newest_event_age_s": None if newest is None else newest.total_seconds(),
             "texts_encoded": evidence.texts_encoded,
             "suppressed_platforms": list(evidence.suppressed_platforms),
             "uncertain_events_used": evidence.uncertain_events_used,
             "level": str(evidence.level),
+            "level_reason": None if reason is None else str(reason),
+            "history_age_s": None if read is None else read.total_seconds(),
             "platforms": [
                 {
                     "platform": one.platform,
@@ -292,6 +313,7 @@ def show(answer: "PredictResult") -> None:
         )
     out.print(shown)
     out.print(evidence_line(answer))
+    out.print(level_line(answer))
 
 
 def evidence_line(answer: "PredictResult") -> str:
@@ -310,3 +332,12 @@ def evidence_line(answer: "PredictResult") -> str:
         f"{evidence.events_used} events ({used}), the newest {ago} ago{without};"
         f" model version {evidence.model_version}"
     )
+
+
+def level_line(answer: "PredictResult") -> str:
+    """How much that is, and why no more."""
+    evidence = answer.evidence
+    why = f" ({evidence.level_reason})" if evidence.level_reason else ""
+    read = evidence.history_age
+    ago = "" if read is None else f", the history read {age(read.total_seconds())} ago"
+    return f"service level {evidence.level}{why}{ago}"

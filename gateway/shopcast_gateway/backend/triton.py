@@ -43,6 +43,7 @@ class TritonBackend:
         self._loading = asyncio.Lock()
         self._brought: list[tuple[str, int]] = []
         self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     @classmethod
     async def connect(cls, url: str, *, repository: Path) -> "TritonBackend":
@@ -138,6 +139,8 @@ class TritonBackend:
         """
         if timeout_s <= 0:
             raise DeadlineExpired(f"no time is left to ask {model}")
+        if self._closed:  # grpc would raise a UsageError
+            raise Unavailable(f"{model} version {version}: the model server was let go of")
         if sum(tensor.nbytes for tensor in inputs.values()) > MAX_MESSAGE_BYTES - 2**16:
             raise ContractMismatch(f"a batch for {model} is too large to send")
         tensors = [_to_input(name, tensor) for name, tensor in inputs.items()]
@@ -170,7 +173,9 @@ class TritonBackend:
         return answer
 
     async def close(self) -> None:
-        """Close the channel, once the calls that have begun have ended; those that hang end now."""
+        """Close the channel, once the calls that have begun have ended; those that hang end now.
+        What is asked from now on is Unavailable."""
+        self._closed = True
         if self._running:
             await asyncio.wait(self._running, timeout=_CONTROL_LIMIT_S)
         await self._client.close()

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Window
 from shopcast_gateway.core.exposure import Exposure
+from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import Model
+from shopcast_gateway.core.prior import PriorPredictor
 from shopcast_gateway.core.protocol import (
     Evidence,
     ItemPrediction,
@@ -21,24 +23,23 @@ from shopcast_gateway.core.protocol import (
     PlatformUse,
     Prediction,
     PredictQuery,
+    Reason,
 )
+from shopcast_gateway.core.reader import Known, Reader
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import worlds
 from shopcast_gateway.directory.protocol import Directory
-from shopcast_gateway.directory.reading import unread
-from shopcast_gateway.directory.types import Reading
 from shopcast_gateway.errors import DeadlineExpired, Unavailable
 
 _log = logging.getLogger(__name__)
 
-_READ_SHARE = 0.5
-"""Of the deadline, which the directory may take where an answer without it will do."""
-CLOCK_SKEW_S = 300.0
-"""How far ahead of our clock an event may lie. Such events count as happening now."""
+_MODEL_SHARE = 0.8
+"""Of the time left after the read, which the model may take where base rates will do."""
 
 
 class ModelPredictor:
-    """Answers predictions with one model over one directory. `clock`: seconds since the epoch."""
+    """Answers predictions with one model over one directory. `clock`: seconds since the epoch.
+    histories: what is at hand when the directory is away; its own where none are given."""
 
     def __init__(
         self,
@@ -46,19 +47,41 @@ class ModelPredictor:
         vectors: ItemVectors,
         directory: Directory,
         *,
+        histories: Histories | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._model = model
         self._vectors = vectors
-        self._directory = directory
         self._clock = clock
+        self._reader = Reader(
+            directory,
+            Histories() if histories is None else histories,
+            limit=max(model.manifest.feature_events, model.manifest.history_events),
+            clock=clock,
+        )
+        self.prior = PriorPredictor(model.manifest, self._reader)
+        """Answers with the same base rates and copies where the model is away altogether."""
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
-        """Score the items of one query, as Predictor says."""
-        deadline = time.monotonic() + timeout_s
-        manifest = self._model.manifest
-        now_s = self._clock()
-        reading, level = await self._read(query, now_s, timeout_s)
+        """Score the items of one query, as Predictor says; or if the model is away or slow and need
+        not be asked, tell base rates."""
+        deadline, now_s = time.monotonic() + timeout_s, self._clock()
+        known = await self._reader.read(query, timeout_s=timeout_s)
+        if not self.prior.offers(query):
+            return await self._scored(query, known, now_s, deadline)
+        left_s = deadline - time.monotonic()
+        try:
+            return await self._scored(query, known, now_s, deadline - (1 - _MODEL_SHARE) * left_s)
+        except DeadlineExpired:
+            return self.prior.answer(query, known, Reason.MODEL_SLOW)
+        except Unavailable:
+            return self.prior.answer(query, known, Reason.MODEL_AWAY)
+
+    async def _scored(
+        self, query: PredictQuery, known: Known, now_s: float, deadline: float
+    ) -> Prediction:
+        """What the model says. deadline: of the monotonic clock."""
+        manifest, reading = self._model.manifest, known.reading
         candidates = reading.candidates
         if query.quantities:
             quantity = np.array(query.quantities, dtype=np.float64)
@@ -69,7 +92,7 @@ class ModelPredictor:
         rows = np.unique(np.concatenate(attended))
         texts = (*reading.candidate_texts, *(reading.window_texts[row] for row in rows))
         vectors, encoded = await self._vectors.get(
-            texts, timeout_s=deadline - time.monotonic(), look_up=level is Level.FULL
+            texts, timeout_s=deadline - time.monotonic(), look_up=known.level is Level.FULL
         )
         count = len(reading.candidate_texts)
         scored = await asyncio.gather(
@@ -89,19 +112,20 @@ class ModelPredictor:
         )
         weights = np.array([weight for weight, _ in cases])
         probabilities = np.tensordot(weights, np.stack(scored), axes=1)
-        evidence = self._evidence(reading, now_s, encoded, level)
+        evidence = self._evidence(known, now_s, encoded)
         _log.info(
-            "prediction=%s model=%s items=%d events=%d encoded=%d",
+            "prediction=%s model=%s level=%s items=%d events=%d encoded=%d",
             evidence.prediction_id,
             evidence.model_version,
+            evidence.level.name,
             len(query.items),
             evidence.events_used,
             encoded,
         )
         return Prediction(
             predictions=tuple(
-                ItemPrediction(item.item_id, (row[0], row[1], row[2]), known, bool(text))
-                for item, row, known, text in zip(
+                ItemPrediction(item.item_id, (row[0], row[1], row[2]), seen, bool(text))
+                for item, row, seen, text in zip(
                     query.items,
                     probabilities.tolist(),
                     reading.candidate_known,
@@ -112,33 +136,8 @@ class ModelPredictor:
             evidence=evidence,
         )
 
-    async def _read(
-        self, query: PredictQuery, now_s: float, timeout_s: float
-    ) -> tuple[Reading, Level]:
-        """What the directory knows, or if it cannot be had and need not, what the request says."""
-        manifest = self._model.manifest
-        spared = query.lowest_level >= Level.NO_HISTORY
-        try:
-            async with asyncio.timeout(timeout_s * _READ_SHARE if spared else timeout_s):
-                reading = await self._directory.read(
-                    query.account,
-                    query.items,
-                    before_s=now_s + CLOCK_SKEW_S,
-                    limit=max(manifest.feature_events, manifest.history_events),
-                    purpose=query.purpose,
-                    min_confidence=query.min_confidence,
-                )
-        except (TimeoutError, Unavailable) as error:
-            if spared:
-                _log.warning("answering without history: %s", error or "the directory is slow")
-                return unread(query.items), Level.NO_HISTORY
-            if isinstance(error, Unavailable):
-                raise
-            raise DeadlineExpired("the directory took longer than the deadline") from None
-        return reading, Level.FULL
-
-    def _evidence(self, reading: Reading, now_s: float, encoded: int, level: Level) -> Evidence:
-        manifest = self._model.manifest
+    def _evidence(self, known: Known, now_s: float, encoded: int) -> Evidence:
+        manifest, reading = self._model.manifest, known.reading
         ages = [max(0.0, now_s - t) for t in reading.window.time_s.tolist()]
         by_platform: dict[str, list[float]] = {}
         for platform, age in zip(reading.window_platforms, ages, strict=True):
@@ -158,7 +157,9 @@ class ModelPredictor:
             texts_encoded=encoded,
             suppressed=reading.suppressed,
             uncertain_events_used=int((reading.window_confidence < 1).sum()),
-            level=level,
+            level=known.level,
+            reason=known.reason,
+            history_age_s=known.age_s,
         )
 
 

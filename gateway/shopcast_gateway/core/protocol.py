@@ -1,7 +1,7 @@
 """The seam between the transport and what answers a prediction."""
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Protocol
 
 from shopcast_domain.events import Account, Item, Outcome
@@ -12,7 +12,18 @@ class Level(IntEnum):
     """How much an answer rests on; a higher number is less."""
 
     FULL = 1
-    NO_HISTORY = 2
+    STALE = 2
+    NO_HISTORY = 4
+    PRIOR = 5
+
+
+class Reason(Enum):
+    """Why an answer rests on less than everything."""
+
+    STORE_SLOW = "store_slow"
+    STORE_AWAY = "store_away"
+    MODEL_SLOW = "model_slow"
+    MODEL_AWAY = "model_away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +32,9 @@ class PredictQuery:
 
     quantities: pieces per item when they are the lines of an order being placed, else empty.
     purpose: what the answer is for. min_confidence: events less surely the person's are left out.
-    lowest_level: the least that will do. bulk: nobody waits for this one answer.
+    lowest_level: the least that will do. max_history_age_s: how old a copy of the history
+    may be, 0 or more; None where that is not the caller's concern. bulk: nobody waits for this one
+    answer.
     """
 
     account: Account
@@ -30,6 +43,7 @@ class PredictQuery:
     purpose: Purpose = Purpose.PREDICTION
     min_confidence: float = 0.0
     lowest_level: Level = Level.FULL
+    max_history_age_s: float | None = None
     bulk: bool = False
 
 
@@ -67,6 +81,8 @@ class Evidence:
     texts_encoded: texts the encoder had to read for this answer.
     suppressed: platforms whose events were left out for want of consent.
     uncertain_events_used: events that may not be this person's. level: what could be had.
+    reason: why no more; None for FULL. history_age_s: seconds since the history was read, for
+    STALE.
     """
 
     prediction_id: str
@@ -81,6 +97,8 @@ class Evidence:
     suppressed: tuple[str, ...] = ()
     uncertain_events_used: int = 0
     level: Level = Level.FULL
+    reason: Reason | None = None
+    history_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +116,6 @@ class Predictor(Protocol):
         """Score the items of one query.
 
         timeout_s: what is left of the caller's deadline.
-        Raises Overloaded, Unavailable, DeadlineExpired, ContractMismatch.
+        Raises Overloaded, Unavailable, TooStale, DeadlineExpired, ContractMismatch.
         """
         ...

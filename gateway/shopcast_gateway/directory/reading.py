@@ -80,8 +80,8 @@ def assemble(items: Sequence[Item], carried: Sequence[Attributes], found: Found)
         _candidate(mine, found.items.get(one.item_id), found.brands, found.categories)
         for one, mine in zip(items, carried, strict=True)
     ]
-    texts, codes, category_codes, brand_codes, prices, item_tallies, habits, category_tallies = (
-        zip(*rows, strict=True) if rows else [()] * 8
+    texts, names_of, codes, category_codes, brand_codes, prices, item_tallies, habits, tallies = (
+        zip(*rows, strict=True) if rows else [()] * 9
     )
     return Reading(
         person_known=found.known,
@@ -98,10 +98,11 @@ def assemble(items: Sequence[Item], carried: Sequence[Attributes], found: Found)
             quantity=np.full(len(items), np.nan),
             item_tally=_tallies(item_tallies),
             item_habit=np.array(habits, dtype=np.int64).reshape(-1, len(HABIT)),
-            category_tally=_tallies(category_tallies),
+            category_tally=_tallies(tallies),
             platform_tally=np.array(found.platform_tally, dtype=np.float64),
         ),
         candidate_texts=texts,
+        candidate_categories=names_of,
         candidate_known=tuple(one.item_id in found.items for one in items),
         suppressed=found.suppressed,
     )
@@ -113,8 +114,8 @@ def _candidate(
     brands: Mapping[str, tuple[int, ...]],
     categories: Mapping[str, tuple[int, ...]],
 ) -> tuple[Any, ...]:
-    """Text, codes of item, category and brand, price, the item's tally and habit, and the
-    category's tally, of one candidate.
+    """Text, name of the category, codes of item, category and brand, price, the item's tally and
+    habit, and the category's tally, of one candidate.
 
     kept: as Found.items has it, or None. What the request carries wins.
     """
@@ -132,7 +133,8 @@ def _candidate(
         category, *tally = categories.get(match_name(carried[2]), (MISSING, *NO_TALLY))
         category_tally = tuple(tally)
     text, price = text_of(*attributes), attributes[3]
-    return text, code, category, brand, price, item_tally, habit, category_tally
+    name = match_name(attributes[2]) if attributes[2] is not None else ""
+    return text, name, code, category, brand, price, item_tally, habit, category_tally
 
 
 def _ints(codes: Iterable[int]) -> NDArray[np.int64]:

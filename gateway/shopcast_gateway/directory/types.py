@@ -168,9 +168,9 @@ class Reading:
     window_platforms: platform name per event of the window. window_confidence: float64 per event,
     over 0 to 1: how sure it is that the event is the person's. candidates: the asked-for items with
     what the directory knows filled in. candidate_texts: item text per candidate, '' where neither
-    request nor directory has any. candidate_known: whether an event of the directory names the
-    item. suppressed: names of the platforms that the
-    person does not allow, sorted.
+    request nor directory has any. candidate_categories: as match_name gives them, '' where unknown.
+    candidate_known: whether an event of the directory names the item. suppressed: names of the
+    platforms that the person does not allow, sorted.
     """
 
     person_known: bool
@@ -180,6 +180,7 @@ class Reading:
     window_confidence: NDArray[np.float64]
     candidates: Candidates
     candidate_texts: tuple[str, ...]
+    candidate_categories: tuple[str, ...]
     candidate_known: tuple[bool, ...]
     suppressed: tuple[str, ...] = ()
 

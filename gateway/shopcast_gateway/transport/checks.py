@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from shopcast.v1 import event_service_pb2, identity_service_pb2, types_pb2
@@ -25,6 +26,7 @@ MAX_QUANTITY = 1_000_000
 CLOCK_SKEW_S = 300
 EARLIEST_S = 946_684_800  # 2000-01-01T00:00:00Z
 LATEST_S = 253_402_300_799  # 9999-12-31T23:59:59Z
+MAX_DURATION_S = 315_576_000_000  # 10,000 years, as google.protobuf.Duration has it
 
 MAX_SOURCE = 64
 """Characters of who says so."""
@@ -130,6 +132,15 @@ class Checks:
         if not 0 <= time.seconds <= LATEST_S:
             self.fail(field, "must be from 1970 to 9999")
         return time.seconds + time.nanos / 1e9
+
+    def duration(self, request: Any, field: str) -> float | None:
+        """A duration of a request, seconds; None where it is unset."""
+        if not request.HasField(field):
+            return None
+        duration: Duration = getattr(request, field)
+        if not (0 <= duration.seconds <= MAX_DURATION_S and 0 <= duration.nanos < 1_000_000_000):
+            self.fail(field, "must be 0 to 10,000 years, with nanos from 0 to 999,999,999")
+        return duration.seconds + duration.nanos / 1e9
 
     def item(self, message: types_pb2.Item, path: str) -> Item:
         """An item that was given."""

@@ -9,7 +9,7 @@ from google.rpc import status_pb2
 from shopcast.v1 import prediction_service_pb2, types_pb2
 from shopcast_domain.events import Item, Outcome
 from shopcast_domain.limits import MAX_CANDIDATES
-from shopcast_gateway.core.protocol import Evidence, Level, Prediction, PredictQuery
+from shopcast_gateway.core.protocol import Evidence, Level, Prediction, PredictQuery, Reason
 from shopcast_gateway.directory.types import Purpose
 from shopcast_gateway.transport.checks import MAX_REQUESTS, PURPOSES, Checks
 
@@ -18,7 +18,16 @@ Answer: TypeAlias = "prediction_service_pb2.PredictResponse | status_pb2.Status"
 
 LEVELS: Mapping[int, Level] = {
     prediction_service_pb2.SERVICE_LEVEL_FULL: Level.FULL,
+    prediction_service_pb2.SERVICE_LEVEL_STALE: Level.STALE,
     prediction_service_pb2.SERVICE_LEVEL_NO_HISTORY: Level.NO_HISTORY,
+    prediction_service_pb2.SERVICE_LEVEL_PRIOR: Level.PRIOR,
+}
+REASONS: Mapping[Reason | None, prediction_service_pb2.LevelReason.ValueType] = {
+    None: prediction_service_pb2.LEVEL_REASON_UNSPECIFIED,
+    Reason.STORE_SLOW: prediction_service_pb2.LEVEL_REASON_STORE_SLOW,
+    Reason.STORE_AWAY: prediction_service_pb2.LEVEL_REASON_STORE_AWAY,
+    Reason.MODEL_SLOW: prediction_service_pb2.LEVEL_REASON_MODEL_SLOW,
+    Reason.MODEL_AWAY: prediction_service_pb2.LEVEL_REASON_MODEL_AWAY,
 }
 _LEVELS = {level: value for value, level in LEVELS.items()}
 OUTCOMES = {
@@ -99,6 +108,7 @@ def _query(request: prediction_service_pb2.PredictRequest, checks: Checks) -> Pr
     level = Level.FULL
     if request.lowest_level:
         level = checks.kind(LEVELS, request.lowest_level, "lowest_level")
+    max_history_age_s = checks.duration(request, "max_history_age")
     checks.finish()
     return PredictQuery(
         account,
@@ -107,6 +117,7 @@ def _query(request: prediction_service_pb2.PredictRequest, checks: Checks) -> Pr
         purpose,
         request.min_link_confidence,
         level,
+        max_history_age_s,
     )
 
 
@@ -129,7 +140,7 @@ def predict_response(prediction: Prediction) -> prediction_service_pb2.PredictRe
 
 
 def _evidence(evidence: Evidence) -> prediction_service_pb2.Evidence:
-    newest = evidence.newest_event_age_s
+    newest, age = evidence.newest_event_age_s, evidence.history_age_s
     return prediction_service_pb2.Evidence(
         prediction_id=evidence.prediction_id,
         model_version=evidence.model_version,
@@ -150,6 +161,8 @@ def _evidence(evidence: Evidence) -> prediction_service_pb2.Evidence:
         suppressed_platforms=evidence.suppressed,
         uncertain_events_used=evidence.uncertain_events_used,
         level=_LEVELS[evidence.level],  # type: ignore[arg-type]
+        level_reason=REASONS[evidence.reason],
+        history_age=None if age is None else _duration(age),
     )
 
 

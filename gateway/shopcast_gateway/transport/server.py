@@ -103,6 +103,10 @@ class GatewayServer:
         await self._server.wait_for_termination()
 
 
+def _nothing() -> None:
+    pass
+
+
 async def _none() -> Sequence[str]:
     return ()
 
@@ -116,6 +120,7 @@ def build_server(
     credentials: grpc.ServerCredentials | None = None,
     deadlines: Deadlines | None = None,
     access: Access | None = None,
+    withdrawn: Callable[[], None] = _nothing,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
     refusal: Callable[[int], Overloaded | None] = lambda _: None,
 ) -> GatewayServer:
@@ -123,6 +128,7 @@ def build_server(
 
     port: 0 takes a free one. credentials: None is plain text. deadlines: for calls that set none,
     and the cap on those that do. access: who may call what; None admits everybody.
+    withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
     prediction would meet now, given how many calls wait; asked before one is read.
     Raises StartupError when the address cannot be had.
@@ -140,10 +146,10 @@ def build_server(
         EventService(directory, deadlines), server
     )
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(
-        IdentityService(directory, draining), server
+        IdentityService(directory, draining, withdrawn), server
     )
     privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(
-        PrivacyService(directory, model_versions), server
+        PrivacyService(directory, model_versions, withdrawn), server
     )
     health = HealthService(SERVICES)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

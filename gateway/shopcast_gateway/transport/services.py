@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from shopcast.v1 import (
@@ -23,6 +23,15 @@ from shopcast_gateway.transport.interceptor import Context, Deadlines
 
 _LOOK_S = 0.5
 _CHANGES = 500
+
+
+@contextmanager
+def _then(withdrawn: Callable[[], None]) -> Iterator[None]:
+    """Say so afterwards, also where the call failed: it may have done its work."""
+    try:
+        yield
+    finally:
+        withdrawn()
 
 
 class EventService(event_service_pb2_grpc.EventServiceServicer):
@@ -79,11 +88,15 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
 
 
 class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
-    """Which accounts belong to one person. draining: set when no new work is taken."""
+    """Which accounts belong to one person. draining: set when no new work is taken. withdrawn:
+    called when accounts may no longer be the person's."""
 
-    def __init__(self, directory: Directory, draining: asyncio.Event) -> None:
+    def __init__(
+        self, directory: Directory, draining: asyncio.Event, withdrawn: Callable[[], None]
+    ) -> None:
         self._directory = directory
         self._draining = draining
+        self._withdrawn = withdrawn
 
     async def LinkAccounts(  # noqa: N802
         self, request: identity_service_pb2.LinkAccountsRequest, context: Context
@@ -108,7 +121,8 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
     ) -> identity_service_pb2.UnlinkAccountsResponse:
         """Takes links between two accounts away."""
         account, other, kind = convert_people.unlink_query(request)
-        gone = await self._directory.unlink(account, other, kind=kind)
+        with _then(self._withdrawn):
+            gone = await self._directory.unlink(account, other, kind=kind)
         return identity_service_pb2.UnlinkAccountsResponse(
             person_id=gone.person_id,
             other_person_id=gone.other_person_id,
@@ -120,7 +134,8 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
         self, request: identity_service_pb2.SplitAccountRequest, context: Context
     ) -> identity_service_pb2.SplitAccountResponse:
         """Takes all links of an account away."""
-        gone = await self._directory.split(convert_people.account_of(request))
+        with _then(self._withdrawn):
+            gone = await self._directory.split(convert_people.account_of(request))
         return identity_service_pb2.SplitAccountResponse(
             person_id=gone.person_id, other_person_id=gone.other_person_id, removed=gone.removed
         )
@@ -129,7 +144,8 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
         self, request: identity_service_pb2.UndoChangeRequest, context: Context
     ) -> identity_service_pb2.UndoChangeResponse:
         """Takes a change back."""
-        made = await self._directory.undo(request.number)
+        with _then(self._withdrawn):
+            made = await self._directory.undo(request.number)
         return identity_service_pb2.UndoChangeResponse(change=convert_people.change(made))
 
     async def ResolvePerson(  # noqa: N802
@@ -183,12 +199,17 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
 
 
 class PrivacyService(privacy_service_pb2_grpc.PrivacyServiceServicer):
-    """What people have a say in. model_versions: those that are published."""
+    """What people have a say in. model_versions: those that are published. withdrawn: called when
+    a person's events may be used for less."""
 
     def __init__(
-        self, directory: Directory, model_versions: Callable[[], Awaitable[Sequence[str]]]
+        self,
+        directory: Directory,
+        model_versions: Callable[[], Awaitable[Sequence[str]]],
+        withdrawn: Callable[[], None],
     ) -> None:
         self._directory = directory
+        self._withdrawn = withdrawn
         self._model_versions = model_versions
 
     async def SetConsent(  # noqa: N802
@@ -196,7 +217,8 @@ class PrivacyService(privacy_service_pb2_grpc.PrivacyServiceServicer):
     ) -> privacy_service_pb2.SetConsentResponse:
         """Allows or refuses purposes."""
         account, said = convert_privacy.consent_query(request)
-        now = await self._directory.set_consent(account, said, everywhere=request.all_platforms)
+        with _then(self._withdrawn):
+            now = await self._directory.set_consent(account, said, everywhere=request.all_platforms)
         return privacy_service_pb2.SetConsentResponse(platforms=convert_privacy.platforms(now))
 
     async def GetConsent(  # noqa: N802
@@ -219,4 +241,6 @@ class PrivacyService(privacy_service_pb2_grpc.PrivacyServiceServicer):
         """Removes a person."""
         account = convert_people.account_of(request)
         versions = await self._model_versions()  # first: what is gone must be receipted
-        return convert_privacy.erase_response(await self._directory.erase(account), versions)
+        with _then(self._withdrawn):
+            receipt = await self._directory.erase(account)
+        return convert_privacy.erase_response(receipt, versions)

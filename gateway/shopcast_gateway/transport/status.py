@@ -42,6 +42,10 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
     errors.QuotaExceeded: StatusRow(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "Your quota is used up; try again after a pause."
     ),
+    errors.TooStale: StatusRow(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "The history at hand is older than max_history_age; allow more, or try again later.",
+    ),
     errors.Unavailable: StatusRow(
         grpc.StatusCode.UNAVAILABLE,
         "The server cannot answer now; try again, elsewhere if possible.",
@@ -57,7 +61,8 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
 def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
     """The google.rpc.Status of an error.
 
-    Details: ErrorInfo and RequestInfo always, BadRequest for bad input, RetryInfo when we are full.
+    Details: ErrorInfo and RequestInfo always, BadRequest for bad input, RetryInfo when we are full,
+    PreconditionFailure when all is too old.
     """
     row = TABLE[type(error)]
     details: list[Message] = [
@@ -74,6 +79,11 @@ def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(round(error.retry_after_s * 1000))
         details.append(retry)
+    if isinstance(error, errors.TooStale):
+        violation = error_details_pb2.PreconditionFailure.Violation(
+            type=error.reason, subject="max_history_age", description=str(row.sentence)
+        )
+        details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
     status = status_pb2.Status(code=row.code.value[0], message=row.sentence or str(error))
     for detail in details:
         status.details.add().Pack(detail)

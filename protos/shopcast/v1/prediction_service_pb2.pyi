@@ -31,22 +31,70 @@ class _ServiceLevelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     SERVICE_LEVEL_UNSPECIFIED: _ServiceLevel.ValueType  # 0
     SERVICE_LEVEL_FULL: _ServiceLevel.ValueType  # 1
     """Everything that is known of the shopper and the items."""
-    SERVICE_LEVEL_NO_HISTORY: _ServiceLevel.ValueType  # 2
+    SERVICE_LEVEL_STALE: _ServiceLevel.ValueType  # 2
+    """The shopper's history as this server last read it, up to a minute ago: the store of people and items is
+    away or slow. Items that were not asked for then are taken as the request describes them.
+    """
+    SERVICE_LEVEL_NO_HISTORY: _ServiceLevel.ValueType  # 4
     """The items as the request describes them, for a shopper of whom nothing is known: the store of people and
     items is away or slow.
     """
+    SERVICE_LEVEL_PRIOR: _ServiceLevel.ValueType  # 5
+    """How often what came of exposures of the platform and the item's category, in the log the model was trained
+    on: the model is away or slow. Nothing of the shopper counts.
+    """
 
 class ServiceLevel(_ServiceLevel, metaclass=_ServiceLevelEnumTypeWrapper):
-    """How much an answer rests on, from most to least."""
+    """How much an answer rests on, from most to least: a higher number is less."""
 
 SERVICE_LEVEL_UNSPECIFIED: ServiceLevel.ValueType  # 0
 SERVICE_LEVEL_FULL: ServiceLevel.ValueType  # 1
 """Everything that is known of the shopper and the items."""
-SERVICE_LEVEL_NO_HISTORY: ServiceLevel.ValueType  # 2
+SERVICE_LEVEL_STALE: ServiceLevel.ValueType  # 2
+"""The shopper's history as this server last read it, up to a minute ago: the store of people and items is
+away or slow. Items that were not asked for then are taken as the request describes them.
+"""
+SERVICE_LEVEL_NO_HISTORY: ServiceLevel.ValueType  # 4
 """The items as the request describes them, for a shopper of whom nothing is known: the store of people and
 items is away or slow.
 """
+SERVICE_LEVEL_PRIOR: ServiceLevel.ValueType  # 5
+"""How often what came of exposures of the platform and the item's category, in the log the model was trained
+on: the model is away or slow. Nothing of the shopper counts.
+"""
 Global___ServiceLevel: typing_extensions.TypeAlias = ServiceLevel
+
+class _LevelReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LevelReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LevelReason.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LEVEL_REASON_UNSPECIFIED: _LevelReason.ValueType  # 0
+    """It does not."""
+    LEVEL_REASON_STORE_SLOW: _LevelReason.ValueType  # 1
+    """The store of people and items had not answered after half of the time there was."""
+    LEVEL_REASON_STORE_AWAY: _LevelReason.ValueType  # 2
+    """The store of people and items could not be read."""
+    LEVEL_REASON_MODEL_SLOW: _LevelReason.ValueType  # 3
+    """The model had not answered in most of the time there was."""
+    LEVEL_REASON_MODEL_AWAY: _LevelReason.ValueType  # 4
+    """No model could be asked."""
+
+class LevelReason(_LevelReason, metaclass=_LevelReasonEnumTypeWrapper):
+    """Why an answer rests on less than everything."""
+
+LEVEL_REASON_UNSPECIFIED: LevelReason.ValueType  # 0
+"""It does not."""
+LEVEL_REASON_STORE_SLOW: LevelReason.ValueType  # 1
+"""The store of people and items had not answered after half of the time there was."""
+LEVEL_REASON_STORE_AWAY: LevelReason.ValueType  # 2
+"""The store of people and items could not be read."""
+LEVEL_REASON_MODEL_SLOW: LevelReason.ValueType  # 3
+"""The model had not answered in most of the time there was."""
+LEVEL_REASON_MODEL_AWAY: LevelReason.ValueType  # 4
+"""No model could be asked."""
+Global___LevelReason: typing_extensions.TypeAlias = LevelReason
 
 @typing.final
 class PredictRequest(google.protobuf.message.Message):
@@ -60,6 +108,7 @@ class PredictRequest(google.protobuf.message.Message):
     PURPOSE_FIELD_NUMBER: builtins.int
     MIN_LINK_CONFIDENCE_FIELD_NUMBER: builtins.int
     LOWEST_LEVEL_FIELD_NUMBER: builtins.int
+    MAX_HISTORY_AGE_FIELD_NUMBER: builtins.int
     purpose: shopcast.v1.types_pb2.Purpose.ValueType
     """What the answer is for; events the person does not allow for it are left out, and the platforms named.
     Unset means PURPOSE_PREDICTION.
@@ -69,7 +118,7 @@ class PredictRequest(google.protobuf.message.Message):
     sure it is. 1 answers without any history reached through a link that is not certain.
     """
     lowest_level: Global___ServiceLevel.ValueType
-    """The least that will do. Where less can be had the call fails with UNAVAILABLE. Unset means
+    """The least that will do. Where only less can be had the call fails with UNAVAILABLE. Unset means
     SERVICE_LEVEL_FULL.
     """
     @property
@@ -87,6 +136,13 @@ class PredictRequest(google.protobuf.message.Message):
         items. Either empty or as many as `items`.
         """
 
+    @property
+    def max_history_age(self) -> google.protobuf.duration_pb2.Duration:
+        """How old the read of the history may be that an answer of SERVICE_LEVEL_STALE rests on, 0 or more. Where it
+        is older the answer is of a lower level, and where none is allowed the call fails with
+        FAILED_PRECONDITION. Unset leaves it to the server, whose limit is a minute.
+        """
+
     def __init__(
         self,
         *,
@@ -96,9 +152,10 @@ class PredictRequest(google.protobuf.message.Message):
         purpose: shopcast.v1.types_pb2.Purpose.ValueType = ...,
         min_link_confidence: builtins.float | None = ...,
         lowest_level: Global___ServiceLevel.ValueType = ...,
+        max_history_age: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "min_link_confidence", b"min_link_confidence"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "lowest_level", b"lowest_level", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "lowest_level", b"lowest_level", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_min_link_confidence", b"_min_link_confidence"]) -> typing.Literal["min_link_confidence"] | None: ...
 
 Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
@@ -313,10 +370,14 @@ class Evidence(google.protobuf.message.Message):
     SUPPRESSED_PLATFORMS_FIELD_NUMBER: builtins.int
     UNCERTAIN_EVENTS_USED_FIELD_NUMBER: builtins.int
     LEVEL_FIELD_NUMBER: builtins.int
+    LEVEL_REASON_FIELD_NUMBER: builtins.int
+    HISTORY_AGE_FIELD_NUMBER: builtins.int
     prediction_id: builtins.str
     """Unique id of this answer, 32 hexadecimal digits; also in the server's log."""
     model_version: builtins.str
-    """Version of the behaviour model that scored, as published in the model repository."""
+    """Version of the behaviour model that scored, as published in the model repository; for SERVICE_LEVEL_PRIOR
+    that of the base rates.
+    """
     encoder_version: builtins.str
     """Version of the encoder whose item vectors were used."""
     person_known: builtins.bool
@@ -329,6 +390,8 @@ class Evidence(google.protobuf.message.Message):
     """Events among events_used that may not be this person's; they count by how sure it is."""
     level: Global___ServiceLevel.ValueType
     """What the answer could rest on."""
+    level_reason: Global___LevelReason.ValueType
+    """Why it is not SERVICE_LEVEL_FULL; unspecified where it is."""
     @property
     def trained_outcomes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[shopcast.v1.types_pb2.Outcome.ValueType]:
         """Outcomes the model was trained on. One that is missing here always gets probability 0."""
@@ -345,6 +408,10 @@ class Evidence(google.protobuf.message.Message):
     def suppressed_platforms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The platforms whose events were left out because the person does not allow them for this purpose, by name."""
 
+    @property
+    def history_age(self) -> google.protobuf.duration_pb2.Duration:
+        """How long ago the history was read. Set for SERVICE_LEVEL_STALE alone."""
+
     def __init__(
         self,
         *,
@@ -360,9 +427,11 @@ class Evidence(google.protobuf.message.Message):
         suppressed_platforms: collections.abc.Iterable[builtins.str] | None = ...,
         uncertain_events_used: builtins.int = ...,
         level: Global___ServiceLevel.ValueType = ...,
+        level_reason: Global___LevelReason.ValueType = ...,
+        history_age: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["newest_event_age", b"newest_event_age"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "level", b"level", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "suppressed_platforms", b"suppressed_platforms", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes", "uncertain_events_used", b"uncertain_events_used"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["history_age", b"history_age", "newest_event_age", b"newest_event_age"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "history_age", b"history_age", "level", b"level", "level_reason", b"level_reason", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "suppressed_platforms", b"suppressed_platforms", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes", "uncertain_events_used", b"uncertain_events_used"]) -> None: ...
 
 Global___Evidence: typing_extensions.TypeAlias = Evidence
 

@@ -113,7 +113,8 @@ class PredictionServiceStub(typing.Generic[_PredictionServicePredictType, _Predi
 
     Unknown accounts and unknown items are answered, and the answer says so.
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
-    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (with
+    google.rpc.PreconditionFailure, where the history at hand is older than max_history_age), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
     each carries google.rpc.ErrorInfo with a stable reason.
     """
@@ -170,7 +171,8 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
 
         Unknown accounts and unknown items are answered, and the answer says so.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
-        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (with
+        google.rpc.PreconditionFailure, where the history at hand is older than max_history_age), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """

@@ -1,0 +1,146 @@
+"""What was last read of people, for when the store is away.
+
+A bounded copy in memory. An entry is what the directory answered to one shopper, purpose and
+confidence; it is given out for `max_age_s` at most, so that whoever is erased or refuses a purpose
+through another process is not answered from it for longer. What this process itself takes away
+empties it at once: `clear`.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from shopcast_domain.events import Account, Item
+from shopcast_domain.features import Candidates
+from shopcast_gateway.core.protocol import PredictQuery
+from shopcast_gateway.directory.reading import unread
+from shopcast_gateway.directory.types import Purpose, Reading
+
+MAX_AGE_S = 60.0
+"""After which a copy is given to nobody."""
+MAX_READINGS = 10_000
+MAX_ROWS = 400_000
+"""Events and candidates of all readings together: about 110 MB."""
+
+_OF_ALL = ("platform", "platform_tally")  # the rest of Candidates has a row for each
+_OF_ITEMS = ("candidate_texts", "candidate_categories", "candidate_known")
+
+_Key = tuple[Account, Purpose, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A reading, the items it was asked for, and when. at_s: of the monotonic clock."""
+
+    reading: Reading
+    items: tuple[Item, ...]
+    at_s: float
+
+    @property
+    def rows(self) -> int:
+        return len(self.reading.window) + len(self.items)
+
+
+class Histories:
+    """The newest reading of each shopper, at most `readings` of them with `rows` rows.
+
+    Those that were read longest ago go first. clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_age_s: float = MAX_AGE_S,
+        readings: int = MAX_READINGS,
+        rows: int = MAX_ROWS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_age_s, self._most, self._most_rows = max_age_s, readings, rows
+        self._clock = clock
+        self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
+        self._rows = 0
+        self._cleared = 0
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    def begin(self) -> "Begun":
+        """To be called before a read whose answer is to be kept."""
+        return Begun(self._cleared, self._clock())
+
+    def keep(self, query: PredictQuery, reading: Reading, begun: "Begun") -> None:
+        """Keep what a read gave, unless something was taken away while it ran."""
+        if begun.cleared != self._cleared:
+            return
+        key = _key(query)
+        if key in self._copies:
+            self._drop(key)
+        copy = self._copies[key] = _Copy(reading, query.items, begun.at_s)
+        self._rows += copy.rows
+        while len(self._copies) > self._most or self._rows > self._most_rows or self._oldest_is_old:
+            self._drop(next(iter(self._copies)))
+
+    def age_s(self, query: PredictQuery) -> float | None:
+        """How long ago the shopper was read; None where there is no copy to give."""
+        copy = self._copies.get(_key(query))
+        if copy is None:
+            return None
+        age_s = self._clock() - copy.at_s
+        return age_s if age_s <= self._max_age_s else None
+
+    def recall(self, query: PredictQuery) -> Reading:
+        """The copy, with the items of this query. Raises KeyError where there is none."""
+        copy = self._copies[_key(query)]
+        if copy.items == query.items:
+            return copy.reading
+        return _with_items(copy, query.items)
+
+    def clear(self) -> None:
+        """Forget everybody, and what is being read: somebody's events may be used for less now."""
+        self._copies.clear()
+        self._rows = 0
+        self._cleared += 1
+
+    @property
+    def _oldest_is_old(self) -> bool:
+        if not self._copies:
+            return False
+        oldest = next(iter(self._copies.values()))
+        return self._clock() - oldest.at_s > self._max_age_s
+
+    def _drop(self, key: _Key) -> None:
+        self._rows -= self._copies.pop(key).rows
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A read that has begun: how often everybody had been forgotten, and when it was."""
+
+    cleared: int
+    at_s: float
+
+
+def _key(query: PredictQuery) -> _Key:
+    return query.account, query.purpose, query.min_confidence
+
+
+def _with_items(copy: _Copy, items: Sequence[Item]) -> Reading:
+    """A reading for other items: those that are in it too, the others as the request has them."""
+    place = {item: row for row, item in enumerate(copy.items)}
+    pairs = [(row, place[item]) for row, item in enumerate(items) if item in place]
+    blank, kept = unread(items), copy.reading
+    rows, places = [row for row, _ in pairs], [there for _, there in pairs]
+    columns = {name: getattr(kept.candidates, name) for name in _OF_ALL}
+    for column in fields(Candidates):
+        if column.name not in _OF_ALL:
+            values = getattr(blank.candidates, column.name).copy()
+            values[rows] = getattr(kept.candidates, column.name)[places]
+            columns[column.name] = values
+    told = {name: list(getattr(blank, name)) for name in _OF_ITEMS}
+    for name, values in told.items():
+        for row, there in pairs:
+            values[row] = getattr(kept, name)[there]
+    lists: dict[str, Any] = {name: tuple(values) for name, values in told.items()}
+    return replace(kept, candidates=Candidates(**columns), **lists)
