@@ -106,10 +106,26 @@ class Model:
         except TimeoutError:
             raise DeadlineExpired("scoring took longer than the deadline") from None
 
-    async def _score(self, scenes: Sequence[Scene]) -> list[Floats]:
+    async def try_encoder(self, *, timeout_s: float) -> None:
+        """Encode one short text. Raises what Backend.infer raises."""
+        await self.encode(["shoe"], timeout_s=timeout_s)
+
+    async def try_behavior(self, *, timeout_s: float) -> None:
+        """Score one candidate for nobody, ahead of what waits to go as a batch. Raises what
+        Backend.infer raises."""
+        dim = self.manifest.vector_dim
+        numbers = np.zeros((0, len(self.manifest.history_numbers)), np.float32)
+        history = History(np.zeros((0, dim), np.float32), np.zeros(0, np.int64), numbers)
+        features = np.zeros((1, len(self.manifest.features)), np.float32)
+        scene = Scene(history, np.zeros((1, dim), np.float32), features)
+        await self._score([scene], timeout_s=timeout_s)
+
+    async def _score(
+        self, scenes: Sequence[Scene], *, timeout_s: float = CALL_LIMIT_S
+    ) -> list[Floats]:
         inputs = _behavior_inputs(scenes, self._padding)
         logits = await self._backend.infer(
-            BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=CALL_LIMIT_S
+            BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=timeout_s
         )
         candidates = inputs["candidate_features"].shape[1]
         logits = _of_shape(logits, (len(scenes), candidates, len(Outcome)))
