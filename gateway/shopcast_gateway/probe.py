@@ -175,6 +175,9 @@ class Probe:
             _log.debug("%s could not be loaded: %s", part.model, error)
             await self._look(part)  # it may answer all the same
             return False
+        except Exception:  # as in a look: what serves goes on being watched
+            _log.exception("%s could not be loaded", part.model)
+            return False
         if part.hung:
             self._server.give_up(part.model)
         return await self._look(part)
