@@ -4,24 +4,29 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+from shopcast_domain.manifest import BEHAVIOR, ENCODER
 from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
+from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
 from shopcast_gateway.core.prior import PriorPredictor
 from shopcast_gateway.core.protocol import Prediction, PredictQuery
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.probe import Part, Probe
 from shopcast_gateway.triton.environment import locate
 from shopcast_gateway.triton.process import TritonProcess
+from shopcast_gateway.triton.status import TritonStatus
 
 _RESTARTS = 5
 _RESTARTS_WITHIN_S = 600.0
+_PAUSES_S = (1.0, 10.0)  # between restarts: the second one's, doubled each time, and the longest
 _DEATH_S = 5.0  # a Triton that failed a call by dying has ended by then
 _RETIRE_S = 30.0  # longer than any deadline a call may have
 
@@ -51,8 +56,9 @@ class Tritons:
         environment = locate(self._home)
         return await TritonProcess.start(environment, self.repository, log=self._log)
 
-    def count_death(self) -> None:
-        """Raises StartupError when servers keep ending by themselves."""
+    def count_death(self) -> float:
+        """How long to wait before another is started, in seconds. Raises StartupError when servers
+        keep ending."""
         now = time.monotonic()
         self._starts.append(now)
         if len(self._starts) == _RESTARTS and now - self._starts[0] < _RESTARTS_WITHIN_S:
@@ -60,6 +66,9 @@ class Tritons:
                 f"Triton ended {_RESTARTS} times within {_RESTARTS_WITHIN_S / 60:.0f} minutes: see"
                 f" {self._log}"
             )
+        before = sum(now - start < _RESTARTS_WITHIN_S for start in self._starts) - 1
+        first, longest = _PAUSES_S
+        return min(first * 2 ** (before - 1), longest) if before else 0.0
 
     def address(self, process: TritonProcess | None) -> str:
         """host:port of the KServe v2 gRPC service."""
@@ -80,7 +89,9 @@ class Engine:
         backend: TritonBackend,
         triton: TritonProcess | None,
         address: str,
+        model: Model,
     ) -> None:
+        self._model = model
         self.version, self.address = version, address
         self._predictor, self._vectors = predictor, vectors
         self._backend, self._triton = backend, triton
@@ -111,7 +122,7 @@ class Engine:
             raise
         vectors = ItemVectors(model, directory)
         predictor = ModelPredictor(model, vectors, directory)
-        return cls(version, predictor, vectors, backend, process, address)
+        return cls(version, predictor, vectors, backend, process, address, model)
 
     @classmethod
     async def first_that_passes(
@@ -141,6 +152,20 @@ class Engine:
             await asyncio.get_running_loop().create_future()
             raise AssertionError
         return await self._triton.wait()
+
+    async def watch(self, status: TritonStatus, able: Callable[[bool], None]) -> None:
+        """As Probe.run; forever where its Triton is elsewhere."""
+        model, manifest = self._model, self._model.manifest
+        parts = (
+            Part(ENCODER, manifest.encoder_version, model.try_encoder, needed=False),
+            Part(BEHAVIOR, manifest.behavior_version, model.try_behavior, needed=True),
+        )
+        await Probe(self._backend, parts, status, able, own=self._triton is not None).run()
+
+    async def kill(self) -> None:
+        """End its Triton if it is its own; `ended` returns then."""
+        if self._triton is not None:
+            await self._triton.kill()
 
     async def close(self) -> None:
         """Keep what was encoded, let go of the Triton, and stop it if it is its own."""

@@ -5,20 +5,29 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from shopcast_domain.manifest import BEHAVIOR, ENCODER
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Change, Refusal
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 
 
 @contextmanager
-def serve_metrics(status: AdoptionStatus, *, host: str, port: int) -> Iterator[int]:
+def serve_metrics(
+    status: AdoptionStatus, health: TritonStatus, *, host: str, port: int
+) -> Iterator[int]:
     """Serve them until the context ends; the value is the port. Raises StartupError.
 
     shopcast_model_version: the version that serves. shopcast_model_wanted_version: the one that is
     to. shopcast_model_refused: 1 while it is refused. shopcast_model_adoptions_total,
     shopcast_model_refusals_total: how often one was taken up, or refused.
+
+    shopcast_triton_up: 1 while both models answer. shopcast_triton_repairs_total: how often one
+    that did not was loaded again and did. shopcast_triton_restarts_total: how often a Triton of our
+    own was started in place of one that ended.
     """
     registry = CollectorRegistry()
     observe(status, registry)
+    observe_triton(health, registry)
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
@@ -60,3 +69,28 @@ def observe(status: AdoptionStatus, registry: CollectorRegistry) -> None:
             refusals.labels(change.reason).inc()
 
     status.listeners.append(tell)
+
+
+def observe_triton(health: TritonStatus, registry: CollectorRegistry) -> None:
+    """Keep the metrics of a registry in step with how the model server is."""
+    up = Gauge("shopcast_triton_up", "1 while both models answer.", registry=registry)
+    repairs = Counter(
+        "shopcast_triton_repairs",
+        "Models loaded anew because they did not answer.",
+        ["model"],
+        registry=registry,
+    )
+    restarts = Counter(
+        "shopcast_triton_restarts", "Tritons started in place of one that ended.", registry=registry
+    )
+    for model in (ENCODER, BEHAVIOR):
+        repairs.labels(model)  # 0 until the first, so that a rate sees it
+
+    def tell(now: TritonStatus, change: Repaired | Restarted | None) -> None:
+        up.set(now.up)
+        if isinstance(change, Repaired):
+            repairs.labels(change.model).inc()
+        elif isinstance(change, Restarted):
+            restarts.inc()
+
+    health.listeners.append(tell)

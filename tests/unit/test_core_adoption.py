@@ -28,7 +28,7 @@ from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.exposure import History, Scene
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.errors import ContractMismatch, StartupError, Unavailable
-from shopcast_gateway.runtime import versions_to_try
+from shopcast_gateway.promoted import versions_to_try
 from shopcast_repository.digests import sha256
 from shopcast_repository.served import write_configs
 from shopcast_repository.serving import SERVING, Serving

@@ -1,17 +1,20 @@
 """What keeps a gateway answering while versions come and Tritons go; the engines are fakes."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from shopcast_gateway import runtime
+from shopcast_gateway import supervisor
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
-from shopcast_gateway.metrics import observe
+from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.metrics import observe, observe_triton
+from shopcast_gateway.triton.status import TritonStatus
 from shopcast_repository.serving import SERVING, Serving
 
 
@@ -22,6 +25,9 @@ class FakePrior:
     def forget(self) -> None:
         self.forgot += 1
 
+    async def predict(self, query: Any, *, timeout_s: float) -> Any:
+        raise Unavailable("no model, and base rates will not do")
+
 
 class FakeEngine:
     """Ends when it is told to."""
@@ -30,10 +36,18 @@ class FakeEngine:
         self.prior = FakePrior()
         self.version = version
         self.died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.closed = False
+        self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed = self.watched = False
 
     async def ended(self) -> int:
         return await asyncio.shield(self.died)
+
+    async def watch(self, status: TritonStatus, able: Callable[[bool], None]) -> None:
+        self.able, self.watched = able, True
+        await asyncio.shield(self.given_up)
+
+    async def kill(self) -> None:
+        self.died.set_result(9)
 
     async def close(self) -> None:
         self.closed = True
@@ -60,6 +74,8 @@ class World:
         self.folder, self.server, self.switch = folder, FakeServer(), Switch()
         self.status, self.registry = AdoptionStatus(), CollectorRegistry()
         observe(self.status, self.registry)
+        self.health = TritonStatus(up=True)
+        observe_triton(self.health, self.registry)
         self.first = FakeEngine(1)
         self.switch.engine = self.first  # type: ignore[assignment]
         self.status.want(1)
@@ -80,8 +96,8 @@ class World:
             return found
 
         monkeypatch.setattr(Engine, "start", start)
-        monkeypatch.setattr(runtime, "_LOOK_S", 0.01)
-        monkeypatch.setattr(runtime, "_AGAIN_S", (0.01, 0.01))
+        monkeypatch.setattr(supervisor, "_LOOK_S", 0.01)
+        monkeypatch.setattr(supervisor, "_AGAIN_S", (0.01, 0.01))
         for number in (1, 2, 3):
             made = folder / "behavior" / str(number) / "manifest.json"
             made.parent.mkdir(parents=True)
@@ -89,8 +105,8 @@ class World:
         tritons = Tritons(folder, url=None, home=folder, log=folder / "log")
         seen = self.say(1)
         self.task = asyncio.create_task(
-            runtime._Supervisor(
-                tritons, None, self.switch, self.server, self.status, seen,  # type: ignore[arg-type]
+            supervisor.Supervisor(
+                tritons, None, self.switch, self.server, self.status, self.health, seen,  # type: ignore[arg-type]
             ).run()
         )  # fmt: skip
 
@@ -223,6 +239,48 @@ async def test_a_broken_record_is_said_once_and_changes_nothing(
     await until(lambda: world.version == 2)
 
 
+async def test_while_no_model_answers_predictions_are_refused(world: World) -> None:
+    await until(lambda: world.first.watched)
+    world.first.able(False)
+    assert not world.server.serving
+    with pytest.raises(Unavailable):
+        await world.switch.predict(None, timeout_s=1.0)  # type: ignore[arg-type]
+    world.first.able(True)
+    assert world.server.serving
+    assert not world.switch.off
+
+
+async def test_a_version_that_is_taken_up_meanwhile_serves(world: World) -> None:
+    await until(lambda: world.first.watched)
+    world.first.able(False)
+    world.say(1, 2)
+    await until(lambda: world.server.serving)
+    assert world.version == 2
+    assert not world.switch.off
+
+
+async def test_a_triton_that_is_given_up_is_replaced(world: World) -> None:
+    await until(lambda: world.first.watched)
+    world.first.able(False)
+    world.first.given_up.set_result(None)
+    await until(lambda: world.started == [1] and world.server.serving)
+    assert world.first.died.done()
+    assert not world.switch.off
+    assert world.metric("shopcast_triton_restarts_total") == 1
+    assert world.metric("shopcast_triton_up") == 1
+    successor: Any = world.switch.engine
+    await until(lambda: successor.watched)
+
+
+def test_tritons_that_keep_ending_are_started_ever_more_slowly_and_then_no_more(
+    tmp_path: Path,
+) -> None:
+    tritons = Tritons(tmp_path, url=None, home=tmp_path, log=tmp_path / "log")
+    assert [tritons.count_death() for _ in range(4)] == [0.0, 1.0, 2.0, 4.0]
+    with pytest.raises(StartupError, match="Triton ended 5 times"):
+        tritons.count_death()
+
+
 async def test_an_engine_leaves_no_server_whatever_fails() -> None:
     class Part:
         closed = stopped = False
@@ -239,7 +297,7 @@ async def test_an_engine_leaves_no_server_whatever_fails() -> None:
             self.stopped = True
 
     vectors, backend, triton = Part(OSError("full")), Part(ValueError("gone")), Part()
-    engine = Engine(1, None, vectors, backend, triton, "")  # type: ignore[arg-type]
+    engine = Engine(1, None, vectors, backend, triton, "", None)  # type: ignore[arg-type]
     with pytest.raises((OSError, ValueError)):
         await engine.close()
     assert vectors.closed

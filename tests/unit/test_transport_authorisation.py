@@ -314,6 +314,13 @@ async def test_a_stream_ends_with_its_token(access: Callable[[str], Access], clo
 # -- the call
 
 
+class NoBacklog:
+    """Nobody waits."""
+
+    def take_up(self) -> int:
+        return 0
+
+
 class FakeContext:
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -344,14 +351,7 @@ async def ask(access: Access | None, method: str, token: str | None) -> status_p
     async def continuation(details: Any) -> Any:
         return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=bytes)
 
-    class NoBacklog:
-    """Nobody waits."""
-
-    def take_up(self) -> int:
-        return 0
-
-
-class Details:
+    class Details:
         pass
 
     details: Any = Details()

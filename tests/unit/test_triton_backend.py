@@ -1,5 +1,6 @@
 """What the backend makes of a server's failures, with a stand-in for the client."""
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,30 @@ async def test_a_call_that_comes_after_the_channel_was_closed_is_to_be_tried_aga
     await backend.close()
     with pytest.raises(Unavailable):
         await backend.infer("behavior", 1, {"x": np.ones(1)}, "logits", timeout_s=1.0)
+
+
+async def test_calls_that_hang_are_failed_once_they_are_given_up() -> None:
+    going_on = asyncio.Event()
+
+    class Hanging:
+        async def infer(self, *_: Any, **__: Any) -> Result:
+            await going_on.wait()
+            return Result(np.ones((1, 1), np.float32))
+
+    backend = TritonBackend(Hanging(), Path())
+
+    async def call(model: str) -> NDArray[np.float32]:
+        inputs = {"input_ids": np.ones((1, 2), np.int64)}
+        return await backend.infer(model, 1, inputs, "vectors", timeout_s=10.0)
+
+    hanging, other = asyncio.create_task(call("encoder")), asyncio.create_task(call("behavior"))
+    await asyncio.sleep(0)
+    backend.give_up("encoder")
+    with pytest.raises(Unavailable, match="given up"):
+        await hanging
+    assert backend.answered_at("encoder") == 0
+    later = asyncio.create_task(call("encoder"))
+    await asyncio.sleep(0)
+    going_on.set()  # the first call goes on to its end as well
+    assert (await later).shape == (await other).shape == (1, 1)
+    assert backend.answered_at("encoder") > 0

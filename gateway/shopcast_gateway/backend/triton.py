@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from shopcast_gateway.errors import (
 MAX_MESSAGE_BYTES = 64 * 2**20
 _CONTROL_LIMIT_S = 5.0
 _LOAD_LIMIT_S = 120.0
+_RECONNECT_MS = 2000
 _HANGING_S = 120.0  # after which a call is given up at the risk of the server's life
 _LOGGED_CHARS = 1000
 
@@ -44,6 +47,8 @@ class TritonBackend:
         self._brought: list[tuple[str, int]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._given_up: dict[str, asyncio.Future[None]] = {}
+        self._answered_at: dict[str, float] = {}
 
     @classmethod
     async def connect(cls, url: str, *, repository: Path) -> "TritonBackend":
@@ -56,6 +61,8 @@ class TritonBackend:
         limits = (
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            # Else a server that was away for long is not looked for again for two minutes.
+            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
         )
         backend = cls(aio.InferenceServerClient(url, channel_args=limits), repository)
         try:
@@ -145,23 +152,24 @@ class TritonBackend:
             raise ContractMismatch(f"a batch for {model} is too large to send")
         tensors = [_to_input(name, tensor) for name, tensor in inputs.items()]
         wanted = [aio.InferRequestedOutput(output)]
-        try:
-            async with asyncio.timeout(timeout_s):
-                result = await asyncio.shield(
-                    self._begun(
-                        self._client.infer(
-                            model,
-                            tensors,
-                            str(version),
-                            outputs=wanted,
-                            client_timeout=_HANGING_S,
-                        )
-                    )
-                )
-        except TimeoutError:
+        call = self._begun(
+            model,
+            self._client.infer(
+                model, tensors, str(version), outputs=wanted, client_timeout=_HANGING_S
+            ),
+        )
+        given_up = self._given_up.get(model)
+        if given_up is None:
+            given_up = self._given_up[model] = asyncio.get_running_loop().create_future()
+        await asyncio.wait({call, given_up}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not call.done():
+            if given_up.done():
+                raise Unavailable(f"{model} version {version}: the call was given up")
             raise DeadlineExpired(
                 f"{model} version {version}: the model server did not answer in time"
-            ) from None
+            )
+        try:
+            result = call.result()
         except InferenceServerException as problem:
             raise _cause(problem, f"{model} version {version}") from problem
         try:
@@ -172,6 +180,17 @@ class TritonBackend:
             raise ContractMismatch(f"{model} version {version} did not answer {output} as float32")
         return answer
 
+    def answered_at(self, model: str) -> float:
+        """When a call to the model was answered last, of time.monotonic; 0 before the first."""
+        return self._answered_at.get(model, 0.0)
+
+    def give_up(self, model: str) -> None:
+        """Fail the calls to a model that are waited for, as Unavailable: what they hang in was
+        replaced. As ever, they themselves go on."""
+        given_up = self._given_up.pop(model, None)
+        if given_up is not None:
+            given_up.set_result(None)
+
     async def close(self) -> None:
         """Close the channel, once the calls that have begun have ended; those that hang end now.
         What is asked from now on is Unavailable."""
@@ -180,16 +199,17 @@ class TritonBackend:
             await asyncio.wait(self._running, timeout=_CONTROL_LIMIT_S)
         await self._client.close()
 
-    def _begun(self, call: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+    def _begun(self, model: str, call: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.create_task(call)
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, model))
         return task
 
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
+    def _ended(self, model: str, task: "asyncio.Task[Any]") -> None:
         self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited may have gone
+        # Whoever waited may have gone.
+        if not task.cancelled() and task.exception() is None:
+            self._answered_at[model] = time.monotonic()
 
     async def _ready_versions(self, model: str) -> set[int]:
         try:

@@ -15,7 +15,7 @@ from shopcast_domain.padding import pad_axis, padded_size
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
 from shopcast_gateway.core.batching import Batcher, Bounds
-from shopcast_gateway.core.exposure import Exposure, Scene, Vectors, scenes
+from shopcast_gateway.core.exposure import Exposure, History, Scene, Vectors, scenes
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 ENCODE_BATCH = 64
@@ -76,13 +76,29 @@ class Model:
         except TimeoutError:
             raise DeadlineExpired("scoring took longer than the deadline") from None
 
-    async def _score(self, asked: Sequence[Scene | Exposure]) -> list[Floats]:
+    async def try_encoder(self, *, timeout_s: float) -> None:
+        """Encode one short text. Raises what Backend.infer raises."""
+        await self.encode(["shoe"], timeout_s=timeout_s)
+
+    async def try_behavior(self, *, timeout_s: float) -> None:
+        """Score one candidate for nobody, ahead of what waits to go as a batch. Raises what
+        Backend.infer raises."""
+        dim = self.manifest.vector_dim
+        numbers = np.zeros((0, len(self.manifest.history_numbers)), np.float32)
+        history = History(np.zeros((0, dim), np.float32), np.zeros(0, np.int64), numbers)
+        features = np.zeros((1, len(self.manifest.features)), np.float32)
+        scene = Scene(history, np.zeros((1, dim), np.float32), features)
+        await self._score([scene], timeout_s=timeout_s)
+
+    async def _score(
+        self, asked: Sequence[Scene | Exposure], *, timeout_s: float = CALL_LIMIT_S
+    ) -> list[Floats]:
         if sum(one.size for one in asked) > _IN_A_THREAD:
             inputs = await asyncio.to_thread(self._inputs, asked)
         else:
             inputs = self._inputs(asked)
         logits = await self._backend.infer(
-            BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=CALL_LIMIT_S
+            BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=timeout_s
         )
         candidates = inputs["candidate_features"].shape[1]
         logits = _of_shape(logits, (len(asked), candidates, len(Outcome)))

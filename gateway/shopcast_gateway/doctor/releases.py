@@ -20,7 +20,7 @@ from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.core.adoption import Refused, check_contract
 from shopcast_gateway.doctor.finding import Answer, Installation, Skip, failed, ok, parts, warning
 from shopcast_gateway.errors import StartupError
-from shopcast_gateway.runtime import versions_to_try
+from shopcast_gateway.promoted import versions_to_try
 from shopcast_repository import triton_config
 from shopcast_repository.digests import sha256
 from shopcast_repository.errors import RepositoryError

@@ -92,6 +92,10 @@ class TritonProcess:
         """Let the server finish for a bounded time, then kill it; leaves nothing behind."""
         await self._end(launcher.STOP)
 
+    async def kill(self) -> None:
+        """End a server that does not answer at once; leaves nothing behind."""
+        await self._end(b"")
+
     async def _end(self, word: bytes) -> None:
         stdin = self._process.stdin
         if stdin is not None and self._process.returncode is None:
