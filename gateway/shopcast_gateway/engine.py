@@ -16,6 +16,7 @@ from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
 from shopcast_gateway.core.prior import PriorPredictor
 from shopcast_gateway.core.protocol import Prediction, PredictQuery
+from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError, Unavailable
@@ -212,25 +213,54 @@ async def _died(process: TritonProcess, error: BaseException) -> bool:
 
 
 class Switch:
-    """Answers with the engine that is there. While there is none or it is off, with the base rates
-    of the last one where they will do; else UNAVAILABLE."""
+    """Answers with the engine that is there, or some people with the one on trial. While there is
+    none or it is off, with the base rates of the last one where they will do; else UNAVAILABLE."""
 
     engine: Engine | None = None
+    trial: Trial | None = None
     prior: PriorPredictor | None = None  # of the engine that was closed
     off = False
 
     def __init__(self) -> None:
+        self._trial_engine: Engine | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
         engine = self.engine
         if engine is not None and not self.off:
-            return await engine.predict(query, timeout_s=timeout_s)
+            if self.trial is None:
+                return await engine.predict(query, timeout_s=timeout_s)
+            return await self._try(self.trial, engine, query, timeout_s)
         prior = self.prior if engine is None else engine.prior
         if prior is None:
             raise Unavailable("no model is loaded")
         return await prior.predict(query, timeout_s=timeout_s)
+
+    async def _try(
+        self, trial: Trial, engine: Engine, query: PredictQuery, timeout_s: float
+    ) -> Prediction:
+        began = time.monotonic()
+        if (answer := await trial.predict(query, timeout_s=timeout_s)) is not None:
+            return answer
+        left_s = timeout_s - (time.monotonic() - began)
+        answer = await engine.predict(query, timeout_s=left_s)
+        trial.compare(query, answer)
+        return answer
+
+    async def put_on_trial(self, trial: Trial | None, engine: Engine | None) -> None:
+        """Try a version, or none; the one before ends with its calls. engine: the trial's."""
+        old, old_engine = self.trial, self._trial_engine
+        self.trial, self._trial_engine = trial, engine
+        if old is not None:
+            await old.close()
+        if old_engine is not None and old_engine is not engine:
+            self._retire(old_engine)
+
+    @property
+    def trial_engine(self) -> Engine | None:
+        """The engine of the version on trial."""
+        return self._trial_engine
 
     def forget(self) -> None:
         """What somebody's events may be used for has become less: drop the copies of histories."""
@@ -238,16 +268,21 @@ class Switch:
             self.engine.prior.forget()
         if self.prior is not None:
             self.prior.forget()
+        if self._trial_engine is not None:
+            self._trial_engine.prior.forget()
 
     def replace(self, engine: Engine) -> None:
         """Take new calls to another engine; the one before ends with its calls."""
         old, self.engine = self.engine, engine
         if old is not None:
-            # It is not told of withdrawals any more: what it still reads is not kept.
-            old.prior.forget()
-            task = asyncio.create_task(old.retire())
-            self._retiring.add(task)
-            task.add_done_callback(self._retired)
+            self._retire(old)
+
+    def _retire(self, old: Engine) -> None:
+        # It is not told of withdrawals any more: what it still reads is not kept.
+        old.prior.forget()
+        task = asyncio.create_task(old.retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retired)
 
     def _retired(self, task: asyncio.Task[None]) -> None:
         self._retiring.discard(task)

@@ -1,19 +1,28 @@
 """Metrics for Prometheus, on a port of their own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Change, Refusal
+from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 
 
 @contextmanager
 def serve_metrics(
-    status: AdoptionStatus, health: TritonStatus, *, host: str, port: int
+    status: AdoptionStatus,
+    health: TritonStatus,
+    trial: Callable[[], Trial | None],
+    *,
+    host: str,
+    port: int,
 ) -> Iterator[int]:
     """Serve them until the context ends; the value is the port. Raises StartupError.
 
@@ -28,6 +37,7 @@ def serve_metrics(
     registry = CollectorRegistry()
     observe(status, registry)
     observe_triton(health, registry)
+    registry.register(TrialCollector(trial))
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
@@ -94,3 +104,48 @@ def observe_triton(health: TritonStatus, registry: CollectorRegistry) -> None:
             restarts.inc()
 
     health.listeners.append(tell)
+
+
+class TrialCollector(Collector):
+    """What is known of the version on trial, while there is one.
+
+    shopcast_trial_version, shopcast_trial_answers_total: predictions it gave to callers.
+    shopcast_shadow_predictions_total{result}: compared, failed, skipped. Of those compared:
+    shopcast_shadow_items_total; shopcast_shadow_flips_total, items of which the likeliest outcome
+    is another; shopcast_shadow_rank_correlation_sum over shopcast_shadow_rank_correlations_total
+    predictions, Spearman's by the probability of a purchase;
+    shopcast_shadow_probability_total{version,outcome}, sums over the items.
+    """
+
+    def __init__(self, trial: Callable[[], Trial | None]) -> None:
+        self._trial = trial
+
+    def collect(self) -> Iterator[Metric]:
+        """At each scrape."""
+        trial = self._trial()
+        if trial is None:
+            return
+        found = trial.comparison
+        yield GaugeMetricFamily("shopcast_trial_version", "On trial.", trial.version)
+        yield CounterMetricFamily("shopcast_trial_answers", "Given to callers.", trial.answered)
+        results = CounterMetricFamily(
+            "shopcast_shadow_predictions", "Of the version on trial.", labels=["result"]
+        )
+        for result in ("compared", "failed", "skipped"):
+            results.add_metric([result], getattr(found, result))
+        yield results
+        yield CounterMetricFamily("shopcast_shadow_items", "Compared.", found.items)
+        yield CounterMetricFamily("shopcast_shadow_flips", "Another outcome.", found.flips)
+        yield GaugeMetricFamily(
+            "shopcast_shadow_rank_correlation_sum", "Spearman's.", found.rank_correlation
+        )
+        yield CounterMetricFamily(
+            "shopcast_shadow_rank_correlations", "Ranked.", found.correlations
+        )
+        sums = CounterMetricFamily(
+            "shopcast_shadow_probability", "Sums over items.", labels=["version", "outcome"]
+        )
+        for outcome in Outcome:
+            sums.add_metric(["serving", outcome.name.lower()], float(found.serving[outcome]))
+            sums.add_metric(["trial", outcome.name.lower()], float(found.trial[outcome]))
+        yield sums

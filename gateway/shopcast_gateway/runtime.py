@@ -132,12 +132,17 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         if settings.metrics_port is not None:
             metrics = stack.enter_context(
                 serve_metrics(
-                    status, health, host=settings.metrics_host, port=settings.metrics_port
+                    status,
+                    health,
+                    lambda: switch.trial,
+                    host=settings.metrics_host,
+                    port=settings.metrics_port,
                 )
             )
         await server.start()
         stack.push_async_callback(server.stop, _GRACE_S)
         stack.push_async_callback(switch.close)
+        stack.push_async_callback(switch.put_on_trial, None, None)
         tritons = Tritons(
             settings.repository,
             url=settings.triton_url,
@@ -155,7 +160,16 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         _log.info("version %d adopted, its goldens reproduce", engine.version)
         address = f"{settings.host}:{server.port}"
         ready(Serving(address, engine.version, engine.address, metrics))
-        await Supervisor(tritons, directory, switch, server, status, health, seen).run()
+        await Supervisor(
+            tritons,
+            directory,
+            switch,
+            server,
+            status,
+            health,
+            seen,
+            busy=lambda: admission.refusal(bulk=True) is not None,
+        ).run()
 
 
 def _published(repository: Path) -> list[str]:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
+from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
 from shopcast_gateway.errors import StartupError
@@ -14,6 +16,7 @@ from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.triton.status import TritonStatus
 from shopcast_repository.errors import RepositoryError
 from shopcast_repository.serving import Serving as Said
+from shopcast_repository.serving import Trial as Wanted
 from shopcast_repository.serving import read_serving
 
 _LOOK_S = 1.0
@@ -35,18 +38,23 @@ class Supervisor:
         status: AdoptionStatus,
         health: TritonStatus,
         seen: Said | None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """seen: what was to serve when the engine was chosen."""
+        """seen: what was to serve when the engine was chosen. busy: whether there is no room for
+        what nobody waits for."""
         self._tritons, self._directory, self._switch = tritons, directory, switch
         self._server, self._status, self._health = server, status, health
-        self._seen = seen
+        self._seen, self._busy = seen, busy
         self._complaint = ""
+        self._trial_end: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until the server stops. Raises StartupError when Triton does not come back."""
         stopped = asyncio.create_task(self._server.wait())
         changed = asyncio.create_task(self._change())
         taking: asyncio.Task[None] | None = None
+        if self._seen is not None and self._seen.trial is not None:
+            taking = asyncio.create_task(self._take_up(self._seen))
         engine = self._engine
         ended, probe = self._attend(engine)
         try:
@@ -80,7 +88,7 @@ class Supervisor:
                     ended, probe = self._attend(engine)
         finally:
             # Not `stopped`: it waits on the server's own future, which stopping it still needs.
-            for task in (changed, ended, probe, taking):
+            for task in (changed, ended, probe, taking, self._trial_end):
                 if task is not None:
                     task.cancel()
             if taking is not None:
@@ -102,8 +110,8 @@ class Supervisor:
         assert self._switch.engine is not None  # noqa: S101 - supervised once it serves
         return self._switch.engine
 
-    async def _change(self) -> int:
-        """The version that is to serve, once somebody says so anew."""
+    async def _change(self) -> Said:
+        """What is to serve, once somebody says so anew."""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
@@ -115,15 +123,27 @@ class Supervisor:
                 continue
             if said is not None and said != self._seen:
                 self._seen = said
-                return said.version
+                return said
 
-    async def _take_up(self, version: int) -> None:
-        """Let a version serve if it may; else the one before goes on."""
-        self._status.want(version)
-        if version == self._engine.version:
-            return
+    async def _take_up(self, said: Said) -> None:
+        """Let a version serve if it may, else the one before goes on; and so with the trial."""
+        on_trial = self._switch.trial
+        if on_trial is not None and (said.trial is None or said.trial.version != on_trial.version):
+            await self._end_trial("it was ended")
+        self._status.want(said.version)
+        if said.version != self._engine.version:
+            engine = await self._admitted(said.version)
+            if engine is not None:
+                self._switch.replace(engine)
+                self._status.adopted(said.version)
+                _log.info("version %d adopted, its goldens reproduce", said.version)
+        if said.trial is not None and said.trial.version != self._engine.version:
+            await self._try_out(said.trial)
+
+    async def _admitted(self, version: int) -> Engine | None:
+        """The engine of a version, None where it may not serve, which is told."""
         try:
-            engine = await self._start(version)
+            return await self._start(version)
         except (Refused, StartupError) as error:
             _log.error(
                 "version %d is refused, version %d goes on serving: %s",
@@ -133,14 +153,45 @@ class Supervisor:
             )
             reason = error.reason if isinstance(error, Refused) else "load"
             self._status.refused(version, Refusal(reason, str(error)))
-            return
         except Exception as error:  # no room, no file handles: what serves must go on
             _log.exception("version %d could not be taken up", version)
             self._status.refused(version, Refusal("load", type(error).__name__))
+        return None
+
+    async def _try_out(self, wanted: Wanted) -> None:
+        """Put a version on trial if it may serve, or go on with other shares."""
+        on_trial = self._switch.trial
+        if on_trial is not None:
+            on_trial.share, on_trial.shadow = wanted.share, wanted.shadow
             return
-        self._switch.replace(engine)
-        self._status.adopted(version)
-        _log.info("version %d adopted, its goldens reproduce", version)
+        engine = await self._admitted(wanted.version)
+        if engine is None:
+            return
+        trial = Trial(
+            wanted.version,
+            engine,
+            self._directory,
+            share=wanted.share,
+            shadow=wanted.shadow,
+            busy=self._busy,
+        )
+        await self._switch.put_on_trial(trial, engine)
+        self._trial_end = asyncio.create_task(self._until_it_ends(engine))
+        _log.info("version %d is on trial: %s", wanted.version, wanted)
+
+    async def _until_it_ends(self, engine: Engine) -> None:
+        status = await engine.ended()
+        _log.error("the Triton of the version on trial ended with status %d", status)
+        self._trial_end = None
+        await self._end_trial("its Triton ended")
+
+    async def _end_trial(self, why: str) -> None:
+        if self._trial_end is not None:
+            self._trial_end.cancel()
+            self._trial_end = None
+        if self._switch.trial is not None:
+            _log.info("the trial of version %d is over: %s", self._switch.trial.version, why)
+        await self._switch.put_on_trial(None, None)
 
     async def _start(self, version: int) -> Engine:
         """A version on a Triton, in several attempts where a busy machine may have been the cause.

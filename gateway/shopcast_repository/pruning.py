@@ -13,12 +13,14 @@ from shopcast_repository.versions import all_versions
 
 def superfluous(repository: Path, keep: int) -> list[int]:
     """The versions that pruning would remove, oldest first: all but the newest `keep`, the one that
-    serves, and those that rolling back leads to. Raises RepositoryError."""
+    serves, those that rolling back leads to, and the one on trial. Raises RepositoryError."""
     versions = all_versions(repository)
     said = read_serving(repository)
     needed = {*versions[-max(keep, 1) :]}
     if said is not None:
         needed |= {*said.versions}  # a gateway that refused the newest serves an earlier one
+        if said.trial is not None:
+            needed.add(said.trial.version)
     return [version for version in versions if version not in needed]
 
 

@@ -1,4 +1,4 @@
-"""Which version serves: `serving.json` at the root of a repository.
+"""Which version serves, and which one is on trial: `serving.json` at the root of a repository.
 
 Publishing does not change what serves, except for the first version of a repository; promoting and
 rolling back do. A gateway reads the file when it starts and whenever it changes.
@@ -35,15 +35,27 @@ class Change(BaseModel):
     forced: bool = False
 
 
+class Trial(BaseModel):
+    """A version beside the one that serves. share: of the people, whom it answers (a canary).
+    shadow: of the other predictions, which it answers for comparison only; 0 to 1 each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Version
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    shadow: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class Serving(BaseModel):
     """versions: those that rolling back leads to, the one that serves last. changes: oldest first,
-    the newest hundred."""
+    the newest hundred. trial: what is tried beside it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
     versions: Annotated[tuple[Version, ...], Field(min_length=1)]
     changes: tuple[Change, ...] = ()
+    trial: Trial | None = None
 
     @property
     def version(self) -> int:
@@ -84,34 +96,44 @@ def serving_version(repository: Path) -> int | None:
 
 
 def promote(repository: Path, version: int, *, force: bool = False) -> Serving:
-    """Let a published version serve.
+    """Let a published version serve; a trial ends.
 
     force: even one that was published although its gate had failed. Raises RepositoryError when the
     version is not there, not whole, or failed its gate; ManifestError when it cannot be read.
     """
-    manifest = find_manifest(repository, version)
-    failures = manifest.gate.failures
-    if failures and not force:
-        raise RepositoryError(
-            f"version {version} failed its gate before it was published ({failures[0].finding}):"
-            " promote it all the same with --force"
-        )
+    failed = _failed_gate(repository, version, force=force)
 
     def promoted(said: Serving | None) -> Serving:
         before = serving_version(repository)
         stack = said.versions if said else () if before in (None, version) else (before,)
         kept = tuple(v for v in stack if v != version)
-        return _changed(said, (*kept, version), "promote", forced=bool(failures))
+        return _changed(said, (*kept, version), "promote", forced=failed)
 
     return _write(repository, promoted)
 
 
+def try_out(repository: Path, trial: Trial, *, force: bool = False) -> Serving:
+    """Put a version on trial beside the one that serves; a trial before it ends. Raises as
+    `promote`, and RepositoryError for the version that serves."""
+    _failed_gate(repository, trial.version, force=force)
+
+    def tried(said: Serving | None) -> Serving:
+        serving = serving_version(repository)
+        if serving is None or serving == trial.version:
+            raise RepositoryError(f"version {trial.version} serves already: try another")
+        return (said or _changed(None, (serving,), "first")).model_copy(update={"trial": trial})
+
+    return _write(repository, tried, trial.version)
+
+
 def rollback(repository: Path) -> Serving:
-    """Let the version serve that did so before. Raises RepositoryError when there is none, or it is
-    not whole."""
+    """Take the last change back: a trial ends, or where there is none, the version serves that did
+    so before. Raises RepositoryError when there is none, or it is not whole."""
     all_versions(repository)
 
     def rolled_back(said: Serving | None) -> Serving:
+        if said is not None and said.trial is not None:
+            return said.model_copy(update={"trial": None})
         standing = set(published_versions(repository))
         stack = [v for v in (said.versions if said else ())[:-1] if v in standing]
         if said is None or not stack:
@@ -152,13 +174,28 @@ def _changed(
     )
 
 
-def _write(repository: Path, change: Callable[[Serving | None], Serving]) -> Serving:
+def _failed_gate(repository: Path, version: int, *, force: bool) -> bool:
+    """Whether a version failed its gate. Raises RepositoryError where it did and that matters."""
+    failures = find_manifest(repository, version).gate.failures
+    if failures and not force:
+        raise RepositoryError(
+            f"version {version} failed its gate before it was published ({failures[0].finding}):"
+            " take it all the same with --force"
+        )
+    return bool(failures)
+
+
+def _write(
+    repository: Path, change: Callable[[Serving | None], Serving], version: int | None = None
+) -> Serving:
+    """version: the one that must be whole; None is the one that is to serve."""
     try:
         with deciding(repository):
             serving = change(read_serving(repository))
-            if problems := verify(repository, serving.version):
+            version = version or serving.version
+            if problems := verify(repository, version):
                 raise RepositoryError(
-                    f"version {serving.version} is not whole ({problems[0]}), so it must not serve:"
+                    f"version {version} is not whole ({problems[0]}), so it must not serve:"
                     " publish it again, or name another with `platform models promote`"
                 )
             _put(repository, serving)

@@ -1,6 +1,7 @@
 """Versions promoted while a gateway serves, on the real Triton: taken up, or refused and told."""
 
 import asyncio
+import collections
 import hashlib
 import json
 import re
@@ -27,7 +28,7 @@ from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, manifest_path, read_manifest
 from shopcast_domain.tokeniser import TOKENISER
 from shopcast_repository.served import write_configs
-from shopcast_repository.serving import promote, rollback
+from shopcast_repository.serving import Trial, promote, rollback, try_out
 
 if TYPE_CHECKING:
     from tests.conftest import Built, Gateway
@@ -229,6 +230,33 @@ def test_a_promoted_version_is_taken_up_without_a_failed_call(
     assert looks.health("shopcast.adoption") == (Status.SERVING, None)
     rollback(models)
     wait_until(lambda: looks.metric("shopcast_model_version") == 1, "the old version serves")
+
+
+def test_a_trial_answers_its_share_is_compared_and_harms_nobody(
+    gateway: "Gateway", looks: Looks, models: Path, wait_until: WaitUntil
+) -> None:
+    number = again(models, nothing)
+    with asking(gateway.address) as answers:
+
+        def version() -> str:
+            newest = answers[-1]
+            return "" if isinstance(newest, BaseException) else newest.evidence.model_version
+
+        wait_until(lambda: len(answers) > 5, "calls are answered")
+        try_out(models, Trial(version=number, share=1.0))
+        wait_until(lambda: version() == str(number), "the version on trial answers")
+        assert looks.metric("shopcast_model_version") == 1
+        try_out(models, Trial(version=number, shadow=1.0))
+        wait_until(lambda: version() == "1", "the version that serves answers again")
+        wait_until(lambda: looks.metric("shopcast_shadow_items_total") > 9, "it is compared")
+        assert looks.metric("shopcast_shadow_flips_total") == 0, "it is the same model"
+        pairs = looks.metric("shopcast_shadow_rank_correlations_total")
+        assert looks.metric("shopcast_shadow_rank_correlation_sum") == pytest.approx(pairs)
+        rollback(models)
+        wait_until(lambda: tritons(gateway) == 1, "the Triton of the trial has ended")
+    print("answers:", collections.Counter(type(answer).__name__ for answer in answers))
+    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+    assert looks.metric("shopcast_model_version") == 1
 
 
 @pytest.mark.parametrize(("change", "reason", "words"), BAD)

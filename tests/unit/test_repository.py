@@ -28,7 +28,15 @@ from shopcast_repository.locking import deciding, sole_writer
 from shopcast_repository.pruning import prune, superfluous
 from shopcast_repository.publishing import publish
 from shopcast_repository.served import write_configs
-from shopcast_repository.serving import SERVING, promote, read_serving, rollback, serving_version
+from shopcast_repository.serving import (
+    SERVING,
+    Trial,
+    promote,
+    read_serving,
+    rollback,
+    serving_version,
+    try_out,
+)
 from shopcast_repository.verification import verify
 from shopcast_repository.versions import all_versions, find_manifest
 
@@ -89,6 +97,30 @@ def test_rolling_back_undoes_promotions_one_by_one(repository: Path) -> None:
         ("first", 1, None), ("promote", 2, 1), ("promote", 3, 2), ("rollback", 2, 3),
         ("rollback", 1, 2),
     ]  # fmt: skip
+
+
+def test_a_trial_leaves_what_serves_and_ends_with_a_promotion_or_one_call_back(
+    repository: Path, manifest: Manifest
+) -> None:
+    promote(repository, 2)
+    tried = try_out(repository, Trial(version=3, share=0.1))
+    assert (tried.version, tried.before, tried.trial) == (2, 1, Trial(version=3, share=0.1))
+    assert read_serving(repository) == tried
+    assert prune(repository, 1) == []
+    assert try_out(repository, Trial(version=3, share=0.5)).versions == (1, 2)
+    ended = rollback(repository)
+    assert (ended.version, ended.trial) == (2, None)
+    try_out(repository, Trial(version=1, shadow=1.0))
+    assert promote(repository, 3).trial is None
+    with pytest.raises(RepositoryError, match="serves already"):
+        try_out(repository, Trial(version=3, share=0.5))
+    release(repository, manifest, gate=FAILED)
+    with pytest.raises(RepositoryError, match="it is off"):
+        try_out(repository, Trial(version=4, share=0.5))
+    (repository / ENCODER / "2" / "model.onnx").write_bytes(b"another graph")
+    with pytest.raises(RepositoryError, match="version 2 is not whole"):
+        try_out(repository, Trial(version=2, share=0.5))
+    assert serving_version(repository) == 3
 
 
 def test_promoting_what_serves_changes_nothing_to_roll_back_to(repository: Path) -> None:

@@ -15,7 +15,7 @@ from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
 from shopcast_gateway.errors import StartupError, Unavailable
 from shopcast_gateway.metrics import observe, observe_triton
 from shopcast_gateway.triton.status import TritonStatus
-from shopcast_repository.serving import SERVING, Serving
+from shopcast_repository.serving import SERVING, Serving, Trial
 
 
 class FakePrior:
@@ -110,8 +110,8 @@ class World:
             ).run()
         )  # fmt: skip
 
-    def say(self, *versions: int) -> Serving:
-        said = Serving(versions=versions)
+    def say(self, *versions: int, trial: Trial | None = None) -> Serving:
+        said = Serving(versions=versions, trial=trial)
         (self.folder / SERVING).write_text(said.model_dump_json())
         return said
 
@@ -303,3 +303,37 @@ async def test_an_engine_leaves_no_server_whatever_fails() -> None:
     assert vectors.closed
     assert backend.closed
     assert triton.stopped
+
+
+async def test_a_trial_begins_changes_and_ends(world: World) -> None:
+    world.say(1, trial=Trial(version=2, share=0.5))
+    await until(lambda: world.switch.trial is not None)
+    trial, engine = world.switch.trial, world.switch.trial_engine
+    assert trial is not None
+    assert (trial.version, trial.share, trial.shadow, world.version) == (2, 0.5, 0.0, 1)
+    world.say(1, trial=Trial(version=2, shadow=0.25))
+    await until(lambda: trial.shadow == 0.25)
+    assert world.switch.trial_engine is engine
+    assert trial.share == 0
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    assert world.switch.trial is None
+    assert world.started == [2, 2]
+
+
+async def test_a_version_that_may_not_serve_is_not_tried(world: World) -> None:
+    world.starts[2] = Refused("golden", "it does otherwise")
+    world.say(1, trial=Trial(version=2, share=0.5))
+    await until(lambda: 2 in world.status.refusals)
+    assert world.switch.trial is None
+    assert world.status.refusal is None, "what is to serve does"
+
+
+async def test_a_trial_whose_triton_ends_is_over(world: World) -> None:
+    world.say(1, trial=Trial(version=2, share=0.5))
+    await until(lambda: world.switch.trial is not None)
+    engine: Any = world.switch.trial_engine
+    engine.died.set_result(9)
+    await until(lambda: world.switch.trial is None)
+    assert world.server.serving
+    assert world.version == 1

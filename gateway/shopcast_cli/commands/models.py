@@ -44,7 +44,14 @@ def list_versions(repository: Repository = _DEFAULT, as_json: AsJson = False) ->
     if as_json:
         print_json(
             [
-                {"version": version, "serving": version == serving} | _facts(one)
+                {
+                    "version": version,
+                    "serving": version == serving,
+                    "trial": said.trial.model_dump(exclude={"version"})
+                    if said and said.trial and said.trial.version == version
+                    else None,
+                }
+                | _facts(one)
                 for version, one in found
             ]
         )
@@ -53,6 +60,10 @@ def list_versions(repository: Repository = _DEFAULT, as_json: AsJson = False) ->
     for version, one in found:
         before = said is not None and version == said.before
         mark = " [green]serving[/green]" if version == serving else " before" if before else ""
+        if said is not None and said.trial is not None and version == said.trial.version:
+            mark = (
+                f" on trial: {said.trial.share:.0%} of the people, shadow {said.trial.shadow:.0%}"
+            )
         facts = _facts(one)
         if "broken" in facts:
             shown.add_row(f"{version}{mark}", "", "[red]unreadable[/red]", "", "", "")
@@ -218,9 +229,54 @@ def promote(
     _tell(serving.model_dump(mode="json"), serving.version, serving.before, as_json=as_json)
 
 
+@app.command("try")
+def try_version(
+    version: Number,
+    repository: Repository = _DEFAULT,
+    share: Annotated[
+        float,
+        typer.Option(help="Of the people, whom this version answers: a canary.", min=0, max=1),
+    ] = 0.0,
+    shadow: Annotated[
+        float,
+        typer.Option(help="Of the other predictions, which it makes to compare.", min=0, max=1),
+    ] = 0.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even one that failed its gate before it was published.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a version on trial beside the one that serves, or change the shares of its trial.
+
+    Running gateways take it up within seconds, if its goldens reproduce. A person always meets the
+    same version. What shadows find is in the metrics shopcast_shadow_* and once a minute in the
+    log.
+    `platform models promote` or `rollback` ends the trial.
+
+    Example: platform models try 3 --share 0.05 --shadow 0.2
+    """
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
+    from shopcast_repository.serving import Trial, try_out
+
+    if not share and not shadow:
+        raise typer.BadParameter("name a share or a shadow above 0", param_hint="--share, --shadow")
+    with failures(RepositoryError, ManifestError):
+        serving = try_out(
+            repository, Trial(version=version, share=share, shadow=shadow), force=force
+        )
+    _tell(serving.model_dump(mode="json"), serving.version, serving.before, as_json=as_json)
+    if not as_json:
+        out.print(
+            f"version {version} is on trial: it answers {share:.0%} of the people, and {shadow:.0%}"
+            " of the other predictions in the shadow",
+            soft_wrap=True,
+        )
+
+
 @app.command()
 def rollback(repository: Repository = _DEFAULT, as_json: AsJson = False) -> None:
-    """Let the version serve that did so before.
+    """End the trial of a version; where there is none, let the version serve that did so before.
 
     Example: platform models rollback
     """
