@@ -89,29 +89,30 @@ class ModelPredictor:
         cases = worlds(reading.window_confidence)
         # Texts of whatever any case attends to.
         attended = [np.flatnonzero(there)[: manifest.history_events] for _, there in cases]
-        rows = np.unique(np.concatenate(attended))
+        rows = np.unique(np.concatenate(attended)) if len(cases) > 1 else attended[0]
         texts = (*reading.candidate_texts, *(reading.window_texts[row] for row in rows))
         vectors, encoded = await self._vectors.get(
             texts, timeout_s=deadline - time.monotonic(), look_up=known.level is Level.FULL
         )
         count = len(reading.candidate_texts)
-        scored = await asyncio.gather(
-            *(
-                self._model.score(
-                    Exposure(
-                        now_s,
-                        _chosen(reading.window, there),
-                        candidates,
-                        vectors[count:][np.searchsorted(rows, seen)],
-                        vectors[:count],
-                    ),
-                    timeout_s=deadline - time.monotonic(),
-                )
-                for (_, there), seen in zip(cases, attended, strict=True)
+        exposures = [
+            Exposure(
+                now_s,
+                _chosen(reading.window, there),
+                candidates,
+                vectors[count:][np.searchsorted(rows, seen)],
+                vectors[:count],
             )
-        )
-        weights = np.array([weight for weight, _ in cases])
-        probabilities = np.tensordot(weights, np.stack(scored), axes=1)
+            for (_, there), seen in zip(cases, attended, strict=True)
+        ]
+        left_s = deadline - time.monotonic()
+        if len(exposures) == 1:  # nearly always, and cheaper
+            probabilities = await self._model.score(exposures[0], timeout_s=left_s)
+        else:
+            scored = await asyncio.gather(
+                *(self._model.score(one, timeout_s=left_s) for one in exposures)
+            )
+            probabilities = np.tensordot([weight for weight, _ in cases], scored, axes=1)
         evidence = self._evidence(known, now_s, encoded)
         _log.info(
             "prediction=%s model=%s level=%s items=%d events=%d encoded=%d",

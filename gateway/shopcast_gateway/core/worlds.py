@@ -23,6 +23,8 @@ def worlds(confidence: NDArray[np.float64]) -> list[tuple[float, NDArray[np.bool
     >>> [(round(w, 2), m.tolist()) for w, m in worlds(np.array([1.0, 0.7, 0.5]))]
     [(0.3, [True, False, False]), (0.2, [True, True, False]), (0.5, [True, True, True])]
     """
+    if (confidence == 1).all():
+        return [(1.0, np.ones(len(confidence), dtype=np.bool_))]
     levels = _merged(np.unique(confidence[confidence < 1])[::-1].tolist(), confidence)
     bounds = [1.0, *(level for level, _ in levels), 0.0]
     lowest = [1.0, *(least for _, least in levels)]
