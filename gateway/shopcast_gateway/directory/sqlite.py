@@ -56,7 +56,7 @@ from shopcast_gateway.directory.types import (
 )
 from shopcast_gateway.errors import Unavailable
 
-READERS, BROWSERS = 4, 2
+READERS, BROWSERS = 2, 2
 """Threads that read for predictions, and for those who look around and may take long."""
 _TOGETHER = 10_000  # events of one transaction, if several calls wait
 _READ_TOGETHER = 8  # reads of one turn of a thread, if several wait: changing threads costs as much
