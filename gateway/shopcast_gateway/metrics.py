@@ -13,19 +13,15 @@ from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 
 @contextmanager
 def serve_metrics(
-    status: AdoptionStatus, health: TritonStatus, *, host: str, port: int
+    status: AdoptionStatus,
+    health: TritonStatus,
+    registry: CollectorRegistry,
+    *,
+    host: str,
+    port: int,
 ) -> Iterator[int]:
-    """Serve them until the context ends; the value is the port. Raises StartupError.
-
-    shopcast_model_version: the version that serves. shopcast_model_wanted_version: the one that is
-    to. shopcast_model_refused: 1 while it is refused. shopcast_model_adoptions_total,
-    shopcast_model_refusals_total: how often one was taken up, or refused.
-
-    shopcast_triton_up: 1 while both models answer. shopcast_triton_repairs_total: how often one
-    that did not was loaded again and did. shopcast_triton_restarts_total: how often a Triton of our
-    own was started in place of one that ended.
-    """
-    registry = CollectorRegistry()
+    """Serve them, and what else the registry has, until the context ends; the value is the port.
+    docs/operations.md lists them. Raises StartupError."""
     observe(status, registry)
     observe_triton(health, registry)
     try:

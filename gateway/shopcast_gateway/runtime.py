@@ -9,7 +9,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from shopcast_domain.manifest import published_versions
+from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.directory.open import open_directory
@@ -20,7 +23,7 @@ from shopcast_gateway.supervisor import Supervisor
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.credentials import Tls, server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
-from shopcast_gateway.transport.server import build_server
+from shopcast_gateway.transport.server import METHODS, build_server
 from shopcast_gateway.triton.status import TritonStatus
 
 _GRACE_S = 5.0
@@ -111,6 +114,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         access = Access(settings.auth, certificates=mutual)
     versions, seen = versions_to_try(settings.repository)
     status, health = AdoptionStatus(), TritonStatus()
+    registry = None if settings.metrics_port is None else CollectorRegistry()
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
@@ -126,13 +130,18 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             withdrawn=switch.forget,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
             refusal=admission.refusal,
+            recorder=CallMetrics(registry, METHODS) if registry else None,
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
-        if settings.metrics_port is not None:
+        if registry and settings.metrics_port is not None:
             metrics = stack.enter_context(
                 serve_metrics(
-                    status, health, host=settings.metrics_host, port=settings.metrics_port
+                    status,
+                    health,
+                    registry,
+                    host=settings.metrics_host,
+                    port=settings.metrics_port,
                 )
             )
         await server.start()
