@@ -1,4 +1,4 @@
-"""What it costs the event loop to record a call.
+"""What it costs the event loop to record what becomes of a call.
 
 .venv/bin/python benchmarks/recording.py
 """
@@ -9,6 +9,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from shopcast_gateway.call_metrics import CallMetrics
+from shopcast_gateway.core.protocol import Level
+from shopcast_gateway.core.stages import UNRECORDED, timed
+from shopcast_gateway.stage_metrics import StageMetrics
 from shopcast_gateway.transport.server import METHODS
 
 TIMES = 50_000
@@ -29,6 +32,22 @@ def main() -> None:
     tell("a call", call)
     tell("a call refused early", lambda: calls.refused(method, "RESOURCE_EXHAUSTED"))
     tell("a call of an unknown method", lambda: calls.refused("/x/y", "UNIMPLEMENTED"))
+    stages = StageMetrics(CollectorRegistry())
+
+    def unrecorded() -> None:
+        with timed("score", UNRECORDED):
+            pass
+
+    def recorded() -> None:
+        with timed("score", stages):
+            pass
+
+    tell("a stage, unrecorded", unrecorded)
+    tell("a stage", recorded)
+    tell("a batch", lambda: stages.batch("behavior", 8, 0))
+    tell("vectors", lambda: stages.vectors("memory", 10))
+    tell("an answer", lambda: stages.answer(Level.FULL, None))
+    tell("a refusal", lambda: stages.refusal("early"))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Metrics for Prometheus, on a port of their own."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Change, Refusal
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
+
+_SWAP_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 
 
 @contextmanager
@@ -55,7 +58,23 @@ def observe(status: AdoptionStatus, registry: CollectorRegistry) -> None:
         "shopcast_model_refusals", "Versions refused, by reason.", ["reason"], registry=registry
     )
 
+    swaps = Histogram(
+        "shopcast_model_swap_seconds",
+        "From when a version is to serve until it does.",
+        buckets=_SWAP_S,
+        registry=registry,
+    )
+    began: float | None = None
+
     def tell(now: AdoptionStatus, change: Change) -> None:
+        nonlocal began
+        if change == "wanted":
+            began = None if now.wanted == now.serving else time.monotonic()
+        elif began is not None and now.wanted == now.serving:
+            swaps.observe(time.monotonic() - began)
+            began = None
+        elif now.wanted in now.refusals:
+            began = None
         version.set(now.serving or 0)
         wanted.set(now.wanted or 0)
         refused.set(now.refusal is not None)

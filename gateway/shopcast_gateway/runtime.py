@@ -15,10 +15,12 @@ from shopcast_domain.manifest import published_versions
 from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.engine import Engine, Switch, Tritons
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
+from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
 from shopcast_gateway.supervisor import Supervisor
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.credentials import Tls, server_credentials
@@ -118,8 +120,9 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
-        switch = Switch()
-        admission = Admission(switch, max_rows=settings.max_rows)
+        recorder: Recorder = StageMetrics(registry) if registry else UNRECORDED
+        switch = Switch(recorder)
+        admission = Admission(switch, max_rows=settings.max_rows, recorder=recorder)
         server = build_server(
             admission,
             directory,
@@ -129,12 +132,13 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             access=access,
             withdrawn=switch.forget,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
-            refusal=admission.refusal,
+            refusal=admission.early_refusal,
             recorder=CallMetrics(registry, METHODS) if registry else None,
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
         if registry and settings.metrics_port is not None:
+            observe_admission(admission, registry)
             metrics = stack.enter_context(
                 serve_metrics(
                     status,
@@ -152,6 +156,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             url=settings.triton_url,
             home=settings.triton_home,
             log=settings.triton_log,
+            recorder=recorder,
         )
         status.want(versions[0])
         engine = await Engine.first_that_passes(tritons, directory, versions, status)
