@@ -6,7 +6,6 @@ import logging
 import math
 import re
 import time
-import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -20,6 +19,7 @@ from grpc_status import rpc_status
 
 from shopcast.v1 import prediction_service_pb2
 from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError, Overloaded
+from shopcast_gateway.frames import frames_of
 from shopcast_gateway.transport.audit import audit
 from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.authorisation import Access
@@ -261,16 +261,10 @@ def _parse(method: _Method, data: bytes) -> Any:
         raise BadRequest("request", "must be a message of shopcast.v1") from None
 
 
-def _log_unforeseen(error: BaseException | None, call: Call) -> None:
-    """Types and frames only: the text of an exception may hold what the caller sent."""
-    chain: list[str] = []
-    while error is not None:
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        chain.append(f"{type(error).__qualname__} at\n{frames}")
-        error = error.__cause__ or error.__context__
+def _log_unforeseen(error: BaseException, call: Call) -> None:
     _log.error(
         "unforeseen error method=%s request_id=%s: %s",
         call.method,
         call.request_id,
-        "from ".join(chain),
+        frames_of(error),
     )
