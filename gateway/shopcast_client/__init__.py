@@ -46,6 +46,7 @@ from shopcast_client.types import (
     Receipt,
     RecordResult,
     ServiceLevel,
+    StageTiming,
     UnlinkResult,
 )
 
@@ -82,6 +83,7 @@ __all__ = [
     "ServiceLevel",
     "ShopcastClient",
     "ShopcastError",
+    "StageTiming",
     "TooStale",
     "Unavailable",
     "UnlinkResult",

@@ -36,6 +36,7 @@ from shopcast_client.types import (
     Receipt,
     RecordResult,
     ServiceLevel,
+    StageTiming,
 )
 
 _OUTCOMES = {
@@ -198,6 +199,7 @@ def predict_request_message(request: PredictRequest) -> prediction_service_pb2.P
         min_link_confidence=request.min_link_confidence,
         lowest_level=prediction_service_pb2.ServiceLevel.Value(level),
         max_history_age=_duration(request.max_history_age),
+        stage_timings=request.stage_timings,
     )
 
 
@@ -256,6 +258,9 @@ def _evidence(message: prediction_service_pb2.Evidence) -> Evidence:
         level=_LEVELS.get(message.level, ServiceLevel.FULL),
         level_reason=_REASONS.get(message.level_reason),
         history_age=_timedelta(message.history_age) if message.HasField("history_age") else None,
+        stage_timings=tuple(
+            StageTiming(one.stage, _timedelta(one.duration)) for one in message.stage_timings
+        ),
     )
 
 

@@ -33,6 +33,7 @@ class PredictionCalls(Caller):
         min_link_confidence: float = 0.0,
         lowest_level: ServiceLevel = ServiceLevel.FULL,
         max_history_age: timedelta | None = None,
+        stage_timings: bool = False,
     ) -> PredictResult:
         """What the shopper would do with each of 1 to 1,000 items, met on `platform` now.
 
@@ -41,6 +42,7 @@ class PredictionCalls(Caller):
         min_link_confidence: leaves out events less surely theirs; 1 takes only what is certain.
         lowest_level: the least that will do; where only less can be had, Unavailable is raised.
         max_history_age: how old a copy of the history may be; TooStale where none is newer.
+        stage_timings: whether the evidence says where the time went.
         Unknown shoppers and items are answered too, and the evidence says so.
         Raises a ShopcastError.
         """
@@ -52,6 +54,7 @@ class PredictionCalls(Caller):
             min_link_confidence,
             lowest_level,
             max_history_age,
+            stage_timings,
         )
         message = predict_request_message(request)
         return predict_result(await self._call(self._connection.prediction.Predict, message))

@@ -152,6 +152,15 @@ class PlatformEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class StageTiming:
+    """How long a stage of an answer took: admission, look_up, tokenise, queue, encode or score, or
+    what a newer server names."""
+
+    stage: str
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What an answer rests on.
 
@@ -164,6 +173,7 @@ class Evidence:
     uncertain_events_used: events that may not be this person's; they count by how sure it is.
     level: what the answer could rest on. level_reason: why no more; None for FULL, and for what
     this client does not know. history_age: how long ago the history was read, for STALE.
+    stage_timings: where the time went, if that was asked for.
     """
 
     prediction_id: str
@@ -180,6 +190,7 @@ class Evidence:
     level: ServiceLevel = ServiceLevel.FULL
     level_reason: LevelReason | None = None
     history_age: timedelta | None = None
+    stage_timings: tuple[StageTiming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +204,7 @@ class PredictRequest:
     min_link_confidence: float = 0.0
     lowest_level: ServiceLevel = ServiceLevel.FULL
     max_history_age: timedelta | None = None
+    stage_timings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,6 +359,4 @@ def history_numbers(age_s: Floats, here: Bools, price: Floats) -> NDArray[np.flo
     All of one shape (...); returns float32 (..., 3), finite.
     """
     age = np.log1p(np.maximum(age_s, 0.0) / 3600.0)
-    return np.stack((age, here, _or_zero(np.log1p(price))), axis=-1).astype(
-        np.float32
-    )
+    return np.stack((age, here, _or_zero(np.log1p(price))), axis=-1).astype(np.float32)

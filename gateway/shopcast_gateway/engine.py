@@ -16,6 +16,7 @@ from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
 from shopcast_gateway.core.prior import PriorPredictor
 from shopcast_gateway.core.protocol import Prediction, PredictQuery
+from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.protocol import Directory
@@ -46,7 +47,17 @@ class Tritons:
     and leaves nothing of the old one behind.
     """
 
-    def __init__(self, repository: Path, *, url: str | None, home: Path, log: Path) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        url: str | None,
+        home: Path,
+        log: Path,
+        recorder: Recorder = UNRECORDED,
+    ) -> None:
+        """recorder: is told of what engines do once they serve."""
+        self.recorder = recorder
         self.repository, self._url, self._home, self._log = repository, url, home, log
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
 
@@ -121,8 +132,10 @@ class Engine:
             if died:
                 raise TritonDied(f"Triton ended while version {version} was loaded") from error
             raise
-        vectors = ItemVectors(model, directory)
-        predictor = ModelPredictor(model, vectors, directory)
+        recorder = tritons.recorder
+        model.record(recorder)  # from now on: not the replay of its goldens
+        vectors = ItemVectors(model, directory, recorder=recorder)
+        predictor = ModelPredictor(model, vectors, directory, recorder=recorder)
         return cls(version, predictor, vectors, backend, process, address, model)
 
     @classmethod
@@ -221,12 +234,18 @@ class Switch:
     prior: PriorPredictor | None = None  # of the engine that was closed
     off = False
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder = UNRECORDED) -> None:
+        self._recorder = recorder
         self._trial_engine: Engine | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
+        made = await self._predict(query, timeout_s=timeout_s)
+        self._recorder.answer(made.evidence.level, made.evidence.reason)
+        return made
+
+    async def _predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         engine = self.engine
         if engine is not None and not self.off:
             if self.trial is None:

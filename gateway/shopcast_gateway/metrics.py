@@ -1,9 +1,10 @@
 """Metrics for Prometheus, on a port of their own."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -14,27 +15,21 @@ from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 
+_SWAP_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+
 
 @contextmanager
 def serve_metrics(
     status: AdoptionStatus,
     health: TritonStatus,
     trial: Callable[[], Trial | None],
+    registry: CollectorRegistry,
     *,
     host: str,
     port: int,
 ) -> Iterator[int]:
-    """Serve them until the context ends; the value is the port. Raises StartupError.
-
-    shopcast_model_version: the version that serves. shopcast_model_wanted_version: the one that is
-    to. shopcast_model_refused: 1 while it is refused. shopcast_model_adoptions_total,
-    shopcast_model_refusals_total: how often one was taken up, or refused.
-
-    shopcast_triton_up: 1 while both models answer. shopcast_triton_repairs_total: how often one
-    that did not was loaded again and did. shopcast_triton_restarts_total: how often a Triton of our
-    own was started in place of one that ended.
-    """
-    registry = CollectorRegistry()
+    """Serve them, and what else the registry has, until the context ends; the value is the port.
+    docs/operations.md lists them. Raises StartupError."""
     observe(status, registry)
     observe_triton(health, registry)
     registry.register(TrialCollector(trial))
@@ -69,7 +64,23 @@ def observe(status: AdoptionStatus, registry: CollectorRegistry) -> None:
         "shopcast_model_refusals", "Versions refused, by reason.", ["reason"], registry=registry
     )
 
+    swaps = Histogram(
+        "shopcast_model_swap_seconds",
+        "From when a version is to serve until it does.",
+        buckets=_SWAP_S,
+        registry=registry,
+    )
+    began: float | None = None
+
     def tell(now: AdoptionStatus, change: Change) -> None:
+        nonlocal began
+        if change == "wanted":
+            began = None if now.wanted == now.serving else time.monotonic()
+        elif began is not None and now.wanted == now.serving:
+            swaps.observe(time.monotonic() - began)
+            began = None
+        elif now.wanted in now.refusals:
+            began = None
         version.set(now.serving or 0)
         wanted.set(now.wanted or 0)
         refused.set(now.refusal is not None)
@@ -107,15 +118,7 @@ def observe_triton(health: TritonStatus, registry: CollectorRegistry) -> None:
 
 
 class TrialCollector(Collector):
-    """What is known of the version on trial, while there is one.
-
-    shopcast_trial_version, shopcast_trial_answers_total: predictions it gave to callers.
-    shopcast_shadow_predictions_total{result}: compared, failed, skipped. Of those compared:
-    shopcast_shadow_items_total; shopcast_shadow_flips_total, items of which the likeliest outcome
-    is another; shopcast_shadow_rank_correlation_sum over shopcast_shadow_rank_correlations_total
-    predictions, Spearman's by the probability of a purchase;
-    shopcast_shadow_probability_total{version,outcome}, sums over the items.
-    """
+    """What is known of the version on trial, while there is one."""
 
     def __init__(self, trial: Callable[[], Trial | None]) -> None:
         self._trial = trial

@@ -9,18 +9,23 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from shopcast_domain.manifest import published_versions
+from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.engine import Engine, Switch, Tritons
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
+from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
 from shopcast_gateway.supervisor import Supervisor
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.credentials import Tls, server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
-from shopcast_gateway.transport.server import build_server
+from shopcast_gateway.transport.server import METHODS, build_server
 from shopcast_gateway.triton.status import TritonStatus
 
 _GRACE_S = 5.0
@@ -111,11 +116,13 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         access = Access(settings.auth, certificates=mutual)
     versions, seen = versions_to_try(settings.repository)
     status, health = AdoptionStatus(), TritonStatus()
+    registry = None if settings.metrics_port is None else CollectorRegistry()
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
-        switch = Switch()
-        admission = Admission(switch, max_rows=settings.max_rows)
+        recorder: Recorder = StageMetrics(registry) if registry else UNRECORDED
+        switch = Switch(recorder)
+        admission = Admission(switch, max_rows=settings.max_rows, recorder=recorder)
         server = build_server(
             admission,
             directory,
@@ -125,16 +132,19 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             access=access,
             withdrawn=switch.forget,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
-            refusal=admission.refusal,
+            refusal=admission.early_refusal,
+            recorder=CallMetrics(registry, METHODS) if registry else None,
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
-        if settings.metrics_port is not None:
+        if registry and settings.metrics_port is not None:
+            observe_admission(admission, registry)
             metrics = stack.enter_context(
                 serve_metrics(
                     status,
                     health,
                     lambda: switch.trial,
+                    registry,
                     host=settings.metrics_host,
                     port=settings.metrics_port,
                 )
@@ -148,6 +158,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             url=settings.triton_url,
             home=settings.triton_home,
             log=settings.triton_log,
+            recorder=recorder,
         )
         status.want(versions[0])
         engine = await Engine.first_that_passes(tritons, directory, versions, status)

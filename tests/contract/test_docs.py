@@ -134,3 +134,24 @@ def test_every_setting_of_a_command_is_explained() -> None:
         ]
 
     assert unexplained(get_command(app), "platform") == []
+
+
+def test_every_metric_is_in_the_table_of_metrics() -> None:
+    found = set()
+    for path in (ROOT / "gateway" / "shopcast_gateway").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Name(id=kind),
+                    args=[ast.Constant(value=str(name)), *rest],
+                    keywords=keywords,
+                ) if kind.removesuffix("MetricFamily") in ("Counter", "Gauge", "Histogram"):
+                    rest += [one.value for one in keywords if one.arg == "labels"]
+                    labels = [one for one in rest if isinstance(one, ast.List)]
+                    names = ",".join(ast.literal_eval(labels[0])) if labels else ""
+                    total = "_total" if kind.startswith("Counter") else ""
+                    found.add(f"{name}{total}" + (f"{{{names}}}" if names else ""))
+    page = (ROOT / "docs" / "operations.md").read_text()
+    documented = re.findall(r"^\| `(shopcast_[^`]*)` \|", page, re.MULTILINE)
+    assert len(documented) == len(set(documented))
+    assert set(documented) == found

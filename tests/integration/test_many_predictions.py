@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -28,6 +29,7 @@ from shopcast_client import (
 from shopcast_domain.events import Outcome
 from shopcast_gateway import errors
 from shopcast_gateway.core import protocol as core
+from shopcast_gateway.core.stages import SPENT
 from shopcast_gateway.transport.interceptor import Deadlines
 from shopcast_gateway.transport.prediction_service import MAX_UNANSWERED
 from shopcast_gateway.transport.server import build_server
@@ -111,6 +113,16 @@ def named(user_id: str, items: int = 1) -> prediction_service_pb2.StreamPredictR
     return prediction_service_pb2.StreamPredictRequest(
         correlation_id=user_id, request=message(user_id, items)
     )
+
+
+class Timed(FakePredictor):
+    """Spends time on whoever asks, several of them at once."""
+
+    async def predict(self, query: core.PredictQuery, *, timeout_s: float) -> core.Prediction:
+        if (spent := SPENT.get()) is not None:
+            spent.add("look_up", 0.25)
+        await asyncio.sleep(0.02)
+        return await super().predict(query, timeout_s=timeout_s)
 
 
 async def each(*user_ids: str) -> AsyncIterator[tuple[str, PredictRequest]]:
@@ -447,3 +459,26 @@ async def test_a_request_too_large_for_a_stream_is_told() -> None:
         with pytest.raises(InvalidRequest, match="send fewer items"):
             async for _ in client.stream_predict(requests()):
                 pass
+
+
+async def test_who_asks_is_told_where_the_time_went_and_nobody_else() -> None:
+    def timings(result: PredictResult | ShopcastError) -> list[str]:
+        assert isinstance(result, PredictResult)
+        for one in result.evidence.stage_timings:
+            assert one.duration.total_seconds() == 0.25, "the time of one request"
+        return [one.stage for one in result.evidence.stage_timings]
+
+    asking, others = replace(asked("anna"), stage_timings=True), asked("bert")
+
+    async def requests() -> AsyncIterator[tuple[str, PredictRequest]]:
+        for name, request in (("1", asking), ("2", others), ("3", asking)):
+            yield name, request
+
+    async with client_of(Timed()) as client:
+        one = {"platform": "web", "user_id": "anna", "items": asking.items}
+        assert timings(await client.predict(**one, stage_timings=True)) == ["look_up"]
+        assert timings(await client.predict(**one)) == []
+        batch = await client.batch_predict([asking, others, asking])
+        assert [timings(result) for result in batch] == [["look_up"], [], ["look_up"]]
+        streamed = {name: timings(found) async for name, found in client.stream_predict(requests())}
+        assert streamed == {"1": ["look_up"], "2": [], "3": ["look_up"]}

@@ -28,6 +28,7 @@ from shopcast_client import (
     Purpose,
     RecordResult,
     ServiceLevel,
+    StageTiming,
     Unavailable,
 )
 
@@ -90,10 +91,12 @@ class Gateway:
         min_link_confidence: float,
         lowest_level: ServiceLevel,
         max_history_age: timedelta | None,
+        stage_timings: bool,
     ) -> PredictResult:
         self._take((platform, user_id, items))
         self.options = (purpose, min_link_confidence)
         self.limits = (lowest_level, max_history_age)
+        self.timings = stage_timings
         predictions = [Prediction(i.item_id, 0.5, 0.3, 0.2, i.title is None, True) for i in items]
         return PredictResult(tuple(predictions), self.evidence)
 
@@ -155,6 +158,25 @@ def test_an_answer_tells_its_level_and_why_it_is_no_more(gateway: Gateway) -> No
     assert (told["level"], told["level_reason"], told["history_age_s"]) == (
         "stale", "store_away", 12.0,
     )  # fmt: skip
+
+
+def test_timings_are_a_table_where_they_are_asked_for(gateway: Gateway) -> None:
+    assert "Where the time went" not in run(*PREDICT, "--item", "s1").stdout
+    assert not gateway.timings
+    timings = (
+        StageTiming("look_up", timedelta(milliseconds=2)),
+        StageTiming("score", timedelta(microseconds=12_340)),
+    )
+    gateway.evidence = replace(EVIDENCE, stage_timings=timings)
+    shown = run(*PREDICT, "--item", "s1", "--timings").stdout
+    assert gateway.timings
+    row = next(line for line in shown.splitlines() if "score" in line)
+    assert "12.34" in row
+    told = json.loads(run(*PREDICT, "--item", "s1", "--timings", "--json").stdout)["evidence"]
+    assert told["stage_timings"] == [
+        {"stage": "look_up", "duration_s": 0.002},
+        {"stage": "score", "duration_s": 0.01234},
+    ]
 
 
 @pytest.mark.parametrize(

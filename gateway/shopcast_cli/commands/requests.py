@@ -73,6 +73,9 @@ def predict(
         float | None,
         typer.Option(help="Seconds since the history was read, at most, if it is stale.", min=0.0),
     ] = None,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Show where the server spent the time.")
+    ] = False,
     target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -105,6 +108,7 @@ def predict(
             min_link_confidence=min_link_confidence,
             lowest_level=ServiceLevel(lowest_level),
             max_history_age=oldest,
+            stage_timings=timings,
         ),
     )
     if as_json:
@@ -284,6 +288,10 @@ def as_dict(answer: "PredictResult") -> dict[str, object]:
             "level": str(evidence.level),
             "level_reason": None if reason is None else str(reason),
             "history_age_s": None if read is None else read.total_seconds(),
+            "stage_timings": [
+                {"stage": one.stage, "duration_s": one.duration.total_seconds()}
+                for one in evidence.stage_timings
+            ],
             "platforms": [
                 {
                     "platform": one.platform,
@@ -314,6 +322,11 @@ def show(answer: "PredictResult") -> None:
     out.print(shown)
     out.print(evidence_line(answer))
     out.print(level_line(answer))
+    if answer.evidence.stage_timings:
+        spent = table("Where the time went", "stage", "ms")
+        for timing in answer.evidence.stage_timings:
+            spent.add_row(timing.stage, f"{timing.duration.total_seconds() * 1000:.2f}")
+        out.print(spent)
 
 
 def evidence_line(answer: "PredictResult") -> str:

@@ -102,6 +102,9 @@ def serve(
         ),
     ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[
+        str, typer.Option(help="text, or json: one object a line, for machines.")
+    ] = "text",
 ) -> None:
     """Serve predictions over gRPC.
 
@@ -118,6 +121,7 @@ def serve(
     from shopcast_gateway.runtime import ServeSettings, run
     from shopcast_gateway.transport.audit import LOGGER
     from shopcast_gateway.transport.credentials import Tls
+    from shopcast_gateway.transport.json_logs import JsonFormatter
     from shopcast_gateway.triton.environment import default_folder
 
     if (tls_cert is None) != (tls_key is None) or (client_ca and not tls_cert):
@@ -128,9 +132,12 @@ def serve(
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise typer.BadParameter("one of debug, info, warning, error", param_hint="--log-level")
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
+    if log_format not in ("text", "json"):
+        raise typer.BadParameter("text or json", param_hint="--log-format")
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger(LOGGER).setLevel(logging.INFO)  # an audit has no gaps, whatever the level
     settings = ServeSettings(
         repository=repository,

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
+from shopcast_gateway.core.stages import UNRECORDED, Recorder, timed
 from shopcast_gateway.errors import DeadlineExpired, Overloaded
 
 MAX_ROWS = 8_000
@@ -30,11 +31,24 @@ class Admission:
     runs when nobody waits for an answer. max_rows: of all that run and wait, 1 or more.
     """
 
-    def __init__(self, predictor: Predictor, *, max_rows: int = MAX_ROWS) -> None:
-        self._predictor, self._max_rows = predictor, max_rows
+    def __init__(
+        self, predictor: Predictor, *, max_rows: int = MAX_ROWS, recorder: Recorder = UNRECORDED
+    ) -> None:
+        self._predictor, self._max_rows, self._recorder = predictor, max_rows, recorder
         self._rows, self._running = 0, 0
         self._waiting: tuple[deque[_Turn], deque[_Turn]] = deque(), deque()  # the second is bulk
         self._mean_s = _SOONEST_S
+
+    @property
+    def rows(self) -> int:
+        """Of all that run and wait."""
+        return self._rows
+
+    def early_refusal(self, waiting: int) -> Overloaded | None:
+        """As refusal, of a call that is refused for it before it is read."""
+        if refusal := self.refusal(waiting):
+            self._recorder.refusal("early")
+        return refusal
 
     def refusal(
         self, waiting: int = 0, rows: int = CALL_ROWS + 1, *, bulk: bool = False
@@ -56,11 +70,13 @@ class Admission:
         where its turn did not come in time."""
         rows = CALL_ROWS + len(query.items)
         if refusal := self.refusal(rows=rows, bulk=query.bulk):
+            self._recorder.refusal("bulk" if query.bulk else "rows")
             raise refusal
         began = time.monotonic()
         self._rows += rows
         try:
-            await self._turn(rows, timeout_s, bulk=query.bulk)
+            with timed("admission", self._recorder):
+                await self._turn(rows, timeout_s, bulk=query.bulk)
             try:
                 left_s = timeout_s - (time.monotonic() - began)
                 return await self._predictor.predict(query, timeout_s=left_s)

@@ -8,9 +8,11 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextvars import Context
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from shopcast_gateway.core.stages import SPENT, UNRECORDED, Recorder, Spent, Stage
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 END_S = 5.0
@@ -26,12 +28,20 @@ class Entry(Generic[Work, Answer]):
     """Work that waits or runs. deadline: of time.monotonic, may be put off while it waits.
 
     Cancelling the future gives up its place. A call that has begun goes on to its end all the same:
-    see backend.triton.
+    see backend.triton. put_at: of time.monotonic. spent: what its batch has spent, once it started.
     """
 
     work: Work
     future: "asyncio.Future[Answer]"
     deadline: float
+    put_at: float
+    queued_s: float = 0.0
+    spent: Spent = field(default_factory=Spent)
+
+    @property
+    def stages(self) -> dict[Stage, float]:
+        """Seconds by stage, its waiting included."""
+        return {"queue": self.queued_s, **self.spent.stages}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ class Batcher(Generic[Work, Answer]):
 
     run: answers of a batch, one for each, in order. size: how much of it there is; two of unlike
     size cost each other padding. fits: whether two or more of these sizes may go as one batch.
+    model: what recorders know it by.
     """
 
     def __init__(
@@ -68,7 +79,10 @@ class Batcher(Generic[Work, Answer]):
         size: Callable[[Work], int],
         fits: Callable[[Sequence[int]], bool],
         calls: int,
+        model: str = "",
+        recorder: Recorder = UNRECORDED,
     ) -> None:
+        self._model, self.recorder = model, recorder
         self._run, self._size, self._fits, self._calls = run, size, fits, calls
         self._waiting: dict[Entry[Work, Answer], None] = {}  # in the order in which they came
         self._running: set[asyncio.Task[None]] = set()
@@ -78,7 +92,8 @@ class Batcher(Generic[Work, Answer]):
         """Have work done. Its future raises DeadlineExpired where no call could start in time, else
         what `run` raises."""
         loop = asyncio.get_running_loop()
-        entry = Entry(work, loop.create_future(), time.monotonic() + timeout_s)
+        now = time.monotonic()
+        entry: Entry[Work, Answer] = Entry(work, loop.create_future(), now + timeout_s, now)
         self._waiting[entry] = None
         entry.future.add_done_callback(lambda _: self._waiting.pop(entry, None))
         if not self._woken:  # not at once: what is put in the same turn goes together
@@ -99,7 +114,7 @@ class Batcher(Generic[Work, Answer]):
     def _start(self) -> None:
         self._woken = False
         while len(self._running) < self._calls and (batch := self._next()):
-            task = asyncio.create_task(self._answer(batch))
+            task = asyncio.create_task(self._answer(batch), context=Context())  # no one call's
             self._running.add(task)
             task.add_done_callback(self._ended)
 
@@ -131,14 +146,25 @@ class Batcher(Generic[Work, Answer]):
         return batch
 
     async def _answer(self, batch: Sequence[Entry[Work, Answer]]) -> None:
+        spent, now = Spent(), time.monotonic()
+        SPENT.set(spent)  # of this task alone
+        for entry in batch:
+            entry.spent, entry.queued_s = spent, now - entry.put_at
+            self.recorder.stage("queue", entry.queued_s)
         try:
             await self._run_once(batch)
         except asyncio.CancelledError:
             for entry in batch:
                 entry.future.cancel()
             raise
+        finally:
+            for stage, duration_s in spent.stages.items():
+                self.recorder.stage(stage, duration_s)
 
     async def _run_once(self, batch: Sequence[Entry[Work, Answer]]) -> None:
+        now = time.monotonic()
+        late = sum(entry.deadline <= now and not entry.future.done() for entry in batch)
+        self.recorder.batch(self._model, len(batch), late)
         try:
             answers = await self._run([entry.work for entry in batch])
         except Exception as error:

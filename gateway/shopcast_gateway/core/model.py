@@ -16,6 +16,7 @@ from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
 from shopcast_gateway.core.batching import Batcher, Bounds
 from shopcast_gateway.core.exposure import Exposure, History, Scene, Vectors, scenes
+from shopcast_gateway.core.stages import SPENT, Recorder, timed
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 ENCODE_BATCH = 64
@@ -41,26 +42,32 @@ class Model:
         self._backend = backend
         self._padding = manifest.artefact.padding
         self._scores: Batcher[Scene | Exposure, Floats] = Batcher(
-            self._score, size=lambda one: one.size, fits=_BOUNDS.fit, calls=CALLS
+            self._score, size=lambda one: one.size, fits=_BOUNDS.fit, calls=CALLS, model=BEHAVIOR
         )
+
+    def record(self, recorder: Recorder) -> None:
+        """Tell a recorder of what is scored from now on."""
+        self._scores.recorder = recorder
 
     async def encode(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
         """Vectors of 1 to ENCODE_BATCH texts, none of them empty: float32 (n, d).
 
         Raises what Backend.infer raises.
         """
-        token_ids = await asyncio.to_thread(self.tokeniser.encode, texts)
-        ids, mask = self.tokeniser.pad(token_ids)
+        with timed("tokenise"):
+            token_ids = await asyncio.to_thread(self.tokeniser.encode, texts)
+            ids, mask = self.tokeniser.pad(token_ids)
         tokens = padded_size(ids.shape[1], self._padding.get("tokens", ()))
         ids = pad_axis(ids, 1, tokens, self.tokeniser.pad_id)
         mask = pad_axis(mask, 1, tokens)
-        vectors = await self._backend.infer(
-            ENCODER,
-            self.manifest.encoder_version,
-            {"input_ids": ids, "attention_mask": mask},
-            "vectors",
-            timeout_s=timeout_s,
-        )
+        with timed("encode"):
+            vectors = await self._backend.infer(
+                ENCODER,
+                self.manifest.encoder_version,
+                {"input_ids": ids, "attention_mask": mask},
+                "vectors",
+                timeout_s=timeout_s,
+            )
         return _of_shape(vectors, (len(texts), self.manifest.vector_dim))
 
     async def score(self, one: Scene | Exposure, *, timeout_s: float) -> Floats:
@@ -72,9 +79,12 @@ class Model:
         entry = self._scores.put(one, timeout_s=timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                return await entry.future
+                found = await entry.future
         except TimeoutError:
             raise DeadlineExpired("scoring took longer than the deadline") from None
+        if (spent := SPENT.get()) is not None:
+            spent.waited(BEHAVIOR, entry.stages)
+        return found
 
     async def try_encoder(self, *, timeout_s: float) -> None:
         """Encode one short text. Raises what Backend.infer raises."""
@@ -97,9 +107,10 @@ class Model:
             inputs = await asyncio.to_thread(self._inputs, asked)
         else:
             inputs = self._inputs(asked)
-        logits = await self._backend.infer(
-            BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=timeout_s
-        )
+        with timed("score"):
+            logits = await self._backend.infer(
+                BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=timeout_s
+            )
         candidates = inputs["candidate_features"].shape[1]
         logits = _of_shape(logits, (len(asked), candidates, len(Outcome)))
         probabilities = self.manifest.calibration.apply(logits)

@@ -26,6 +26,7 @@ from shopcast_gateway.core.protocol import (
     Reason,
 )
 from shopcast_gateway.core.reader import Known, Reader
+from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.core.worlds import worlds
 from shopcast_gateway.directory.protocol import Directory
@@ -49,6 +50,7 @@ class ModelPredictor:
         *,
         histories: Histories | None = None,
         clock: Callable[[], float] = time.time,
+        recorder: Recorder = UNRECORDED,
     ) -> None:
         self._model = model
         self._vectors = vectors
@@ -58,6 +60,7 @@ class ModelPredictor:
             Histories() if histories is None else histories,
             limit=max(model.manifest.feature_events, model.manifest.history_events),
             clock=clock,
+            recorder=recorder,
         )
         self.prior = PriorPredictor(model.manifest, self._reader)
         """Answers with the same base rates and copies where the model is away altogether."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.protocol import Level, PredictQuery, Reason
+from shopcast_gateway.core.stages import UNRECORDED, Recorder, timed
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.reading import unread
 from shopcast_gateway.directory.types import Reading
@@ -43,7 +44,9 @@ class Reader:
         *,
         limit: int,
         clock: Callable[[], float],
+        recorder: Recorder = UNRECORDED,
     ) -> None:
+        self._recorder = recorder
         self._directory, self._histories = directory, histories
         self._limit, self._clock = limit, clock
 
@@ -58,15 +61,17 @@ class Reader:
         )
         begun = self._histories.begin()
         try:
-            async with asyncio.timeout(timeout_s * _READ_SHARE if spared else timeout_s):
-                reading = await self._directory.read(
-                    query.account,
-                    query.items,
-                    before_s=self._clock() + CLOCK_SKEW_S,
-                    limit=self._limit,
-                    purpose=query.purpose,
-                    min_confidence=query.min_confidence,
-                )
+            limit_s = timeout_s * _READ_SHARE if spared else timeout_s
+            with timed("look_up", self._recorder):
+                async with asyncio.timeout(limit_s):
+                    reading = await self._directory.read(
+                        query.account,
+                        query.items,
+                        before_s=self._clock() + CLOCK_SKEW_S,
+                        limit=self._limit,
+                        purpose=query.purpose,
+                        min_confidence=query.min_confidence,
+                    )
         except TimeoutError:
             late = DeadlineExpired("the directory took longer than the deadline")
             return self._without(query, Reason.STORE_SLOW, late)

@@ -16,6 +16,7 @@ from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.batching import Batcher, Bounds, Entry
 from shopcast_gateway.core.exposure import Vectors
 from shopcast_gateway.core.model import CALL_LIMIT_S, CALLS, ENCODE_BATCH, Model
+from shopcast_gateway.core.stages import SOURCES, SPENT, UNRECORDED, Recorder, timed
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
 from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
@@ -46,7 +47,15 @@ class _Awaited:
 class ItemVectors:
     """Vectors of item texts under one encoder."""
 
-    def __init__(self, model: Model, directory: Directory, *, limit: int = MEMORY_LIMIT) -> None:
+    def __init__(
+        self,
+        model: Model,
+        directory: Directory,
+        *,
+        limit: int = MEMORY_LIMIT,
+        recorder: Recorder = UNRECORDED,
+    ) -> None:
+        self._recorder = recorder
         self._model = model
         self._directory = directory
         self._limit = limit
@@ -54,7 +63,12 @@ class ItemVectors:
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
         self._in_flight: dict[bytes, _Awaited] = {}
         self._texts: Batcher[_Text, Vector] = Batcher(
-            self._encode_batch, size=lambda one: len(one.text), fits=_BOUNDS.fit, calls=CALLS
+            self._encode_batch,
+            size=lambda one: len(one.text),
+            fits=_BOUNDS.fit,
+            calls=CALLS,
+            model=ENCODER,
+            recorder=recorder,
         )
         self._writes: set[asyncio.Task[None]] = set()
 
@@ -71,12 +85,13 @@ class ItemVectors:
         found = {d: self._memory[d] for d in wanted if d in self._memory}
         for digest in found:
             self._memory.move_to_end(digest)
+        stored: Mapping[bytes, Vector] = {}
         encoded = 0
         try:
             async with asyncio.timeout(timeout_s):
                 missing = [d for d in wanted if d not in found]
                 if missing:
-                    stored: Mapping[bytes, Vector] = await self._stored(missing) if look_up else {}
+                    stored = await self._stored(missing) if look_up else {}
                     self._remember(stored)
                     found |= stored
                     # Others may have encoded some meanwhile.
@@ -86,6 +101,10 @@ class ItemVectors:
                     found |= await self._encode(unseen, timeout_s)
         except TimeoutError:
             raise DeadlineExpired("encoding item texts took longer than the deadline") from None
+        counts = (len(wanted) - len(stored) - encoded, len(stored), encoded)
+        for source, count in zip(SOURCES, counts, strict=True):
+            if count:
+                self._recorder.vectors(source, count)
         dim = self._model.manifest.vector_dim
         vectors = np.zeros((len(texts), dim), dtype=np.float32)
         for row, digest in enumerate(digests):
@@ -101,7 +120,8 @@ class ItemVectors:
     async def _stored(self, digests: list[bytes]) -> Mapping[bytes, Vector]:
         """What was kept; nothing when the directory is away: texts can be encoded again."""
         try:
-            return await self._directory.vectors(self._encoder, digests)
+            with timed("look_up", self._recorder):
+                return await self._directory.vectors(self._encoder, digests)
         except Unavailable as error:
             _log.warning("item vectors could not be looked up: %s", error)
             return {}
@@ -110,6 +130,7 @@ class ItemVectors:
         """Vectors of texts nobody has encoded yet; a text already under way is waited for."""
         fresh = len(unseen.keys() - self._in_flight.keys())
         if self._in_flight and len(self._in_flight) + fresh > _MOST_WAITING:
+            self._recorder.refusal("texts")
             raise Overloaded(f"{len(self._in_flight)} texts wait to be encoded")
         awaited = [self._await(digest, text, timeout_s) for digest, text in unseen.items()]
         try:
@@ -120,6 +141,9 @@ class ItemVectors:
                 one.waiters -= 1
                 if not one.waiters:
                     one.entry.future.cancel()
+        if (spent := SPENT.get()) is not None:
+            for one in awaited:
+                spent.waited(ENCODER, one.entry.stages)
         return dict(zip(unseen, rows, strict=True))
 
     def _await(self, digest: bytes, text: str, timeout_s: float) -> _Awaited:

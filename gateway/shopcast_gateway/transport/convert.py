@@ -10,6 +10,7 @@ from shopcast.v1 import prediction_service_pb2, types_pb2
 from shopcast_domain.events import Item, Outcome
 from shopcast_domain.limits import MAX_CANDIDATES
 from shopcast_gateway.core.protocol import Evidence, Level, Prediction, PredictQuery, Reason
+from shopcast_gateway.core.stages import Stage
 from shopcast_gateway.directory.types import Purpose
 from shopcast_gateway.transport.checks import MAX_REQUESTS, PURPOSES, Checks
 
@@ -121,8 +122,10 @@ def _query(request: prediction_service_pb2.PredictRequest, checks: Checks) -> Pr
     )
 
 
-def predict_response(prediction: Prediction) -> prediction_service_pb2.PredictResponse:
-    """The answer as the contract has it."""
+def predict_response(
+    prediction: Prediction, stages: Mapping[Stage, float] | None = None
+) -> prediction_service_pb2.PredictResponse:
+    """The answer as the contract has it. stages: seconds, where they are asked for."""
     return prediction_service_pb2.PredictResponse(
         predictions=[
             prediction_service_pb2.ItemPrediction(
@@ -135,11 +138,11 @@ def predict_response(prediction: Prediction) -> prediction_service_pb2.PredictRe
             )
             for one in prediction.predictions
         ],
-        evidence=_evidence(prediction.evidence),
+        evidence=_evidence(prediction.evidence, stages or {}),
     )
 
 
-def _evidence(evidence: Evidence) -> prediction_service_pb2.Evidence:
+def _evidence(evidence: Evidence, stages: Mapping[Stage, float]) -> prediction_service_pb2.Evidence:
     newest, age = evidence.newest_event_age_s, evidence.history_age_s
     return prediction_service_pb2.Evidence(
         prediction_id=evidence.prediction_id,
@@ -163,6 +166,10 @@ def _evidence(evidence: Evidence) -> prediction_service_pb2.Evidence:
         level=_LEVELS[evidence.level],  # type: ignore[arg-type]
         level_reason=REASONS[evidence.reason],
         history_age=None if age is None else _duration(age),
+        stage_timings=[
+            prediction_service_pb2.StageTiming(stage=stage, duration=_duration(duration_s))
+            for stage, duration_s in stages.items()
+        ],
     )
 
 

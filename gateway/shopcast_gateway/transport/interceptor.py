@@ -6,7 +6,6 @@ import logging
 import math
 import re
 import time
-import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -20,10 +19,12 @@ from grpc_status import rpc_status
 
 from shopcast.v1 import prediction_service_pb2
 from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError, Overloaded
+from shopcast_gateway.frames import frames_of
 from shopcast_gateway.transport.audit import audit
 from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.backlog import Backlog
+from shopcast_gateway.transport.recording import CallRecorder, UncountedCalls
 from shopcast_gateway.transport.status import status_of
 
 REQUEST_ID_KEY = "x-request-id"
@@ -123,11 +124,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         backlog: Backlog,
         refusal: Callable[[int], Overloaded | None],
         access: Access | None = None,
+        recorder: CallRecorder | None = None,
     ) -> None:
-        """refusal: what any prediction would meet now, given how many calls wait to be taken up."""
+        """refusal: what any prediction would meet now, given how many calls wait to be taken up.
+        recorder: is told of all calls but those of health, and of reflection without `access`."""
         self._deadlines, self._backlog, self._refusal = deadlines, backlog, refusal
         self._refused = _Refused()
         self._access = access
+        self._recorder: CallRecorder = recorder or UncountedCalls()
 
     async def intercept_service(
         self,
@@ -138,10 +142,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         name = handler_call_details.method
         waiting = self._backlog.take_up()
         if name.startswith(f"/{_PREDICTIONS}/") and (refusal := self._refusal(waiting)):
+            self._recorder.refused(name, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
             return self._refused.handler(refusal)
         handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            self._recorder.refused(name, grpc.StatusCode.UNIMPLEMENTED.name)
+            return None
         guarded = self._access is not None and self._access.guards(name)
-        if handler is None or not (guarded or name.startswith("/shopcast.")):
+        if not (guarded or name.startswith("/shopcast.")):
             return handler
         # Without a deserialiser the bytes arrive here, so that what is no message of ours becomes
         # a BadRequest too.
@@ -181,6 +189,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         line in the log."""
         started = time.perf_counter()
         request_id = _request_id(context)
+        self._recorder.began(name)
         CALL.set(Call(name, request_id))  # never reset: grpc gives each call a task of its own
         code, error, caller = grpc.StatusCode.OK, None, None
         try:
@@ -205,11 +214,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         finally:
+            duration_s = time.perf_counter() - started
+            self._recorder.ended(name, code.name, duration_s)
             _access.info(
                 "method=%s code=%s duration_ms=%.1f request_id=%s%s%s",
                 name,
                 code.name,
-                (time.perf_counter() - started) * 1000,
+                duration_s * 1000,
                 request_id,
                 f" caller={caller.name}" if caller else "",
                 f" error={json.dumps(str(error))}" if error and str(error) else "",
@@ -256,16 +267,10 @@ def _parse(method: _Method, data: bytes) -> Any:
         raise BadRequest("request", "must be a message of shopcast.v1") from None
 
 
-def _log_unforeseen(error: BaseException | None, call: Call) -> None:
-    """Types and frames only: the text of an exception may hold what the caller sent."""
-    chain: list[str] = []
-    while error is not None:
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        chain.append(f"{type(error).__qualname__} at\n{frames}")
-        error = error.__cause__ or error.__context__
+def _log_unforeseen(error: BaseException, call: Call) -> None:
     _log.error(
         "unforeseen error method=%s request_id=%s: %s",
         call.method,
         call.request_id,
-        "from ".join(chain),
+        frames_of(error),
     )

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from shopcast.v1 import prediction_service_pb2, prediction_service_pb2_grpc
 from shopcast_gateway.core.protocol import Predictor, PredictQuery
+from shopcast_gateway.core.stages import SPENT, Spent
 from shopcast_gateway.errors import DeadlineExpired, GatewayError
 from shopcast_gateway.transport import convert
 from shopcast_gateway.transport.interceptor import CALL, Context, Deadlines, foreseen
@@ -32,7 +33,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Scores items for one shopper."""
         query = convert.predict_query(request)
         timeout_s = self._deadlines.left_s(context)
-        return convert.predict_response(await self._predictor.predict(query, timeout_s=timeout_s))
+        return await self._answer(query, timeout_s, timings=request.stage_timings)
 
     async def BatchPredict(  # noqa: N802
         self, request: prediction_service_pb2.BatchPredictRequest, context: Context
@@ -45,7 +46,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         async def part(request: prediction_service_pb2.PredictRequest) -> convert.Answer:
             async with room:
                 left_s = min(timeout_s, self._deadlines.left_s(context))
-                return await self._part(request, convert.predict_query, left_s)
+                return await self._part(
+                    request, convert.predict_query, left_s, timings=request.stage_timings
+                )
 
         async with asyncio.TaskGroup() as group:
             parts = [group.create_task(part(one)) for one in requests]
@@ -65,7 +68,11 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         async def answer(request: prediction_service_pb2.StreamPredictRequest) -> None:
             timeout_s = min(self._deadlines.default_s, self._deadlines.left_s(context))
             found = await self._part(
-                request, convert.stream_predict_query, timeout_s, limit_s=timeout_s
+                request,
+                convert.stream_predict_query,
+                timeout_s,
+                timings=request.request.stage_timings,
+                limit_s=timeout_s,
             )
             ready.append(convert.stream_predict_response(request.correlation_id, found))
 
@@ -93,12 +100,22 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 left.cancel()
             await asyncio.gather(*reading, *running, return_exceptions=True)
 
+    async def _answer(
+        self, query: PredictQuery, timeout_s: float, *, timings: bool
+    ) -> prediction_service_pb2.PredictResponse:
+        """timings: whether to say where the time went. Each query runs in a task of its own."""
+        spent = Spent() if timings else None
+        SPENT.set(spent)
+        found = await self._predictor.predict(query, timeout_s=timeout_s)
+        return convert.predict_response(found, spent.total() if spent else None)
+
     async def _part(
         self,
         request: Q,
         convert_request: Callable[[Q], PredictQuery],
         timeout_s: float,
         *,
+        timings: bool,
         limit_s: float | None = None,
     ) -> convert.Answer:
         """What Predict would give for one request of several, or fail with.
@@ -111,10 +128,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 try:
                     async with asyncio.timeout(limit_s):
                         query = replace(convert_request(request), bulk=True)
-                        found = await self._predictor.predict(query, timeout_s=timeout_s)
+                        return await self._answer(query, timeout_s, timings=timings)
                 except TimeoutError:
                     raise DeadlineExpired from None
-                return convert.predict_response(found)
         except GatewayError as error:
             return status_of(error, CALL.get().request_id)
 

@@ -28,13 +28,14 @@ from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.health import HealthService
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
 from shopcast_gateway.transport.prediction_service import PredictionService
+from shopcast_gateway.transport.recording import CallRecorder
 from shopcast_gateway.transport.services import EventService, IdentityService, PrivacyService
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CALLS = 256
-SERVICES: tuple[str, ...] = tuple(
-    service.full_name
+_DESCRIPTORS = tuple(
+    service
     for module in (
         prediction_service_pb2,
         event_service_pb2,
@@ -43,7 +44,12 @@ SERVICES: tuple[str, ...] = tuple(
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+SERVICES: tuple[str, ...] = tuple(service.full_name for service in _DESCRIPTORS)
 """Full names of our services, as health and reflection know them."""
+METHODS: tuple[str, ...] = tuple(
+    f"/{service.full_name}/{method.name}" for service in _DESCRIPTORS for method in service.methods
+)
+"""Full names of our methods, as calls have them."""
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # With SO_REUSEPORT two servers would share a taken port without a word.
@@ -123,6 +129,7 @@ def build_server(
     withdrawn: Callable[[], None] = _nothing,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
     refusal: Callable[[int], Overloaded | None] = lambda _: None,
+    recorder: CallRecorder | None = None,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
@@ -131,12 +138,13 @@ def build_server(
     withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
     prediction would meet now, given how many calls wait; asked before one is read.
+    recorder: is told of calls.
     Raises StartupError when the address cannot be had.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
-    calls = CallInterceptor(deadlines, backlog, refusal, access)
+    calls = CallInterceptor(deadlines, backlog, refusal, access, recorder)
     server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(

@@ -109,6 +109,7 @@ class PredictRequest(google.protobuf.message.Message):
     MIN_LINK_CONFIDENCE_FIELD_NUMBER: builtins.int
     LOWEST_LEVEL_FIELD_NUMBER: builtins.int
     MAX_HISTORY_AGE_FIELD_NUMBER: builtins.int
+    STAGE_TIMINGS_FIELD_NUMBER: builtins.int
     purpose: shopcast.v1.types_pb2.Purpose.ValueType
     """What the answer is for; events the person does not allow for it are left out, and the platforms named.
     Unset means PURPOSE_PREDICTION.
@@ -121,6 +122,8 @@ class PredictRequest(google.protobuf.message.Message):
     """The least that will do. Where only less can be had the call fails with UNAVAILABLE. Unset means
     SERVICE_LEVEL_FULL.
     """
+    stage_timings: builtins.bool
+    """Whether the answer says where its time went, in Evidence.stage_timings."""
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """Who, and on which platform the items are offered."""
@@ -153,9 +156,10 @@ class PredictRequest(google.protobuf.message.Message):
         min_link_confidence: builtins.float | None = ...,
         lowest_level: Global___ServiceLevel.ValueType = ...,
         max_history_age: google.protobuf.duration_pb2.Duration | None = ...,
+        stage_timings: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "lowest_level", b"lowest_level", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "lowest_level", b"lowest_level", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities", "stage_timings", b"stage_timings"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_min_link_confidence", b"_min_link_confidence"]) -> typing.Literal["min_link_confidence"] | None: ...
 
 Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
@@ -372,6 +376,7 @@ class Evidence(google.protobuf.message.Message):
     LEVEL_FIELD_NUMBER: builtins.int
     LEVEL_REASON_FIELD_NUMBER: builtins.int
     HISTORY_AGE_FIELD_NUMBER: builtins.int
+    STAGE_TIMINGS_FIELD_NUMBER: builtins.int
     prediction_id: builtins.str
     """Unique id of this answer, 32 hexadecimal digits; also in the server's log."""
     model_version: builtins.str
@@ -412,6 +417,10 @@ class Evidence(google.protobuf.message.Message):
     def history_age(self) -> google.protobuf.duration_pb2.Duration:
         """How long ago the history was read. Set for SERVICE_LEVEL_STALE alone."""
 
+    @property
+    def stage_timings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StageTiming]:
+        """Where the time went, in the order of the stages. Empty unless the request asks for it."""
+
     def __init__(
         self,
         *,
@@ -429,11 +438,41 @@ class Evidence(google.protobuf.message.Message):
         level: Global___ServiceLevel.ValueType = ...,
         level_reason: Global___LevelReason.ValueType = ...,
         history_age: google.protobuf.duration_pb2.Duration | None = ...,
+        stage_timings: collections.abc.Iterable[Global___StageTiming] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["history_age", b"history_age", "newest_event_age", b"newest_event_age"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "history_age", b"history_age", "level", b"level", "level_reason", b"level_reason", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "suppressed_platforms", b"suppressed_platforms", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes", "uncertain_events_used", b"uncertain_events_used"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["encoder_version", b"encoder_version", "events_used", b"events_used", "history_age", b"history_age", "level", b"level", "level_reason", b"level_reason", "model_version", b"model_version", "newest_event_age", b"newest_event_age", "person_known", b"person_known", "platforms", b"platforms", "prediction_id", b"prediction_id", "stage_timings", b"stage_timings", "suppressed_platforms", b"suppressed_platforms", "texts_encoded", b"texts_encoded", "trained_outcomes", b"trained_outcomes", "uncertain_events_used", b"uncertain_events_used"]) -> None: ...
 
 Global___Evidence: typing_extensions.TypeAlias = Evidence
+
+@typing.final
+class StageTiming(google.protobuf.message.Message):
+    """How long a stage of an answer took."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    DURATION_FIELD_NUMBER: builtins.int
+    stage: builtins.str
+    """admission (waiting for a turn), look_up (in the directory), tokenise, queue (waiting until a batch starts),
+    encode or score (a call to the model server). Servers may name others. A stage that did not occur is missing.
+    """
+    @property
+    def duration(self) -> google.protobuf.duration_pb2.Duration:
+        """How long, several times included. Of what runs at the same time, the longest. The parts of a batch that
+        wait or run with others count in full.
+        """
+
+    def __init__(
+        self,
+        *,
+        stage: builtins.str = ...,
+        duration: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["duration", b"duration"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["duration", b"duration", "stage", b"stage"]) -> None: ...
+
+Global___StageTiming: typing_extensions.TypeAlias = StageTiming
 
 @typing.final
 class PlatformEvidence(google.protobuf.message.Message):
