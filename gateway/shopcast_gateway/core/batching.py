@@ -55,7 +55,7 @@ class Bounds:
 
 
 class Batcher(Generic[Work, Answer]):
-    """Runs work in batches, at most `calls` of them at once.
+    """Runs work in batches, at most `calls` of them at once: a number, or what says it at the time.
 
     run: answers of a batch, one for each, in order. size: how much of it there is; two of unlike
     size cost each other padding. fits: whether two or more of these sizes may go as one batch.
@@ -67,9 +67,10 @@ class Batcher(Generic[Work, Answer]):
         *,
         size: Callable[[Work], int],
         fits: Callable[[Sequence[int]], bool],
-        calls: int,
+        calls: int | Callable[[], int],
     ) -> None:
-        self._run, self._size, self._fits, self._calls = run, size, fits, calls
+        self._run, self._size, self._fits = run, size, fits
+        self._calls = calls if callable(calls) else lambda: calls
         self._waiting: dict[Entry[Work, Answer], None] = {}  # in the order in which they came
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
@@ -98,7 +99,7 @@ class Batcher(Generic[Work, Answer]):
 
     def _start(self) -> None:
         self._woken = False
-        while len(self._running) < self._calls and (batch := self._next()):
+        while len(self._running) < self._calls() and (batch := self._next()):
             task = asyncio.create_task(self._answer(batch))
             self._running.add(task)
             task.add_done_callback(self._ended)

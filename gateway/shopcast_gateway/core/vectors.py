@@ -15,7 +15,7 @@ from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.batching import Batcher, Bounds, Entry
 from shopcast_gateway.core.exposure import Vectors
-from shopcast_gateway.core.model import CALL_LIMIT_S, CALLS, ENCODE_BATCH, Model
+from shopcast_gateway.core.model import CALL_LIMIT_S, ENCODE_BATCH, Model
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
 from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, Unavailable
@@ -54,7 +54,7 @@ class ItemVectors:
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
         self._in_flight: dict[bytes, _Awaited] = {}
         self._texts: Batcher[_Text, Vector] = Batcher(
-            self._encode_batch, size=lambda one: len(one.text), fits=_BOUNDS.fit, calls=CALLS
+            self._encode_batch, size=lambda one: len(one.text), fits=_BOUNDS.fit, calls=model.calls
         )
         self._writes: set[asyncio.Task[None]] = set()
 
