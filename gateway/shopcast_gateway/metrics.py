@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
+from shopcast_gateway.backend.rotation import Change as RotationChange
+from shopcast_gateway.backend.rotation import Did, Ejected, Moved, RotationStatus
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Change, Refusal
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
@@ -13,7 +15,12 @@ from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 
 @contextmanager
 def serve_metrics(
-    status: AdoptionStatus, health: TritonStatus, *, host: str, port: int
+    status: AdoptionStatus,
+    health: TritonStatus,
+    rotation: RotationStatus | None = None,
+    *,
+    host: str,
+    port: int,
 ) -> Iterator[int]:
     """Serve them until the context ends; the value is the port. Raises StartupError.
 
@@ -28,6 +35,8 @@ def serve_metrics(
     registry = CollectorRegistry()
     observe(status, registry)
     observe_triton(health, registry)
+    if rotation is not None:
+        observe_rotation(rotation, registry)
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
@@ -94,3 +103,44 @@ def observe_triton(health: TritonStatus, registry: CollectorRegistry) -> None:
             restarts.inc()
 
     health.listeners.append(tell)
+
+
+def observe_rotation(rotation: RotationStatus, registry: CollectorRegistry) -> None:
+    """Keep the metrics of a registry in step with which of several model servers take calls.
+
+    shopcast_triton_in_rotation: 1 while the server takes calls. shopcast_triton_ejections_total:
+    how often it was taken out because calls to it failed. shopcast_triton_retries_total,
+    shopcast_triton_hedges_total: calls sent to another server too, because the first failed or
+    hung, or was slow. shopcast_triton_retries_refused_total: those the retry budget forbade.
+    """
+    by_address = ["address"]
+    taking = Gauge(
+        "shopcast_triton_in_rotation", "1 while it takes calls.", by_address, registry=registry
+    )
+    ejections = Counter(
+        "shopcast_triton_ejections", "Ejected for failed calls.", by_address, registry=registry
+    )
+    counters: dict[Did, Counter] = {
+        "retry": Counter(
+            "shopcast_triton_retries", "Calls sent elsewhere: failed or hung.", registry=registry
+        ),
+        "hedge": Counter(
+            "shopcast_triton_hedges", "Calls sent elsewhere too: slow.", registry=registry
+        ),
+        "refused": Counter(
+            "shopcast_triton_retries_refused", "Beyond the retry budget.", registry=registry
+        ),
+    }
+    for address in rotation.addresses:
+        taking.labels(address)
+        ejections.labels(address)
+
+    def tell(what: RotationChange) -> None:
+        if isinstance(what, Moved):
+            taking.labels(what.address).set(what.up)
+        elif isinstance(what, Ejected):
+            ejections.labels(what.address).inc()
+        else:
+            counters[what].inc()
+
+    rotation.listeners.append(tell)
