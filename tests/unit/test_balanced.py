@@ -3,12 +3,12 @@ fakes, and so is time: nothing waits."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from virtual_time import now, timed
 
 from shopcast_gateway.backend import balanced
 from shopcast_gateway.backend.balanced import FAILURES, HANG_S, BalancedBackend, Member
@@ -25,40 +25,6 @@ from shopcast_gateway.metrics import observe_rotation
 
 AWAY = Unavailable("away")
 LONG_S = 60.0
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose time passes at once when nothing is left to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 100.0
-        select = self._selector.select  # type: ignore[attr-defined]
-
-        def jump(timeout_s: float | None = None) -> Any:
-            assert timeout_s is not None, "all wait, and for nothing"
-            self.now += timeout_s
-            return select(0)
-
-        self._selector.select = jump  # type: ignore[attr-defined]
-
-    def time(self) -> float:
-        return self.now
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def timed(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Run a test in virtual time."""
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(test())
-
-    run.__name__ = test.__name__
-    return run
 
 
 class FakeServer:
