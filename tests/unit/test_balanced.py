@@ -273,6 +273,17 @@ async def test_a_server_that_stands_still_is_ejected_and_its_calls_answered_else
 
 
 @timed
+async def test_where_all_are_slow_nobody_is_ejected() -> None:
+    world = World()
+    for server in world.servers:
+        server.takes_s = 3 * HANG_S
+    found = await asyncio.gather(*(world.ask() for _ in range(12)))
+    assert Counter(found) == {0: 6, 1: 6}
+    assert world.backend.up == 2
+    assert world.count("retries") <= RESERVE + 12 / CALLS_A_RETRY
+
+
+@timed
 async def test_a_busy_server_does_not_hang() -> None:
     world = World()
     world.servers[0].takes_s = 3 * HANG_S

@@ -229,11 +229,16 @@ class BalancedBackend:
             member.failures[model] = 0
 
     def _hangs(self, attempt: _Attempt, model: str) -> bool:
-        """Whether its server has answered nobody since it began; counted once."""
-        if not attempt.noted and attempt.member.server.answered_at(model) < attempt.began:
+        """Whether its server has answered nobody since it began. Counted, once, where another
+        server has answered: who is as slow as all the others is no worse than they are."""
+        began, member = attempt.began, attempt.member
+        if member.server.answered_at(model) >= began:
+            return False
+        others = (one.server for one in self.members if one is not member)
+        if not attempt.noted and any(one.answered_at(model) >= began for one in others):
             attempt.noted = True
-            self._failed(attempt.member, model)
-        return attempt.noted
+            self._failed(member, model)
+        return True
 
     def _failed(self, member: Member, model: str) -> None:
         member.failures[model] += 1
