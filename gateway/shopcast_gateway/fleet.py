@@ -20,7 +20,7 @@ STRAGGLERS_S = 30.0
 """How long the others are waited for once a version has passed on one."""
 FIRST_PAUSE_S = 1.0
 """Before a server that takes no calls is tried again; each pause is twice the one before,"""
-LONGEST_PAUSE_S = 16.0
+LONGEST_PAUSE_S = 8.0
 """up to this."""
 
 _log = logging.getLogger(__name__)
