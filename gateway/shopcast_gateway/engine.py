@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from shopcast_domain.manifest import BEHAVIOR, ENCODER
 from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused, adopt
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
@@ -21,7 +20,8 @@ from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import StartupError, Unavailable
-from shopcast_gateway.probe import Part, Probe
+from shopcast_gateway.fleet import Addresses, Fleet
+from shopcast_gateway.probe import Probe, parts_of
 from shopcast_gateway.triton.environment import locate
 from shopcast_gateway.triton.process import TritonProcess
 from shopcast_gateway.triton.status import TritonStatus
@@ -40,7 +40,7 @@ class TritonDied(StartupError):
 
 
 class Tritons:
-    """Where engines run: in a Triton of their own each, or all in one that is elsewhere.
+    """Where engines run: in a Triton of their own each, or all in one or several elsewhere.
 
     One model name has one configuration, for all its versions: versions of other widths, or for
     another backend, cannot be loaded beside each other. A second server for the new version can,
@@ -54,11 +54,14 @@ class Tritons:
         url: str | None,
         home: Path,
         log: Path,
+        several: Addresses | None = None,
         recorder: Recorder = UNRECORDED,
     ) -> None:
-        """recorder: is told of what engines do once they serve."""
+        """url: of one elsewhere. several: those elsewhere, in place of it. recorder: is told of
+        what engines do once they serve."""
         self.recorder = recorder
         self.repository, self._url, self._home, self._log = repository, url, home, log
+        self.several = several
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
 
     async def start(self) -> TritonProcess | None:
@@ -91,14 +94,14 @@ class Tritons:
 
 
 class Engine:
-    """A version that answers. address: host:port of its Triton."""
+    """A version that answers. address: host:port of its Triton, or of several."""
 
     def __init__(
         self,
         version: int,
         predictor: ModelPredictor,
         vectors: ItemVectors,
-        backend: TritonBackend,
+        backend: TritonBackend | Fleet,
         triton: TritonProcess | None,
         address: str,
         model: Model,
@@ -114,6 +117,10 @@ class Engine:
     async def start(cls, tritons: Tritons, directory: Directory, version: int) -> "Engine":
         """Start a Triton and adopt a version there. Raises StartupError, and Refused when the
         version must not serve."""
+        if tritons.several is not None:
+            fleet = await Fleet.adopt(tritons.repository, version, tritons.several)
+            address = ", ".join(tritons.several.status.addresses)
+            return cls._of(version, fleet.model, directory, fleet, None, address, tritons.recorder)
         process = await tritons.start()
         backend: TritonBackend | None = None
         try:
@@ -132,7 +139,19 @@ class Engine:
             if died:
                 raise TritonDied(f"Triton ended while version {version} was loaded") from error
             raise
-        recorder = tritons.recorder
+        return cls._of(version, model, directory, backend, process, address, tritons.recorder)
+
+    @classmethod
+    def _of(
+        cls,
+        version: int,
+        model: Model,
+        directory: Directory,
+        backend: TritonBackend | Fleet,
+        process: TritonProcess | None,
+        address: str,
+        recorder: Recorder,
+    ) -> "Engine":
         model.record(recorder)  # from now on: not the replay of its goldens
         vectors = ItemVectors(model, directory, recorder=recorder)
         predictor = ModelPredictor(model, vectors, directory, recorder=recorder)
@@ -169,12 +188,11 @@ class Engine:
 
     async def watch(self, status: TritonStatus, able: Callable[[bool], None]) -> None:
         """As Probe.run; forever where its Triton is elsewhere."""
-        model, manifest = self._model, self._model.manifest
-        parts = (
-            Part(ENCODER, manifest.encoder_version, model.try_encoder, needed=False),
-            Part(BEHAVIOR, manifest.behavior_version, model.try_behavior, needed=True),
-        )
-        await Probe(self._backend, parts, status, able, own=self._triton is not None).run()
+        if isinstance(self._backend, Fleet):
+            await self._backend.watch(status, able)
+            return
+        parts, own = parts_of(self._model), self._triton is not None
+        await Probe(self._backend, parts, status, able, own=own).run()
 
     async def kill(self) -> None:
         """End its Triton if it is its own; `ended` returns then."""

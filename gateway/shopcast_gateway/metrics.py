@@ -10,6 +10,8 @@ from prometheus_client.registry import Collector
 
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
+from shopcast_gateway.backend.rotation import Change as RotationChange
+from shopcast_gateway.backend.rotation import Did, Ejected, Moved, RotationStatus
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Change, Refusal
 from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.errors import StartupError
@@ -24,6 +26,7 @@ def serve_metrics(
     health: TritonStatus,
     trial: Callable[[], Trial | None],
     registry: CollectorRegistry,
+    rotation: RotationStatus | None = None,
     *,
     host: str,
     port: int,
@@ -33,6 +36,8 @@ def serve_metrics(
     observe(status, registry)
     observe_triton(health, registry)
     registry.register(TrialCollector(trial))
+    if rotation is not None:
+        observe_rotation(rotation, registry)
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
@@ -152,3 +157,37 @@ class TrialCollector(Collector):
             sums.add_metric(["serving", outcome.name.lower()], float(found.serving[outcome]))
             sums.add_metric(["trial", outcome.name.lower()], float(found.trial[outcome]))
         yield sums
+
+
+def observe_rotation(rotation: RotationStatus, registry: CollectorRegistry) -> None:
+    """Keep the metrics of a registry in step with which of several model servers take calls."""
+    taking = Gauge(
+        "shopcast_triton_in_rotation", "1 while it takes calls.", ["address"], registry=registry
+    )
+    ejections = Counter(
+        "shopcast_triton_ejections", "Ejected for failed calls.", ["address"], registry=registry
+    )
+    counters: dict[Did, Counter] = {
+        "retry": Counter(
+            "shopcast_triton_retries", "Calls sent elsewhere: failed or hung.", registry=registry
+        ),
+        "hedge": Counter(
+            "shopcast_triton_hedges", "Calls sent elsewhere too: slow.", registry=registry
+        ),
+        "refused": Counter(
+            "shopcast_triton_retries_refused", "Beyond the retry budget.", registry=registry
+        ),
+    }
+    for address in rotation.addresses:
+        taking.labels(address)
+        ejections.labels(address)
+
+    def tell(what: RotationChange) -> None:
+        if isinstance(what, Moved):
+            taking.labels(what.address).set(what.up)
+        elif isinstance(what, Ejected):
+            ejections.labels(what.address).inc()
+        else:
+            counters[what].inc()
+
+    rotation.listeners.append(tell)

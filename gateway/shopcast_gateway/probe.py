@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from shopcast_domain.manifest import BEHAVIOR, ENCODER
+from shopcast_gateway.core.model import Model
 from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, StartupError
 from shopcast_gateway.triton.status import TritonStatus
 
@@ -87,6 +89,15 @@ class Part:
     def silent(self) -> bool:
         """Whether it answers nobody, so far as the last looks tell."""
         return self._unanswered >= (HANGS if self.hung else FAILURES)
+
+
+def parts_of(model: Model) -> tuple[Part, Part]:
+    """Its encoder, without which items that are known can be predicted; its behaviour model."""
+    encoder, behavior = model.manifest.encoder_version, model.manifest.behavior_version
+    return (
+        Part(ENCODER, encoder, model.try_encoder, needed=False),
+        Part(BEHAVIOR, behavior, model.try_behavior, needed=True),
+    )
 
 
 class Probe:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,14 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from shopcast_domain.manifest import published_versions
+from shopcast_gateway.backend.rotation import RotationStatus
 from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.engine import Engine, Switch, Tritons
+from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
 from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
@@ -39,9 +41,10 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
     """repository: a Triton model repository. directory: the SQLite file, or a URL of Redis;
-    directory_key: the file of its keys, if it is not where it usually is. triton_url: host:port of
-    a Triton to use in place of the bundled one, whose environment lies in triton_home and whose
-    output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics.
+    directory_key: the file of its keys, if it is not where it usually is. triton_urls: host:port of
+    each Triton to use in place of the bundled one, whose environment lies in triton_home and whose
+    output goes to triton_log. hedge_after_s: as of BalancedBackend, if there are several. Ports:
+    0 takes a free one; metrics_port: None serves no metrics.
     max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
     auth: the file of who may call what; None admits everybody.
     allow_...: lets other machines reach what is not protected from them."""
@@ -50,9 +53,10 @@ class ServeSettings:
     directory: str | Path
     host: str
     port: int
-    triton_url: str | None
+    triton_urls: Sequence[str]
     triton_home: Path
     triton_log: Path
+    hedge_after_s: float | None = None
     metrics_port: int | None = None
     directory_key: Path | None = None
     max_rows: int = MAX_ROWS
@@ -117,6 +121,8 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
     versions, seen = versions_to_try(settings.repository)
     status, health = AdoptionStatus(), TritonStatus()
     registry = None if settings.metrics_port is None else CollectorRegistry()
+    urls = settings.triton_urls
+    rotation = RotationStatus(urls) if len(urls) > 1 else None
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
@@ -145,6 +151,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
                     health,
                     lambda: switch.trial,
                     registry,
+                    rotation,
                     host=settings.metrics_host,
                     port=settings.metrics_port,
                 )
@@ -155,10 +162,11 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         stack.push_async_callback(switch.put_on_trial, None, None)
         tritons = Tritons(
             settings.repository,
-            url=settings.triton_url,
+            url=urls[0] if urls else None,
             home=settings.triton_home,
             log=settings.triton_log,
             recorder=recorder,
+            several=Addresses(rotation, settings.hedge_after_s) if rotation else None,
         )
         status.want(versions[0])
         engine = await Engine.first_that_passes(tritons, directory, versions, status)

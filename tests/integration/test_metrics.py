@@ -90,7 +90,7 @@ def registry() -> Iterator[CollectorRegistry]:
 async def serving(registry: CollectorRegistry) -> AsyncIterator[tuple[Gateway, grpc.aio.Channel]]:
     gateway = Gateway(registry)
     with serve_metrics(
-        AdoptionStatus(), TritonStatus(), registry, host="127.0.0.1", port=0
+        AdoptionStatus(), TritonStatus(), lambda: None, registry, host="127.0.0.1", port=0
     ) as gateway.port:
         await gateway.server.start()
         try:

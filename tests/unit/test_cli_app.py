@@ -68,6 +68,7 @@ def test_the_help_of_a_leaf_command_shows_how_to_call_it() -> None:
         ("serve", "--port", "70000"),
         ("serve", "--port", "http"),
         ("serve", "--log-level", "loud"),
+        ("serve", "--triton-url", "triton:8001", "--hedge-after", "20"),
         ("simulate", "--people", "3"),
         ("simulate", "--start", "monday"),
         ("simulate", "--format", "xml"),

@@ -233,3 +233,21 @@ async def test_everything_is_answered_once_whatever_comes_and_goes(calls: int) -
         assert answer == 2 * number or isinstance(answer, asyncio.CancelledError)
     assert sum(isinstance(answer, asyncio.CancelledError) for answer in told) < 30
     assert server.most_running == calls
+
+
+async def test_how_many_calls_may_run_can_change() -> None:
+    server = Server()
+    allowed = 1
+    gathering = Batcher(
+        server.run, size=lambda number: number, fits=lambda _: False, calls=lambda: allowed
+    )
+    entries = [gathering.put(number, timeout_s=LONG_S) for number in range(1, 6)]
+    await turns()
+    assert server.running == 1
+    allowed = 3
+    entries.append(gathering.put(6, timeout_s=LONG_S))
+    await turns()
+    assert server.running == 3
+    server.release.set()
+    assert await answers(*entries) == [2, 4, 6, 8, 10, 12]
+    assert server.most_running == 3

@@ -67,9 +67,18 @@ def serve(
         ),
     ] = False,
     triton_url: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="host:port of a Triton that serves this repository, in place of the bundled one."
+            help="host:port of a Triton that serves this repository, in place of the bundled one;"
+            " may be repeated: calls are balanced over those that answer."
+        ),
+    ] = None,
+    hedge_after: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds after which a call that has no answer is sent to a second"
+            " --triton-url too; never by default.",
+            min=1.0,
         ),
     ] = None,
     triton_home: Annotated[
@@ -129,6 +138,9 @@ def serve(
             "--tls-cert and --tls-key go together, and --client-ca with them",
             param_hint="--tls-cert",
         )
+    urls = tuple(dict.fromkeys(triton_url or ()))
+    if hedge_after is not None and len(urls) < 2:
+        raise typer.BadParameter("needs several --triton-url", param_hint="--hedge-after")
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise typer.BadParameter("one of debug, info, warning, error", param_hint="--log-level")
@@ -145,7 +157,8 @@ def serve(
         directory_key=directory_key,
         host=host,
         port=port,
-        triton_url=triton_url,
+        triton_urls=urls,
+        hedge_after_s=None if hedge_after is None else hedge_after / 1000,
         triton_home=triton_home or default_folder(),
         triton_log=Path(f"{'shopcast' if in_redis(directory) else directory}.triton.log"),
         metrics_port=metrics_port,

@@ -40,8 +40,8 @@ _log = logging.getLogger(__name__)
 class TritonBackend:
     """A Triton server. Implements `backend.protocol.Backend`."""
 
-    def __init__(self, client: Any, repository: Path) -> None:
-        self._client = client
+    def __init__(self, client: Any, repository: Path, url: str = "") -> None:
+        self._client, self._url = client, url
         self._repository = repository
         self._loading = asyncio.Lock()
         self._brought: list[tuple[str, int]] = []
@@ -58,21 +58,33 @@ class TritonBackend:
         each version's config.pbtxt is read from it, so a copy will do.
         Raises StartupError when no server answers.
         """
+        backend = cls.open(url, repository=repository)
+        try:
+            await backend.check_live()
+        except StartupError:
+            await backend.close()
+            raise
+        return backend
+
+    @classmethod
+    def open(cls, url: str, *, repository: Path) -> "TritonBackend":
+        """As `connect`, to a server that may be away."""
         limits = (
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             # Else a server that was away for long is not looked for again for two minutes.
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
         )
-        backend = cls(aio.InferenceServerClient(url, channel_args=limits), repository)
+        return cls(aio.InferenceServerClient(url, channel_args=limits), repository, url)
+
+    async def check_live(self) -> None:
+        """Raises StartupError when no server answers."""
         try:
-            await backend._client.is_server_live(client_timeout=_CONTROL_LIMIT_S)
+            await self._client.is_server_live(client_timeout=_CONTROL_LIMIT_S)
         except InferenceServerException as problem:
-            await backend.close()
             raise StartupError(
-                f"No Triton server answers at {url}: start it or correct the address"
+                f"No Triton server answers at {self._url}: start it or correct the address"
             ) from problem
-        return backend
 
     async def load(self, model: str, version: int) -> None:
         """Load a version of a model beside those that are loaded, which go on serving.

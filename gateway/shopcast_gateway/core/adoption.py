@@ -42,6 +42,14 @@ class Refused(Exception):
 
 async def adopt(repository: Path, version: int, backend: Backend) -> Model:
     """Check a version's files, load it, and replay its goldens. Raises Refused."""
+    manifest, tokeniser = await check(repository, version)
+    model = Model(manifest, tokeniser, backend)
+    await load_and_replay(model, backend)
+    return model
+
+
+async def check(repository: Path, version: int) -> tuple[Manifest, ItemTokeniser]:
+    """What a version consists of, if its files are whole and fit. Raises Refused."""
     try:
         manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))
     except ManifestError as error:
@@ -52,19 +60,21 @@ async def adopt(repository: Path, version: int, backend: Backend) -> Model:
         )
     check_contract(manifest)
     await asyncio.to_thread(_check_files, repository, manifest)
-    tokeniser = await asyncio.to_thread(_tokeniser, repository, manifest)
-    model = Model(manifest, tokeniser, backend)
+    return manifest, await asyncio.to_thread(_tokeniser, repository, manifest)
+
+
+async def load_and_replay(model: Model, backend: Backend) -> None:
+    """Load a model on the backend it is scored through, and replay its goldens. Raises Refused."""
     try:
-        await backend.load(ENCODER, manifest.encoder_version)
-        await backend.load(BEHAVIOR, manifest.behavior_version)
-        await _replay(model)
+        await backend.load(ENCODER, model.manifest.encoder_version)
+        await backend.load(BEHAVIOR, model.manifest.behavior_version)
+        await replay(model)
     except StartupError as error:
         raise Refused("load", str(error)) from None
     except GatewayError as error:
         raise Refused(
             "replay", f"its goldens could not be replayed ({type(error).__name__})"
         ) from error
-    return model
 
 
 def _check_files(repository: Path, manifest: Manifest) -> None:
@@ -100,8 +110,8 @@ def _tokeniser(repository: Path, manifest: Manifest) -> ItemTokeniser:
         raise Refused("tokeniser", f"{name} is no tokeniser") from None
 
 
-async def _replay(model: Model) -> None:
-    """Raises Refused when a golden does not reproduce."""
+async def replay(model: Model) -> None:
+    """Raises Refused when a golden does not reproduce, and what Backend.infer raises."""
     tolerance = model.manifest.tolerance
     for number, golden in enumerate(model.manifest.goldens):
         if tuple(model.tokeniser.encode([golden.text])[0]) != golden.token_ids:

@@ -65,7 +65,7 @@ class Bounds:
 
 
 class Batcher(Generic[Work, Answer]):
-    """Runs work in batches, at most `calls` of them at once.
+    """Runs work in batches, at most `calls` of them at once: a number, or what says it at the time.
 
     run: answers of a batch, one for each, in order. size: how much of it there is; two of unlike
     size cost each other padding. fits: whether two or more of these sizes may go as one batch.
@@ -78,12 +78,13 @@ class Batcher(Generic[Work, Answer]):
         *,
         size: Callable[[Work], int],
         fits: Callable[[Sequence[int]], bool],
-        calls: int,
+        calls: int | Callable[[], int],
         model: str = "",
         recorder: Recorder = UNRECORDED,
     ) -> None:
         self._model, self.recorder = model, recorder
-        self._run, self._size, self._fits, self._calls = run, size, fits, calls
+        self._run, self._size, self._fits = run, size, fits
+        self._calls = calls if callable(calls) else lambda: calls
         self._waiting: dict[Entry[Work, Answer], None] = {}  # in the order in which they came
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
@@ -113,7 +114,7 @@ class Batcher(Generic[Work, Answer]):
 
     def _start(self) -> None:
         self._woken = False
-        while len(self._running) < self._calls and (batch := self._next()):
+        while len(self._running) < self._calls() and (batch := self._next()):
             task = asyncio.create_task(self._answer(batch), context=Context())  # no one call's
             self._running.add(task)
             task.add_done_callback(self._ended)

@@ -2,7 +2,7 @@
 probabilities."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ SCORE_BATCH = 64
 CALL_LIMIT_S = 60.0
 """Of one call to a model, whoever waits for it; each waiter has a deadline of its own."""
 CALLS = 2
-"""Calls to a model at once: one is computed while the next is on its way."""
+"""Calls to a model at once, of each server: one is computed while the next is on its way."""
 _BOUNDS = Bounds(rows=SCORE_BATCH, small=2**18, largest=2**22)  # of numbers; 16 MiB
 
 _IN_A_THREAD = 2**15
@@ -34,15 +34,24 @@ _IN_A_THREAD = 2**15
 
 
 class Model:
-    """One release, scored through a backend."""
+    """One release, scored through a backend. calls: to each of its models at once, or what says
+    how many."""
 
-    def __init__(self, manifest: Manifest, tokeniser: ItemTokeniser, backend: Backend) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokeniser: ItemTokeniser,
+        backend: Backend,
+        *,
+        calls: int | Callable[[], int] = CALLS,
+    ) -> None:
         self.manifest = manifest
         self.tokeniser = tokeniser
+        self.calls = calls
         self._backend = backend
         self._padding = manifest.artefact.padding
         self._scores: Batcher[Scene | Exposure, Floats] = Batcher(
-            self._score, size=lambda one: one.size, fits=_BOUNDS.fit, calls=CALLS, model=BEHAVIOR
+            self._score, size=lambda one: one.size, fits=_BOUNDS.fit, calls=calls, model=BEHAVIOR
         )
 
     def record(self, recorder: Recorder) -> None:

@@ -15,7 +15,7 @@ from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.batching import Batcher, Bounds, Entry
 from shopcast_gateway.core.exposure import Vectors
-from shopcast_gateway.core.model import CALL_LIMIT_S, CALLS, ENCODE_BATCH, Model
+from shopcast_gateway.core.model import CALL_LIMIT_S, ENCODE_BATCH, Model
 from shopcast_gateway.core.stages import SOURCES, SPENT, UNRECORDED, Recorder, timed
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
@@ -66,7 +66,7 @@ class ItemVectors:
             self._encode_batch,
             size=lambda one: len(one.text),
             fits=_BOUNDS.fit,
-            calls=CALLS,
+            calls=model.calls,
             model=ENCODER,
             recorder=recorder,
         )
