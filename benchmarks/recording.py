@@ -6,12 +6,14 @@
 import timeit
 from collections.abc import Callable
 
+from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
 from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.protocol import Level
-from shopcast_gateway.core.stages import UNRECORDED, timed
+from shopcast_gateway.core.stages import STAGES, UNRECORDED, Spent, timed
 from shopcast_gateway.stage_metrics import StageMetrics
+from shopcast_gateway.tracing import OtlpTracer
 from shopcast_gateway.transport.server import METHODS
 
 TIMES = 50_000
@@ -48,6 +50,14 @@ def main() -> None:
     tell("vectors", lambda: stages.vectors("memory", 10))
     tell("an answer", lambda: stages.answer(Level.FULL, None))
     tell("a refusal", lambda: stages.refusal("early"))
+    tracer, spent = OtlpTracer(TracerProvider(shutdown_on_exit=False)), Spent("00")
+    for stage in STAGES:
+        spent.add(stage, 0.001)
+    metadata = (("traceparent", f"00-{'ab' * 16}-{'cd' * 8}-01"),)
+    tell(
+        "a call traced, with all its stages",
+        lambda: tracer.begin(method, metadata, "r-1").end(0, spent),
+    )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
 from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
 from shopcast_gateway.supervisor import Supervisor
+from shopcast_gateway.tracing import traced
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.credentials import Tls, server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
@@ -47,6 +48,7 @@ class ServeSettings:
     0 takes a free one; metrics_port: None serves no metrics.
     max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
     auth: the file of who may call what; None admits everybody.
+    otlp_endpoint: URL of a collector of traces; None traces nothing.
     allow_...: lets other machines reach what is not protected from them."""
 
     repository: Path
@@ -65,6 +67,7 @@ class ServeSettings:
     auth: Path | None = None
     allow_insecure: bool = False
     allow_plaintext_metrics: bool = False
+    otlp_endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
+        tracer = await stack.enter_async_context(traced(settings.otlp_endpoint))
         recorder: Recorder = StageMetrics(registry) if registry else UNRECORDED
         switch = Switch(recorder)
         admission = Admission(switch, max_rows=settings.max_rows, recorder=recorder)
@@ -140,6 +144,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
             refusal=admission.early_refusal,
             recorder=CallMetrics(registry, METHODS) if registry else None,
+            tracer=tracer,
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None

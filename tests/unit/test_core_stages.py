@@ -3,16 +3,18 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from shopcast_domain.events import Account, Item
 from shopcast_gateway.core.admission import CALL_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.batching import Batcher
 from shopcast_gateway.core.protocol import Level, Prediction, PredictQuery, Reason
-from shopcast_gateway.core.stages import SPENT, Refuser, Spent, Unrecorded, timed
-from shopcast_gateway.errors import Overloaded
+from shopcast_gateway.core.stages import SPENT, Interval, Refuser, Spent, Unrecorded, timed
+from shopcast_gateway.errors import Overloaded, Unavailable
 from shopcast_gateway.metrics import observe
 from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
 
@@ -61,7 +63,10 @@ async def test_waiting_and_running_are_told_apart() -> None:
     assert len(scored) == 2, "one a batch"
     assert queued[0] < 0.02 < queued[1], "the others waited for the first to end"
     assert all(duration_s >= 0.045 for duration_s in scored)
-    assert others[0].stages == {"queue": queued[1], "score": scored[1]}
+    assert [(one.stage, pytest.approx(one.duration_s)) for one in others[0].spent] == [
+        ("queue", queued[1]),
+        ("score", scored[1]),
+    ]
 
 
 async def test_a_row_whose_time_was_up_when_its_batch_started_is_counted() -> None:
@@ -97,9 +102,15 @@ def test_of_what_runs_at_the_same_time_the_longest_counts() -> None:
     spent = Spent()
     spent.add("look_up", 1.0)
     spent.add("look_up", 2.0)
-    spent.waited("encoder", {"queue": 1.0, "encode": 5.0})
-    spent.waited("encoder", {"queue": 3.0, "encode": 4.0})
-    spent.waited("behavior", {"queue": 0.5, "score": 2.0})
+    for group, stage, duration_s in (
+        ("encoder", "queue", 1.0),
+        ("encoder", "encode", 5.0),
+        ("encoder", "queue", 3.0),
+        ("encoder", "encode", 4.0),
+        ("behavior", "queue", 0.5),
+        ("behavior", "score", 2.0),
+    ):
+        spent.waited(group, [Interval.ended_now(stage, duration_s)])  # type: ignore[arg-type]
     assert list(spent.total().items()) == [
         ("look_up", 3.0),
         ("queue", 3.5),
@@ -119,6 +130,32 @@ def test_refusals_tell_what_there_was_no_room_for() -> None:
     assert admission.early_refusal(1) is None
     assert isinstance(admission.early_refusal(2), Overloaded)
     assert told.refusals == ["early"]
+
+
+async def test_a_prediction_without_room_tells_whether_it_was_bulk() -> None:
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    class Slow(Nobody):
+        async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
+            begun.set()
+            await done.wait()
+            raise Unavailable
+
+    told = Told()
+    admission = Admission(Slow(), max_rows=CALL_ROWS + 1, recorder=told)
+    query = PredictQuery(Account("web", "u"), (Item("sku"),))
+    running = asyncio.create_task(admission.predict(query, timeout_s=10))
+    await begun.wait()
+    assert admission.rows == CALL_ROWS + 1
+    for bulk in (False, True):
+        with pytest.raises(Overloaded):
+            await admission.predict(replace(query, bulk=bulk), timeout_s=10)
+    assert told.refusals == ["rows", "bulk"]
+    assert [stage for stage, _ in told.stages] == ["admission"], "of the one that was let in"
+    done.set()
+    with pytest.raises(Unavailable):
+        await running
+    assert admission.rows == 0
 
 
 def test_the_registry_has_what_it_is_told() -> None:

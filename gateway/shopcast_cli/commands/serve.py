@@ -110,6 +110,13 @@ def serve(
             "--allow-plaintext-metrics", help="Bind a --metrics-host that other machines reach."
         ),
     ] = False,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Send traces to this OpenTelemetry collector, such as http://localhost:4318.",
+            envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[
         str, typer.Option(help="text, or json: one object a line, for machines.")
@@ -168,6 +175,7 @@ def serve(
         auth=auth,
         allow_insecure=allow_insecure,
         allow_plaintext_metrics=allow_plaintext_metrics,
+        otlp_endpoint=otlp_endpoint,
     )
 
     def ready(serving: "Serving") -> None:

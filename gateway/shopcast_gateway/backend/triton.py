@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from shopcast_domain.manifest import CONFIG, FALLBACK
 from shopcast_gateway.backend.protocol import Tensors
+from shopcast_gateway.core.stages import SPENT
 from shopcast_gateway.errors import (
     ContractMismatch,
     DeadlineExpired,
@@ -164,10 +165,17 @@ class TritonBackend:
             raise ContractMismatch(f"a batch for {model} is too large to send")
         tensors = [_to_input(name, tensor) for name, tensor in inputs.items()]
         wanted = [aio.InferRequestedOutput(output)]
+        spent = SPENT.get()
+        trace = {"traceparent": spent.traceparent} if spent and spent.traceparent else None
         call = self._begun(
             model,
             self._client.infer(
-                model, tensors, str(version), outputs=wanted, client_timeout=_HANGING_S
+                model,
+                tensors,
+                str(version),
+                outputs=wanted,
+                client_timeout=_HANGING_S,
+                headers=trace,
             ),
         )
         given_up = self._given_up.get(model)

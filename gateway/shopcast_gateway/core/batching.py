@@ -12,7 +12,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from shopcast_gateway.core.stages import SPENT, UNRECORDED, Recorder, Spent, Stage
+from shopcast_gateway.core.stages import SPENT, UNRECORDED, Interval, Recorder, Spent
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 END_S = 5.0
@@ -28,20 +28,16 @@ class Entry(Generic[Work, Answer]):
     """Work that waits or runs. deadline: of time.monotonic, may be put off while it waits.
 
     Cancelling the future gives up its place. A call that has begun goes on to its end all the same:
-    see backend.triton. put_at: of time.monotonic. spent: what its batch has spent, once it started.
+    see backend.triton. put_at: of time.monotonic. traceparent: of who put it.
+    spent: its waiting, and once it has run what its batch spent.
     """
 
     work: Work
     future: "asyncio.Future[Answer]"
     deadline: float
     put_at: float
-    queued_s: float = 0.0
-    spent: Spent = field(default_factory=Spent)
-
-    @property
-    def stages(self) -> dict[Stage, float]:
-        """Seconds by stage, its waiting included."""
-        return {"queue": self.queued_s, **self.spent.stages}
+    traceparent: str | None = None
+    spent: list[Interval] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,11 @@ class Batcher(Generic[Work, Answer]):
         what `run` raises."""
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        entry: Entry[Work, Answer] = Entry(work, loop.create_future(), now + timeout_s, now)
+        caller = SPENT.get()
+        traceparent = caller.traceparent if caller is not None else None
+        entry: Entry[Work, Answer] = Entry(
+            work, loop.create_future(), now + timeout_s, now, traceparent
+        )
         self._waiting[entry] = None
         entry.future.add_done_callback(lambda _: self._waiting.pop(entry, None))
         if not self._woken:  # not at once: what is put in the same turn goes together
@@ -147,22 +147,25 @@ class Batcher(Generic[Work, Answer]):
         return batch
 
     async def _answer(self, batch: Sequence[Entry[Work, Answer]]) -> None:
-        spent, now = Spent(), time.monotonic()
+        # A batch has one trace: that of the first who has one.
+        spent = Spent(next(filter(None, (entry.traceparent for entry in batch)), None))
         SPENT.set(spent)  # of this task alone
+        now = time.monotonic()
         for entry in batch:
-            entry.spent, entry.queued_s = spent, now - entry.put_at
-            self.recorder.stage("queue", entry.queued_s)
+            queued_s = now - entry.put_at
+            entry.spent.append(Interval.ended_now("queue", queued_s))
+            self.recorder.stage("queue", queued_s)
         try:
-            await self._run_once(batch)
+            await self._run_once(batch, spent)
         except asyncio.CancelledError:
             for entry in batch:
                 entry.future.cancel()
             raise
         finally:
-            for stage, duration_s in spent.stages.items():
-                self.recorder.stage(stage, duration_s)
+            for one in spent.own:
+                self.recorder.stage(one.stage, one.duration_s)
 
-    async def _run_once(self, batch: Sequence[Entry[Work, Answer]]) -> None:
+    async def _run_once(self, batch: Sequence[Entry[Work, Answer]], spent: Spent) -> None:
         now = time.monotonic()
         late = sum(entry.deadline <= now and not entry.future.done() for entry in batch)
         self.recorder.batch(self._model, len(batch), late)
@@ -172,7 +175,7 @@ class Batcher(Generic[Work, Answer]):
             if len(batch) > 1 and isinstance(error, ContractMismatch):
                 for entry in batch:  # one of them spoils it for the others
                     if not entry.future.done():
-                        await self._run_once([entry])
+                        await self._run_once([entry], spent)
                 return
             for entry in batch:
                 if not entry.future.done():
@@ -180,4 +183,5 @@ class Batcher(Generic[Work, Answer]):
             return
         for entry, answer in zip(batch, answers, strict=True):
             if not entry.future.done():
+                entry.spent += spent.own
                 entry.future.set_result(answer)

@@ -92,7 +92,7 @@ class Model:
         except TimeoutError:
             raise DeadlineExpired("scoring took longer than the deadline") from None
         if (spent := SPENT.get()) is not None:
-            spent.waited(BEHAVIOR, entry.stages)
+            spent.waited(BEHAVIOR, entry.spent)
         return found
 
     async def try_encoder(self, *, timeout_s: float) -> None:

@@ -1,9 +1,9 @@
 """How long the stages of a prediction take, and what else is counted, whoever keeps the counts."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from shopcast_gateway.core.protocol import Level, Reason
 
@@ -17,6 +17,7 @@ Refuser = Literal["early", "rows", "bulk", "texts"]
 """early: no room, before the request was read. rows: no room. bulk: no room for bulk work. texts:
 too many item texts wait to be encoded."""
 REFUSERS: tuple[Refuser, ...] = get_args(Refuser)
+_MOST_PARTS = 100
 
 
 class Recorder(Protocol):
@@ -65,33 +66,71 @@ class Unrecorded:
 UNRECORDED = Unrecorded()
 
 
+class Interval(NamedTuple):
+    """When a stage ran: nanoseconds since the epoch."""
+
+    stage: Stage
+    began_ns: int
+    ended_ns: int
+
+    @classmethod
+    def ended_now(cls, stage: Stage, duration_s: float) -> "Interval":
+        """One that ends now."""
+        now_ns = time.time_ns()
+        return cls(stage, now_ns - round(duration_s * 1e9), now_ns)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return (self.ended_ns - self.began_ns) / 1e9
+
+
 class Spent:
-    """What one request, or one batch, has spent: seconds by stage."""
+    """What one request, one batch, or a call of several requests has spent.
 
-    __slots__ = ("_alongside", "stages")
+    traceparent: of the trace it belongs to, as W3C Trace Context has it.
+    """
 
-    def __init__(self) -> None:
-        self.stages: dict[Stage, float] = {}
-        self._alongside: dict[str, dict[Stage, float]] = {}
+    __slots__ = ("_alongside", "_parts", "own", "traceparent")
+
+    def __init__(self, traceparent: str | None = None) -> None:
+        self.traceparent = traceparent
+        self.own: list[Interval] = []
+        self._alongside: dict[str, dict[Stage, Interval]] = {}
+        self._parts: list[Spent] = []
+
+    def part(self) -> "Spent":
+        """What one request of a call spends. A stream has no end: only the first are kept."""
+        part = Spent(self.traceparent)
+        if len(self._parts) < _MOST_PARTS:
+            self._parts.append(part)
+        return part
 
     def add(self, stage: Stage, duration_s: float) -> None:
-        """After what was before it."""
-        self.stages[stage] = self.stages.get(stage, 0.0) + duration_s
+        """A stage that ends now."""
+        self.own.append(Interval.ended_now(stage, duration_s))
 
-    def waited(self, group: str, stages: Mapping[Stage, float]) -> None:
+    def waited(self, group: str, intervals: Iterable[Interval]) -> None:
         """Of parts of one group, which run at the same time, the longest counts."""
         longest = self._alongside.setdefault(group, {})
-        for stage, duration_s in stages.items():
-            longest[stage] = max(longest.get(stage, 0.0), duration_s)
+        for one in intervals:
+            if one.stage not in longest or longest[one.stage].duration_s < one.duration_s:
+                longest[one.stage] = one
+
+    def intervals(self) -> Iterator[Interval]:
+        """All that counts, parts included."""
+        yield from self.own
+        for group in self._alongside.values():
+            yield from group.values()
+        for part in self._parts:
+            yield from part.intervals()
 
     def total(self) -> dict[Stage, float]:
-        """All of it, in the order of STAGES; without stages that did not occur."""
-        parts = (self.stages, *self._alongside.values())
-        return {
-            stage: sum(part.get(stage, 0.0) for part in parts)
-            for stage in STAGES
-            if any(stage in part for part in parts)
-        }
+        """Seconds by stage, in the order of STAGES; without stages that did not occur."""
+        spent: dict[Stage, float] = {}
+        for one in self.intervals():
+            spent[one.stage] = spent.get(one.stage, 0.0) + one.duration_s
+        return {stage: spent[stage] for stage in STAGES if stage in spent}
 
 
 SPENT: ContextVar[Spent | None] = ContextVar("shopcast_spent", default=None)

@@ -143,7 +143,7 @@ class ItemVectors:
                     one.entry.future.cancel()
         if (spent := SPENT.get()) is not None:
             for one in awaited:
-                spent.waited(ENCODER, one.entry.stages)
+                spent.waited(ENCODER, one.entry.spent)
         return dict(zip(unseen, rows, strict=True))
 
     def _await(self, digest: bytes, text: str, timeout_s: float) -> _Awaited:

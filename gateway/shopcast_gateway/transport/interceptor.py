@@ -18,13 +18,14 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from shopcast.v1 import prediction_service_pb2
+from shopcast_gateway.core.stages import SPENT, Spent
 from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError, Overloaded
 from shopcast_gateway.frames import frames_of
 from shopcast_gateway.transport.audit import audit
 from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.backlog import Backlog
-from shopcast_gateway.transport.recording import CallRecorder, UncountedCalls
+from shopcast_gateway.transport.recording import CallRecorder, Tracer, UncountedCalls
 from shopcast_gateway.transport.status import status_of
 
 REQUEST_ID_KEY = "x-request-id"
@@ -125,13 +126,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         refusal: Callable[[int], Overloaded | None],
         access: Access | None = None,
         recorder: CallRecorder | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """refusal: what any prediction would meet now, given how many calls wait to be taken up.
-        recorder: is told of all calls but those of health, and of reflection without `access`."""
+        recorder: is told of all calls but those of health, and of reflection without `access`;
+        tracer, too, but of none that is refused early."""
         self._deadlines, self._backlog, self._refusal = deadlines, backlog, refusal
         self._refused = _Refused()
         self._access = access
         self._recorder: CallRecorder = recorder or UncountedCalls()
+        self._tracer = tracer
 
     async def intercept_service(
         self,
@@ -191,6 +195,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         request_id = _request_id(context)
         self._recorder.began(name)
         CALL.set(Call(name, request_id))  # never reset: grpc gives each call a task of its own
+        trace = None
+        if self._tracer:
+            metadata = context.invocation_metadata() or ()
+            trace = self._tracer.begin(name, metadata, request_id)
+            SPENT.set(Spent(trace.traceparent))
+        spent = SPENT.get()
         code, error, caller = grpc.StatusCode.OK, None, None
         try:
             if self._access:
@@ -216,6 +226,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             duration_s = time.perf_counter() - started
             self._recorder.ended(name, code.name, duration_s)
+            if trace and spent:
+                trace.end(code.value[0], spent)
             _access.info(
                 "method=%s code=%s duration_ms=%.1f request_id=%s%s%s",
                 name,

@@ -104,10 +104,11 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self, query: PredictQuery, timeout_s: float, *, timings: bool
     ) -> prediction_service_pb2.PredictResponse:
         """timings: whether to say where the time went. Each query runs in a task of its own."""
-        spent = Spent() if timings else None
+        call = SPENT.get()  # where it is traced
+        spent = call.part() if call is not None else Spent() if timings else None
         SPENT.set(spent)
         found = await self._predictor.predict(query, timeout_s=timeout_s)
-        return convert.predict_response(found, spent.total() if spent else None)
+        return convert.predict_response(found, spent.total() if spent and timings else None)
 
     async def _part(
         self,

@@ -1,6 +1,11 @@
-"""What is counted of calls, whoever keeps the counts."""
+"""What is counted and traced of calls, whoever keeps it."""
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeAlias
+
+from shopcast_gateway.core.stages import Spent
+
+Metadata: TypeAlias = Iterable[tuple[str, Any]]
 
 
 class CallRecorder(Protocol):
@@ -31,3 +36,22 @@ class UncountedCalls:
 
     def ended(self, method: str, code: str, duration_s: float) -> None:
         """As CallRecorder.ended."""
+
+
+class CallTrace(Protocol):
+    """The span of a call. traceparent: as W3C Trace Context has it, for what the call asks of
+    others."""
+
+    traceparent: str
+
+    def end(self, code: int, spent: Spent) -> None:
+        """The call has ended. code: number of a gRPC status. spent: in which stages."""
+        ...
+
+
+class Tracer(Protocol):
+    """Traces calls."""
+
+    def begin(self, method: str, metadata: Metadata, request_id: str) -> CallTrace:
+        """A call begins, in the caller's trace where the metadata have one."""
+        ...

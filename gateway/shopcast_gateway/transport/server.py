@@ -28,7 +28,7 @@ from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.health import HealthService
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
 from shopcast_gateway.transport.prediction_service import PredictionService
-from shopcast_gateway.transport.recording import CallRecorder
+from shopcast_gateway.transport.recording import CallRecorder, Tracer
 from shopcast_gateway.transport.services import EventService, IdentityService, PrivacyService
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -130,6 +130,7 @@ def build_server(
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
     refusal: Callable[[int], Overloaded | None] = lambda _: None,
     recorder: CallRecorder | None = None,
+    tracer: Tracer | None = None,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
@@ -138,13 +139,13 @@ def build_server(
     withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
     prediction would meet now, given how many calls wait; asked before one is read.
-    recorder: is told of calls.
+    recorder: is told of calls. tracer: traces them.
     Raises StartupError when the address cannot be had.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
-    calls = CallInterceptor(deadlines, backlog, refusal, access, recorder)
+    calls = CallInterceptor(deadlines, backlog, refusal, access, recorder, tracer)
     server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
