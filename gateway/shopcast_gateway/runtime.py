@@ -6,13 +6,14 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shopcast_domain.manifest import published_versions
 from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.directory.open import open_directory
+from shopcast_gateway.drain import Drain, Leaving
 from shopcast_gateway.engine import Engine, Switch, Tritons
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
@@ -23,7 +24,6 @@ from shopcast_gateway.transport.exposure import check_exposure, check_metrics_ex
 from shopcast_gateway.transport.server import build_server
 from shopcast_gateway.triton.status import TritonStatus
 
-_GRACE_S = 5.0
 _SWITCH_S = 5e-4
 """After which a thread that reads or computes lets the event loop go on, which waits for that in
 every turn: Python's 5 ms would be all that it does."""
@@ -39,7 +39,7 @@ class ServeSettings:
     output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics.
     max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
     auth: the file of who may call what; None admits everybody.
-    allow_...: lets other machines reach what is not protected from them."""
+    drain: how it stops. allow_...: lets other machines reach what is not protected from them."""
 
     repository: Path
     directory: str | Path
@@ -56,6 +56,7 @@ class ServeSettings:
     auth: Path | None = None
     allow_insecure: bool = False
     allow_plaintext_metrics: bool = False
+    drain: Drain = field(default_factory=Drain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +75,22 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
     ready: called once, when health says SERVING. Raises StartupError.
     """
     sys.setswitchinterval(_SWITCH_S)
-    gateway = asyncio.create_task(_serve(settings, ready))
-    stopping = False
-
-    def stop() -> None:
-        nonlocal stopping
-        if not stopping:  # a second signal must not cut the clean-up short
-            stopping = True
-            gateway.cancel()
-
+    gateway = asyncio.create_task(_serve(settings, ready, lambda: leaving))
+    leaving = Leaving(gateway, settings.drain)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, leaving.signalled, number)
     try:
         await gateway
     except asyncio.CancelledError:
-        if not stopping:
+        if not leaving.begun:
             raise
+        _log.info("stopping: done")
 
 
-async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
+async def _serve(
+    settings: ServeSettings, ready: Callable[[Serving], None], leaving: Callable[[], Leaving]
+) -> None:
     check_exposure(
         settings.host,
         settings.tls,
@@ -136,8 +133,8 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
                 )
             )
         await server.start()
-        stack.push_async_callback(server.stop, _GRACE_S)
-        stack.push_async_callback(switch.close)
+        stack.push_async_callback(server.stop, settings.drain.grace_s)
+        stack.push_async_callback(_close, switch)
         tritons = Tritons(
             settings.repository,
             url=settings.triton_url,
@@ -148,7 +145,8 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         engine = await Engine.first_that_passes(tritons, directory, versions, status)
         switch.engine = engine
         # Once more, now that there is a Triton below: what came last stops first.
-        stack.push_async_callback(server.stop, _GRACE_S)
+        stack.push_async_callback(server.stop, settings.drain.grace_s)
+        leaving().announce = server.announce
         status.adopted(engine.version)
         health.set_up(True)
         server.set_serving(True)
@@ -156,6 +154,11 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         address = f"{settings.host}:{server.port}"
         ready(Serving(address, engine.version, engine.address, metrics))
         await Supervisor(tritons, directory, switch, server, status, health, seen).run()
+
+
+async def _close(switch: Switch) -> None:
+    _log.info("stopping: the model is let go of, and its Triton stopped")
+    await switch.close()
 
 
 def _published(repository: Path) -> list[str]:

@@ -101,6 +101,20 @@ def serve(
             "--allow-plaintext-metrics", help="Bind a --metrics-host that other machines reach."
         ),
     ] = False,
+    drain_wait: Annotated[
+        float,
+        typer.Option(
+            help="Seconds in which calls are still answered after SIGTERM, while health says"
+            " NOT_SERVING and balancers notice. None after SIGINT; a second signal ends them.",
+            min=0.0,
+        ),
+    ] = 5.0,
+    drain_grace: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that running calls then have to end, before they are cancelled.", min=0.0
+        ),
+    ] = 30.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve predictions over gRPC.
@@ -114,6 +128,7 @@ def serve(
     Example: platform serve --repository model_repository --port 50051
     """
     from shopcast_gateway.directory.places import in_redis
+    from shopcast_gateway.drain import Drain
     from shopcast_gateway.errors import StartupError
     from shopcast_gateway.runtime import ServeSettings, run
     from shopcast_gateway.transport.audit import LOGGER
@@ -148,6 +163,7 @@ def serve(
         auth=auth,
         allow_insecure=allow_insecure,
         allow_plaintext_metrics=allow_plaintext_metrics,
+        drain=Drain(drain_wait, drain_grace),
     )
 
     def ready(serving: "Serving") -> None:

@@ -29,7 +29,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._names = frozenset(("", *services, ADOPTION))
         self._serving = False
         self._refusal: str | None = None
-        self._draining = False
+        self._draining = self._ended = False
         self._changed = asyncio.Event()
 
     def set_serving(self, serving: bool) -> None:
@@ -44,9 +44,14 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self.set_serving(self._serving)
 
     def drain(self) -> None:
-        """Tell NOT_SERVING for good, and end every Watch."""
+        """Tell NOT_SERVING for good."""
         self._draining = True
         self.set_serving(False)
+
+    def end(self) -> None:
+        """Drain, and end every Watch."""
+        self._ended = True
+        self.drain()
 
     async def Check(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
@@ -66,7 +71,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         """The state now, and each time it changes."""
         told: int | None = None
         while True:
-            changed, last = self._changed, self._draining
+            changed, last = self._changed, self._ended
             known = request.service in self._names
             status = self._status(request.service) if known else Status.SERVICE_UNKNOWN
             if status != told:

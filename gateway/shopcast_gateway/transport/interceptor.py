@@ -19,11 +19,18 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from shopcast.v1 import prediction_service_pb2
-from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError, Overloaded
+from shopcast_gateway.errors import (
+    BadRequest,
+    DeadlineExpired,
+    GatewayError,
+    Overloaded,
+    Unavailable,
+)
 from shopcast_gateway.transport.audit import audit
 from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.backlog import Backlog
+from shopcast_gateway.transport.requests import until
 from shopcast_gateway.transport.status import status_of
 
 REQUEST_ID_KEY = "x-request-id"
@@ -91,7 +98,7 @@ class _Refused:
     def __init__(self) -> None:
         self._count, self._told = 0, -math.inf
 
-    def handler(self, refusal: Overloaded) -> Handler:
+    def handler(self, refusal: GatewayError) -> Handler:
         """Answers with the refusal, whatever kind the method is of."""
         self._count += 1
         if (now := time.monotonic()) - self._told >= 1.0:
@@ -117,11 +124,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         backlog: Backlog,
         refusal: Callable[[int], Overloaded | None],
         access: Access | None = None,
+        draining: asyncio.Event | None = None,
     ) -> None:
-        """refusal: what any prediction would meet now, given how many calls wait to be taken up."""
+        """refusal: what any prediction would meet now, given how many calls wait to be taken up.
+        draining: once set, new calls are refused, and streams of requests not read further."""
         self._deadlines, self._backlog, self._refusal = deadlines, backlog, refusal
         self._refused = _Refused()
         self._access = access
+        self._draining = draining or asyncio.Event()
+        self.running = 0
+        """Calls that have begun and are not over."""
+
+    async def catch_up(self) -> None:
+        """Return once the calls that have arrived have been taken up, in half a second at most."""
+        for _ in range(100):
+            if not self._backlog.waiting():
+                return
+            await asyncio.sleep(0.005)
 
     async def intercept_service(
         self,
@@ -131,6 +150,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """The handler, wrapped where it is one of ours."""
         name = handler_call_details.method
         waiting = self._backlog.take_up()
+        if self._draining.is_set() and name.startswith("/shopcast."):
+            return self._refused.handler(Unavailable("the gateway drains"))
         if name.startswith(f"/{_PREDICTIONS}/") and (refusal := self._refusal(waiting)):
             return self._refused.handler(refusal)
         handler: Any = await continuation(handler_call_details)
@@ -159,7 +180,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if self._access and caller and handler.request_streaming:
                     asked = self._access.messages(caller, name, asked)
                 # What a stream has running ends with it, not when its memory is collected.
-                async with aclosing(_answers(method, asked, context)) as responses:
+                async with aclosing(_answers(method, asked, context, self._draining)) as responses:
                     async for response in responses:
                         if self._access and caller:
                             self._access.still(caller, name)
@@ -177,6 +198,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         request_id = _request_id(context)
         CALL.set(Call(name, request_id))  # never reset: grpc gives each call a task of its own
         code, error, caller = grpc.StatusCode.OK, None, None
+        self.running += 1
         try:
             if self._access:
                 with foreseen():
@@ -199,6 +221,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         finally:
+            self.running -= 1
             _access.info(
                 "method=%s code=%s duration_ms=%.1f request_id=%s%s%s",
                 name,
@@ -220,13 +243,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 raise DeadlineExpired from None
 
 
-async def _answers(method: _Method, asked: Any, context: Context) -> AsyncGenerator[Any, None]:
+async def _answers(
+    method: _Method, asked: Any, context: Context, draining: asyncio.Event
+) -> AsyncGenerator[Any, None]:
     """The responses of a stream. Raises GatewayError, whatever went wrong, unless the call has
     ended. asked: the bytes of a request, or an iterator of them."""
 
     async def requests() -> AsyncIterator[Any]:
-        async for data in asked:
-            yield _parse(method, data)
+        async with aclosing(until(draining, asked)) as read:
+            async for data in read:
+                yield _parse(method, data)
 
     given = _parse(method, asked) if isinstance(asked, bytes) else requests()
     with foreseen():

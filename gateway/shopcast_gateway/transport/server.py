@@ -4,7 +4,9 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -33,6 +35,10 @@ from shopcast_gateway.transport.services import EventService, IdentityService, P
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CALLS = 256
+_CANCEL_S = 2.0  # a cancelled call that has not ended by then does not end
+
+_log = logging.getLogger(__name__)
+
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
     for module in (
@@ -73,11 +79,17 @@ class GatewayServer:
     """A bound server. Answers from `start` to `stop`; `port` is where."""
 
     def __init__(
-        self, server: grpc.aio.Server, health: HealthService, draining: asyncio.Event, port: int
+        self,
+        server: grpc.aio.Server,
+        health: HealthService,
+        draining: asyncio.Event,
+        calls: CallInterceptor,
+        port: int,
     ) -> None:
         self._server = server
         self._health = health
         self._draining = draining
+        self._calls = calls
         self.port = port
 
     async def start(self) -> None:
@@ -92,11 +104,36 @@ class GatewayServer:
         """Why the version that is to serve does not, for health to say; None where it does."""
         self._health.tell_adoption(refusal)
 
-    async def stop(self, grace_s: float) -> None:
-        """Drain: health turns NOT_SERVING, no new call is taken, running ones get `grace_s`."""
+    def announce(self) -> None:
+        """Health says NOT_SERVING from now on; calls are answered as before, until `stop`."""
         self._health.drain()
+
+    async def stop(self, grace_s: float) -> None:
+        """Drain: health turns NOT_SERVING, new calls are refused, running ones get `grace_s`.
+        Returns a little later at the latest, whatever hangs."""
+        if self._draining.is_set():
+            await self._ended(self._server.wait_for_termination(), _CANCEL_S)
+            return
+        self._health.end()
         self._draining.set()
-        await self._server.stop(grace_s)
+        started = time.monotonic()
+        _log.info(
+            "stopping: new calls are refused, %d running ones get %g s",
+            self._calls.running,
+            grace_s,
+        )
+        # What has arrived and is not begun would be cancelled, which no client retries.
+        await self._calls.catch_up()
+        over = await self._ended(self._server.stop(grace_s), grace_s + _CANCEL_S)
+        if not over or time.monotonic() - started >= grace_s > 0:
+            _log.warning("stopping: calls that were not over after %g s were cancelled", grace_s)
+        else:
+            _log.info("stopping: all calls are over")
+
+    async def _ended(self, stop: Coroutine[Any, Any, Any], limit_s: float) -> bool:
+        """Whether it has within the limit; it is left to itself else."""
+        done, _ = await asyncio.wait({asyncio.create_task(stop)}, timeout=limit_s)
+        return bool(done)
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
@@ -136,7 +173,7 @@ def build_server(
     logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
-    calls = CallInterceptor(deadlines, backlog, refusal, access)
+    calls = CallInterceptor(deadlines, backlog, refusal, access, draining)
     server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
@@ -164,7 +201,7 @@ def build_server(
         )
     except RuntimeError:
         raise StartupError(_why_not(host, port)) from None
-    return GatewayServer(server, health, draining, bound)
+    return GatewayServer(server, health, draining, calls, bound)
 
 
 def _tells_nothing_sent(record: logging.LogRecord) -> bool:
