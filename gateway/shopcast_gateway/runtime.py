@@ -132,6 +132,7 @@ async def _serve(
                     status, health, host=settings.metrics_host, port=settings.metrics_port
                 )
             )
+        server.set_accepting(False)  # until a model is up, others answer better
         await server.start()
         stack.push_async_callback(server.stop, settings.drain.grace_s)
         stack.push_async_callback(_close, switch)
@@ -150,6 +151,7 @@ async def _serve(
         status.adopted(engine.version)
         health.set_up(True)
         server.set_serving(True)
+        server.set_accepting(True)
         _log.info("version %d adopted, its goldens reproduce", engine.version)
         address = f"{settings.host}:{server.port}"
         ready(Serving(address, engine.version, engine.address, metrics))

@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ from shopcast.v1 import (
     prediction_service_pb2_grpc,
     types_pb2,
 )
-from shopcast_client import Item, PredictResult, ShopcastClient, Unavailable
+from shopcast_client import (
+    Account,
+    Event,
+    EventKind,
+    Item,
+    PredictResult,
+    ShopcastClient,
+    ShopcastError,
+    Unavailable,
+)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -37,6 +48,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield one
     for server in started:
         server.kill()
+
+
+@pytest.fixture
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 async def ask(client: ShopcastClient, platform: str = "web") -> PredictResult:
@@ -167,3 +186,52 @@ async def test_the_process_ends_even_if_its_event_loop_hangs(start: Start) -> No
     server.signal()
     assert await ended(server) == 1
     assert server.steps[-1] == "not over after 1 s, the process is ended"
+
+
+async def test_a_rolling_restart_of_two_gateways_fails_no_call(
+    start: Start, tmp_path: Path, free_ports: tuple[int, int]
+) -> None:
+    shared = {"directory": str(tmp_path / "shop.db"), "wait_s": 1.0}
+    servers = [start(port=port, **shared) for port in free_ports]
+    answered, failed, over = 0, list[str](), False
+
+    async def call(client: ShopcastClient, caller: int) -> None:
+        nonlocal answered
+        number = 0
+        while not over:
+            number += 1
+            try:
+                if caller % 2:
+                    await ask(client)
+                else:
+                    made = Event(
+                        f"{caller}-{number}",
+                        Account("web", f"u-{caller}-{number}"),
+                        EventKind.VIEW,
+                        datetime.now(UTC),
+                        Item("i-1"),
+                    )
+                    assert (await client.record_events([made])).recorded == 1
+                answered += 1
+            except ShopcastError as error:
+                failed.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(0.01)
+
+    target = "ipv4:" + ",".join(server.target for server in servers)
+    async with ShopcastClient(target, timeout_s=5.0) as client:
+        callers = [asyncio.create_task(call(client, number)) for number in range(6)]
+        await asyncio.sleep(1.0)
+        for turn in (0, 1, 0):
+            before = answered
+            servers[turn].signal()
+            assert await ended(servers[turn]) == 0
+            servers[turn] = await asyncio.to_thread(start, port=free_ports[turn], **shared)
+            assert answered > before
+            await asyncio.sleep(3.0)  # within which clients connect again
+        over = True
+        await asyncio.gather(*callers)
+    print(f"{answered} calls answered, {len(failed)} failed", *failed[:5], sep="\n")
+    assert not failed
+    assert answered > 300
+    for server in servers:
+        assert "/shopcast.v1.PredictionService/Predict code=OK" in server.log, "both are called"

@@ -100,6 +100,10 @@ class GatewayServer:
         """What health says from now on, of each service and of the whole."""
         self._health.set_serving(serving)
 
+    def set_accepting(self, accepting: bool) -> None:
+        """Whether health tells clients that choose among gateways to call this one."""
+        self._health.set_accepting(accepting)
+
     def tell_adoption(self, refusal: str | None) -> None:
         """Why the version that is to serve does not, for health to say; None where it does."""
         self._health.tell_adoption(refusal)
