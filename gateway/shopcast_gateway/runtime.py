@@ -39,7 +39,8 @@ class ServeSettings:
     output goes to triton_log. Ports: 0 takes a free one; metrics_port: None serves no metrics.
     max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
     auth: the file of who may call what; None admits everybody.
-    drain: how it stops. allow_...: lets other machines reach what is not protected from them."""
+    compress: responses. drain: how it stops. allow_...: lets other machines reach what is not
+    protected from them."""
 
     repository: Path
     directory: str | Path
@@ -56,6 +57,7 @@ class ServeSettings:
     auth: Path | None = None
     allow_insecure: bool = False
     allow_plaintext_metrics: bool = False
+    compress: bool = False
     drain: Drain = field(default_factory=Drain)
 
 
@@ -123,6 +125,7 @@ async def _serve(
             withdrawn=switch.forget,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
             refusal=admission.refusal,
+            compress=settings.compress,
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None

@@ -101,6 +101,13 @@ def serve(
             "--allow-plaintext-metrics", help="Bind a --metrics-host that other machines reach."
         ),
     ] = False,
+    compress: Annotated[
+        bool,
+        typer.Option(
+            "--compress",
+            help="Compress responses for clients that take it: pays on slow or metered networks.",
+        ),
+    ] = False,
     drain_wait: Annotated[
         float,
         typer.Option(
@@ -163,6 +170,7 @@ def serve(
         auth=auth,
         allow_insecure=allow_insecure,
         allow_plaintext_metrics=allow_plaintext_metrics,
+        compress=compress,
         drain=Drain(drain_wait, drain_grace),
     )
 

@@ -73,6 +73,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_connection_idle_ms", 600_000),
 )
+# A level and no algorithm: with one, gRPC sends it also to those who do not take it.
+_COMPRESS = (("grpc.default_compression_level", 2),)
 
 
 class GatewayServer:
@@ -164,6 +166,7 @@ def build_server(
     withdrawn: Callable[[], None] = _nothing,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
     refusal: Callable[[int], Overloaded | None] = lambda _: None,
+    compress: bool = False,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
@@ -171,14 +174,15 @@ def build_server(
     and the cap on those that do. access: who may call what; None admits everybody.
     withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
-    prediction would meet now, given how many calls wait; asked before one is read.
+    prediction would meet now, given how many calls wait; asked before one is read. compress:
+    responses, for who takes them.
     Raises StartupError when the address cannot be had.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
     calls = CallInterceptor(deadlines, backlog, refusal, access, draining)
-    server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
+    server = grpc.aio.server(interceptors=(calls,), options=(*OPTIONS, *_COMPRESS * compress))
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(predictor, deadlines), server
