@@ -216,7 +216,8 @@ def serve(
 
     def start(repository: Path, store: Path, *more: object) -> Gateway:
         log = tmp_path_factory.mktemp("gateway") / "gateway.log"
-        arguments = ("--port", 0, "--repository", repository, "--directory", store, *more)
+        places = ("--repository", repository, "--directory", store)
+        arguments = ("--port", 0, "--drain-wait", 0, *places, *more)
         started.append(Gateway(log, arguments, {"SHOPCAST_TRITON_HOME": home}))
         return started[-1]
 

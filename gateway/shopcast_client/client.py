@@ -12,7 +12,7 @@ from shopcast_client.events import EventCalls
 from shopcast_client.people import PeopleCalls
 from shopcast_client.predictions import PredictionCalls
 from shopcast_client.privacy import PrivacyCalls
-from shopcast_client.retries import SERVICE_CONFIG
+from shopcast_client.retries import CHANNEL_OPTIONS
 from shopcast_client.tokens import TokenFile, stays_here
 
 
@@ -36,7 +36,9 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
     ) -> None:
         """Names the server; `async with` connects.
 
-        target: "host:port", or any gRPC target. timeout_s: for a whole call, retries included.
+        target: "host:port", or any gRPC target; calls are spread over the addresses that it has, as
+        in "ipv4:10.0.0.1:50051,10.0.0.2:50051" or a DNS name. timeout_s: for a whole call, retries
+        included.
         ca: the CA of the server's certificate, PEM, as bytes or the path of a file; the connection
         is TLS then. cert, key: the client's own, for a server that asks for them. credentials: in
         their place, any of gRPC's. With none of these, plain text.
@@ -63,7 +65,7 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
         self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        options: list[tuple[str, str | int]] = [("grpc.service_config", SERVICE_CONFIG)]
+        options = [*CHANNEL_OPTIONS]
         if self._credentials is None:
             if self._token_file is not None:  # no proxy on the way reads it
                 options.append(("grpc.enable_http_proxy", 0))

@@ -1,29 +1,15 @@
-"""How calls are retried: the gRPC service config every client of shopcast.v1 should use."""
+"""How calls are spread and retried: the gRPC service config of every client of shopcast.v1."""
 
-import json
+from importlib.resources import files
 
-SERVICE_CONFIG: str = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": "shopcast.v1.PredictionService"},
-                    {"service": "shopcast.v1.EventService"},
-                    {"service": "shopcast.v1.IdentityService"},
-                    {"service": "shopcast.v1.PrivacyService"},
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "0.5s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-        # While most calls fail, retries stop, so that they do not hold a server down.
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-    }
+SERVICE_CONFIG: str = files("shopcast.v1").joinpath("service_config.json").read_text("utf-8")
+"""JSON for the channel option `grpc.service_config`; `protos/shopcast/v1/service_config.json`."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
+    ("grpc.service_config", SERVICE_CONFIG),
+    # A gateway that comes back is found before the next one of a rolling restart goes: soon, and
+    # within what `serve --drain-wait` leaves.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-"""JSON for the channel option `grpc.service_config`. Only UNAVAILABLE is retried: every call of
-shopcast.v1 may be sent again, and a server that is full or late is not helped by more calls."""
+"""Of every channel."""

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +18,7 @@ from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.open import open_directory
+from shopcast_gateway.drain import Drain, Leaving
 from shopcast_gateway.engine import Engine, Switch, Tritons
 from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.metrics import serve_metrics
@@ -31,7 +32,6 @@ from shopcast_gateway.transport.exposure import check_exposure, check_metrics_ex
 from shopcast_gateway.transport.server import METHODS, build_server
 from shopcast_gateway.triton.status import TritonStatus
 
-_GRACE_S = 5.0
 _SWITCH_S = 5e-4
 """After which a thread that reads or computes lets the event loop go on, which waits for that in
 every turn: Python's 5 ms would be all that it does."""
@@ -48,8 +48,8 @@ class ServeSettings:
     0 takes a free one; metrics_port: None serves no metrics.
     max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
     auth: the file of who may call what; None admits everybody.
-    otlp_endpoint: URL of a collector of traces; None traces nothing.
-    allow_...: lets other machines reach what is not protected from them."""
+    otlp_endpoint: URL of a collector of traces; None traces nothing. compress: responses. drain:
+    how it stops. allow_...: lets other machines reach what is not protected from them."""
 
     repository: Path
     directory: str | Path
@@ -68,6 +68,8 @@ class ServeSettings:
     allow_insecure: bool = False
     allow_plaintext_metrics: bool = False
     otlp_endpoint: str | None = None
+    compress: bool = False
+    drain: Drain = field(default_factory=Drain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +88,22 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
     ready: called once, when health says SERVING. Raises StartupError.
     """
     sys.setswitchinterval(_SWITCH_S)
-    gateway = asyncio.create_task(_serve(settings, ready))
-    stopping = False
-
-    def stop() -> None:
-        nonlocal stopping
-        if not stopping:  # a second signal must not cut the clean-up short
-            stopping = True
-            gateway.cancel()
-
+    gateway = asyncio.create_task(_serve(settings, ready, lambda: leaving))
+    leaving = Leaving(gateway, settings.drain)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, leaving.signalled, number)
     try:
         await gateway
     except asyncio.CancelledError:
-        if not stopping:
+        if not leaving.begun:
             raise
+        _log.info("stopping: done")
 
 
-async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
+async def _serve(
+    settings: ServeSettings, ready: Callable[[Serving], None], leaving: Callable[[], Leaving]
+) -> None:
     check_exposure(
         settings.host,
         settings.tls,
@@ -145,6 +143,7 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             refusal=admission.early_refusal,
             recorder=CallMetrics(registry, METHODS) if registry else None,
             tracer=tracer,
+            compress=settings.compress,
         )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
@@ -161,9 +160,10 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
                     port=settings.metrics_port,
                 )
             )
+        server.set_accepting(False)  # until a model is up, others answer better
         await server.start()
-        stack.push_async_callback(server.stop, _GRACE_S)
-        stack.push_async_callback(switch.close)
+        stack.push_async_callback(server.stop, settings.drain.grace_s)
+        stack.push_async_callback(_close, switch)
         stack.push_async_callback(switch.put_on_trial, None, None)
         tritons = Tritons(
             settings.repository,
@@ -177,10 +177,12 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
         engine = await Engine.first_that_passes(tritons, directory, versions, status)
         switch.engine = engine
         # Once more, now that there is a Triton below: what came last stops first.
-        stack.push_async_callback(server.stop, _GRACE_S)
+        stack.push_async_callback(server.stop, settings.drain.grace_s)
+        leaving().announce = server.announce
         status.adopted(engine.version)
         health.set_up(True)
         server.set_serving(True)
+        server.set_accepting(True)
         _log.info("version %d adopted, its goldens reproduce", engine.version)
         address = f"{settings.host}:{server.port}"
         ready(Serving(address, engine.version, engine.address, metrics))
@@ -194,6 +196,11 @@ async def _serve(settings: ServeSettings, ready: Callable[[Serving], None]) -> N
             seen,
             busy=lambda: admission.refusal(bulk=True) is not None,
         ).run()
+
+
+async def _close(switch: Switch) -> None:
+    _log.info("stopping: the model is let go of, and its Triton stopped")
+    await switch.close()
 
 
 def _published(repository: Path) -> list[str]:

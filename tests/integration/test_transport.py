@@ -33,6 +33,7 @@ from shopcast_domain.events import Outcome
 from shopcast_gateway import errors
 from shopcast_gateway.core import protocol as core
 from shopcast_gateway.directory import types as directory
+from shopcast_gateway.transport.health import ACCEPTING
 from shopcast_gateway.transport.interceptor import Deadlines
 from shopcast_gateway.transport.server import SERVICES, GatewayServer, build_server
 
@@ -355,6 +356,43 @@ async def test_health_follows_set_serving_and_does_not_know_strangers() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await check("shopcast.v1.NoSuchService")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_watch_knows_each_service_and_tells_that_it_does_not_know_strangers() -> None:
+    async with serving() as (server, target), grpc.aio.insecure_channel(target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        names = ("", *SERVICES, "shopcast.v1.NoSuchService")
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in names]
+
+        async def told() -> list[int]:
+            return [(await watch.read()).status for watch in watches]
+
+        states = health_pb2.HealthCheckResponse
+        known = len(names) - 1
+        assert await told() == [states.NOT_SERVING] * known + [states.SERVICE_UNKNOWN]
+        server.set_serving(True)
+        stranger = watches.pop()
+        assert await told() == [states.SERVING] * known
+        with pytest.raises(TimeoutError):  # it goes on, as the protocol asks, and says no more
+            await asyncio.wait_for(stranger.read(), 0.2)
+
+
+async def test_clients_are_sent_here_until_it_drains_whether_a_model_is_up_or_not() -> None:
+    async with serving() as (server, target), grpc.aio.insecure_channel(target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=ACCEPTING))
+        states = health_pb2.HealthCheckResponse
+        assert (await watch.read()).status == states.SERVING
+        server.set_serving(True)
+        server.set_serving(False)
+        async with ShopcastClient(target) as client:
+            assert (await ask(client)).predictions
+        server.announce()
+        assert (await watch.read()).status == states.NOT_SERVING
+        server.set_accepting(True)  # too late
+        assert (await stub.Check(health_pb2.HealthCheckRequest(service=ACCEPTING))).status == (
+            states.NOT_SERVING
+        )
 
 
 async def test_reflection_lists_the_services() -> None:

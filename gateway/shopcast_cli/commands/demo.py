@@ -165,7 +165,7 @@ def copy_store(store: Path, folder: Path) -> Path:
 @contextlib.contextmanager
 def gateway(repository: Path, store: Path) -> Iterator[str]:
     """`platform serve` on a free port, as a process of its own; the value is its address."""
-    command = [sys.executable, "-m", "shopcast_cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "shopcast_cli", "serve", "--port", "0", "--drain-wait", "0"]
     command += ["--repository", str(repository), "--directory", str(store)]
     log = store.with_name("gateway.log")
     with log.open("w") as errors:

@@ -117,6 +117,27 @@ def serve(
             envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
         ),
     ] = None,
+    compress: Annotated[
+        bool,
+        typer.Option(
+            "--compress",
+            help="Compress responses for clients that take it: pays on slow or metered networks.",
+        ),
+    ] = False,
+    drain_wait: Annotated[
+        float,
+        typer.Option(
+            help="Seconds in which calls are still answered after SIGTERM, while health says"
+            " NOT_SERVING and balancers notice. None after SIGINT; a second signal ends them.",
+            min=0.0,
+        ),
+    ] = 5.0,
+    drain_grace: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that running calls then have to end, before they are cancelled.", min=0.0
+        ),
+    ] = 30.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[
         str, typer.Option(help="text, or json: one object a line, for machines.")
@@ -133,6 +154,7 @@ def serve(
     Example: platform serve --repository model_repository --port 50051
     """
     from shopcast_gateway.directory.places import in_redis
+    from shopcast_gateway.drain import Drain
     from shopcast_gateway.errors import StartupError
     from shopcast_gateway.runtime import ServeSettings, run
     from shopcast_gateway.transport.audit import LOGGER
@@ -176,6 +198,8 @@ def serve(
         allow_insecure=allow_insecure,
         allow_plaintext_metrics=allow_plaintext_metrics,
         otlp_endpoint=otlp_endpoint,
+        compress=compress,
+        drain=Drain(drain_wait, drain_grace),
     )
 
     def ready(serving: "Serving") -> None:

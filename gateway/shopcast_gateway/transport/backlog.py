@@ -33,6 +33,11 @@ class Backlog:
             self._look()
         return max(self._come - self._taken_up, 0)
 
+    def waiting(self) -> int:
+        """How many wait now."""
+        self._look()
+        return max(self._come - self._taken_up, 0)
+
     def _look(self) -> None:
         told = json.loads(cygrpc.channelz_get_server(self._server))["server"]["data"]
         self._come = int(told["callsStarted"])

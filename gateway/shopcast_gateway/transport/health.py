@@ -17,19 +17,22 @@ Status = health_pb2.HealthCheckResponse
 
 ADOPTION = "shopcast.adoption"
 """NOT_SERVING while a promoted version is refused and the one before it goes on serving."""
+ACCEPTING = "shopcast.accepting"
+"""SERVING from the first adoption until the gateway drains, also while Triton is away: events are
+taken then, and base rates told. For clients that choose among gateways."""
 REFUSAL = "shopcast-refusal"
 """Trailing metadata of a Check: why."""
 
 
 class HealthService(health_pb2_grpc.HealthServicer):
-    """Answers for '' (the whole server), for the services named, which stand and fall with it, and
-    for ADOPTION; others it does not know."""
+    """Answers for '' (the whole server), for the services named, which stand and fall with it, for
+    ADOPTION and for ACCEPTING; others it does not know."""
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._names = frozenset(("", *services, ADOPTION))
-        self._serving = False
+        self._names = frozenset(("", *services, ADOPTION, ACCEPTING))
+        self._serving, self._accepting = False, True
         self._refusal: str | None = None
-        self._draining = False
+        self._draining = self._ended = False
         self._changed = asyncio.Event()
 
     def set_serving(self, serving: bool) -> None:
@@ -43,10 +46,22 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._refusal = refusal
         self.set_serving(self._serving)
 
+    def set_accepting(self, accepting: bool) -> None:
+        """What is told of ACCEPTING; True until then. Once draining, nothing changes it."""
+        self._accepting = accepting and not self._draining
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     def drain(self) -> None:
-        """Tell NOT_SERVING for good, and end every Watch."""
+        """Tell NOT_SERVING for good."""
         self._draining = True
+        self.set_accepting(False)
         self.set_serving(False)
+
+    def end(self) -> None:
+        """Drain, and end every Watch."""
+        self._ended = True
+        self.drain()
 
     async def Check(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
@@ -66,7 +81,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         """The state now, and each time it changes."""
         told: int | None = None
         while True:
-            changed, last = self._changed, self._draining
+            changed, last = self._changed, self._ended
             known = request.service in self._names
             status = self._status(request.service) if known else Status.SERVICE_UNKNOWN
             if status != told:
@@ -77,5 +92,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
             await changed.wait()
 
     def _status(self, service: str) -> int:
+        if service == ACCEPTING:
+            return Status.SERVING if self._accepting else Status.NOT_SERVING
         refused = service == ADOPTION and self._refusal is not None
         return Status.SERVING if self._serving and not refused else Status.NOT_SERVING

@@ -19,13 +19,20 @@ from grpc_status import rpc_status
 
 from shopcast.v1 import prediction_service_pb2
 from shopcast_gateway.core.stages import SPENT, Spent
-from shopcast_gateway.errors import BadRequest, DeadlineExpired, GatewayError, Overloaded
+from shopcast_gateway.errors import (
+    BadRequest,
+    DeadlineExpired,
+    GatewayError,
+    Overloaded,
+    Unavailable,
+)
 from shopcast_gateway.frames import frames_of
 from shopcast_gateway.transport.audit import audit
 from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.recording import CallRecorder, Tracer, UncountedCalls
+from shopcast_gateway.transport.requests import until
 from shopcast_gateway.transport.status import status_of
 
 REQUEST_ID_KEY = "x-request-id"
@@ -99,7 +106,7 @@ class _Refused:
     def __init__(self) -> None:
         self._count, self._told = 0, -math.inf
 
-    def handler(self, refusal: Overloaded) -> Handler:
+    def handler(self, refusal: GatewayError) -> Handler:
         """Answers with the refusal, whatever kind the method is of."""
         self._count += 1
         if (now := time.monotonic()) - self._told >= 1.0:
@@ -127,15 +134,27 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         access: Access | None = None,
         recorder: CallRecorder | None = None,
         tracer: Tracer | None = None,
+        draining: asyncio.Event | None = None,
     ) -> None:
         """refusal: what any prediction would meet now, given how many calls wait to be taken up.
         recorder: is told of all calls but those of health, and of reflection without `access`;
-        tracer, too, but of none that is refused early."""
+        tracer, too, but of none that is refused early. draining: once set, new calls are refused,
+        and streams of requests not read further."""
         self._deadlines, self._backlog, self._refusal = deadlines, backlog, refusal
         self._refused = _Refused()
         self._access = access
         self._recorder: CallRecorder = recorder or UncountedCalls()
         self._tracer = tracer
+        self._draining = draining or asyncio.Event()
+        self.running = 0
+        """Calls that have begun and are not over."""
+
+    async def catch_up(self) -> None:
+        """Return once the calls that have arrived have been taken up, in half a second at most."""
+        for _ in range(100):
+            if not self._backlog.waiting():
+                return
+            await asyncio.sleep(0.005)
 
     async def intercept_service(
         self,
@@ -145,6 +164,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """The handler, wrapped where it is one of ours."""
         name = handler_call_details.method
         waiting = self._backlog.take_up()
+        if self._draining.is_set() and name.startswith("/shopcast."):
+            self._recorder.refused(name, grpc.StatusCode.UNAVAILABLE.name)
+            return self._refused.handler(Unavailable("the gateway drains"))
         if name.startswith(f"/{_PREDICTIONS}/") and (refusal := self._refusal(waiting)):
             self._recorder.refused(name, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
             return self._refused.handler(refusal)
@@ -177,7 +199,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if self._access and caller and handler.request_streaming:
                     asked = self._access.messages(caller, name, asked)
                 # What a stream has running ends with it, not when its memory is collected.
-                async with aclosing(_answers(method, asked, context)) as responses:
+                async with aclosing(_answers(method, asked, context, self._draining)) as responses:
                     async for response in responses:
                         if self._access and caller:
                             self._access.still(caller, name)
@@ -202,6 +224,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             SPENT.set(Spent(trace.traceparent))
         spent = SPENT.get()
         code, error, caller = grpc.StatusCode.OK, None, None
+        self.running += 1
         try:
             if self._access:
                 with foreseen():
@@ -228,6 +251,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._recorder.ended(name, code.name, duration_s)
             if trace and spent:
                 trace.end(code.value[0], spent)
+            self.running -= 1
             _access.info(
                 "method=%s code=%s duration_ms=%.1f request_id=%s%s%s",
                 name,
@@ -249,13 +273,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 raise DeadlineExpired from None
 
 
-async def _answers(method: _Method, asked: Any, context: Context) -> AsyncGenerator[Any, None]:
+async def _answers(
+    method: _Method, asked: Any, context: Context, draining: asyncio.Event
+) -> AsyncGenerator[Any, None]:
     """The responses of a stream. Raises GatewayError, whatever went wrong, unless the call has
     ended. asked: the bytes of a request, or an iterator of them."""
 
     async def requests() -> AsyncIterator[Any]:
-        async for data in asked:
-            yield _parse(method, data)
+        async with aclosing(until(draining, asked)) as read:
+            async for data in read:
+                yield _parse(method, data)
 
     given = _parse(method, asked) if isinstance(asked, bytes) else requests()
     with foreseen():

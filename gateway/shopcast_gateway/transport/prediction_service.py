@@ -9,7 +9,7 @@ from typing import TypeVar
 from shopcast.v1 import prediction_service_pb2, prediction_service_pb2_grpc
 from shopcast_gateway.core.protocol import Predictor, PredictQuery
 from shopcast_gateway.core.stages import SPENT, Spent
-from shopcast_gateway.errors import DeadlineExpired, GatewayError
+from shopcast_gateway.errors import DeadlineExpired, GatewayError, Unavailable
 from shopcast_gateway.transport import convert
 from shopcast_gateway.transport.interceptor import CALL, Context, Deadlines, foreseen
 from shopcast_gateway.transport.status import status_of
@@ -76,7 +76,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             )
             ready.append(convert.stream_predict_response(request.correlation_id, found))
 
-        more = True
+        more, drains = True, False
         try:
             while more or running:
                 if more and not reading and len(running) < MAX_UNANSWERED:
@@ -84,7 +84,10 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 await asyncio.wait(reading | running, return_when=asyncio.FIRST_COMPLETED)
                 for read in [task for task in reading if task.done()]:
                     reading.discard(read)
-                    request = read.result()
+                    try:
+                        request = read.result()
+                    except Unavailable:  # the gateway drains; what was read is answered
+                        request, drains = None, True
                     if request is None:
                         more = False
                     else:
@@ -95,6 +98,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 # While one is being sent, nothing more is read: a caller that does not read waits.
                 while ready:
                     yield ready.popleft()
+            if drains:
+                raise Unavailable("the gateway drains")
         finally:
             for left in (*reading, *running):
                 left.cancel()

@@ -4,7 +4,9 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -34,6 +36,10 @@ from shopcast_gateway.transport.services import EventService, IdentityService, P
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CALLS = 256
+_CANCEL_S = 2.0  # a cancelled call that has not ended by then does not end
+
+_log = logging.getLogger(__name__)
+
 _DESCRIPTORS = tuple(
     service
     for module in (
@@ -73,17 +79,25 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_connection_idle_ms", 600_000),
 )
+# A level and no algorithm: with one, gRPC sends it also to those who do not take it.
+_COMPRESS = (("grpc.default_compression_level", 2),)
 
 
 class GatewayServer:
     """A bound server. Answers from `start` to `stop`; `port` is where."""
 
     def __init__(
-        self, server: grpc.aio.Server, health: HealthService, draining: asyncio.Event, port: int
+        self,
+        server: grpc.aio.Server,
+        health: HealthService,
+        draining: asyncio.Event,
+        calls: CallInterceptor,
+        port: int,
     ) -> None:
         self._server = server
         self._health = health
         self._draining = draining
+        self._calls = calls
         self.port = port
 
     async def start(self) -> None:
@@ -94,15 +108,44 @@ class GatewayServer:
         """What health says from now on, of each service and of the whole."""
         self._health.set_serving(serving)
 
+    def set_accepting(self, accepting: bool) -> None:
+        """Whether health tells clients that choose among gateways to call this one."""
+        self._health.set_accepting(accepting)
+
     def tell_adoption(self, refusal: str | None) -> None:
         """Why the version that is to serve does not, for health to say; None where it does."""
         self._health.tell_adoption(refusal)
 
-    async def stop(self, grace_s: float) -> None:
-        """Drain: health turns NOT_SERVING, no new call is taken, running ones get `grace_s`."""
+    def announce(self) -> None:
+        """Health says NOT_SERVING from now on; calls are answered as before, until `stop`."""
         self._health.drain()
+
+    async def stop(self, grace_s: float) -> None:
+        """Drain: health turns NOT_SERVING, new calls are refused, running ones get `grace_s`.
+        Returns a little later at the latest, whatever hangs."""
+        if self._draining.is_set():
+            await self._ended(self._server.wait_for_termination(), _CANCEL_S)
+            return
+        self._health.end()
         self._draining.set()
-        await self._server.stop(grace_s)
+        started = time.monotonic()
+        _log.info(
+            "stopping: new calls are refused, %d running ones get %g s",
+            self._calls.running,
+            grace_s,
+        )
+        # What has arrived and is not begun would be cancelled, which no client retries.
+        await self._calls.catch_up()
+        over = await self._ended(self._server.stop(grace_s), grace_s + _CANCEL_S)
+        if not over or time.monotonic() - started >= grace_s > 0:
+            _log.warning("stopping: calls that were not over after %g s were cancelled", grace_s)
+        else:
+            _log.info("stopping: all calls are over")
+
+    async def _ended(self, stop: Coroutine[Any, Any, Any], limit_s: float) -> bool:
+        """Whether it has within the limit; it is left to itself else."""
+        done, _ = await asyncio.wait({asyncio.create_task(stop)}, timeout=limit_s)
+        return bool(done)
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
@@ -131,6 +174,7 @@ def build_server(
     refusal: Callable[[int], Overloaded | None] = lambda _: None,
     recorder: CallRecorder | None = None,
     tracer: Tracer | None = None,
+    compress: bool = False,
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
@@ -139,14 +183,14 @@ def build_server(
     withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
     prediction would meet now, given how many calls wait; asked before one is read.
-    recorder: is told of calls. tracer: traces them.
+    recorder: is told of calls. tracer: traces them. compress: responses, for who takes them.
     Raises StartupError when the address cannot be had.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
-    calls = CallInterceptor(deadlines, backlog, refusal, access, recorder, tracer)
-    server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
+    calls = CallInterceptor(deadlines, backlog, refusal, access, recorder, tracer, draining)
+    server = grpc.aio.server(interceptors=(calls,), options=(*OPTIONS, *_COMPRESS * compress))
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(predictor, deadlines), server
@@ -173,7 +217,7 @@ def build_server(
         )
     except RuntimeError:
         raise StartupError(_why_not(host, port)) from None
-    return GatewayServer(server, health, draining, bound)
+    return GatewayServer(server, health, draining, calls, bound)
 
 
 def _tells_nothing_sent(record: logging.LogRecord) -> bool:

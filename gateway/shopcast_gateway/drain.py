@@ -1,0 +1,76 @@
+"""How a gateway leaves: it says so first, then refuses, then finishes, then stops what it owns."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """wait_s: how long calls are answered after health has turned NOT_SERVING, so that balancers
+    notice. grace_s: how long running calls may go on after that. clean_up_s: for what comes after
+    the last call: Triton, which takes 15 seconds at most, and the directory."""
+
+    wait_s: float = 0.0
+    grace_s: float = 30.0
+    clean_up_s: float = 40.0
+
+    @property
+    def limit_s(self) -> float:
+        """After which the process ends, whatever hangs."""
+        return self.wait_s + self.grace_s + self.clean_up_s
+
+
+def _exit() -> None:
+    os._exit(1)
+
+
+class Leaving:
+    """What the signals do. `announce` is set once there is somebody to tell that we leave."""
+
+    def __init__(
+        self, gateway: "asyncio.Task[None]", drain: Drain, *, end: Callable[[], None] = _exit
+    ) -> None:
+        """gateway: cancelled when the wait is over. end: ends the process when all hangs."""
+        self._gateway, self._drain, self._end = gateway, drain, end
+        self._hurry = asyncio.Event()
+        self._wait: asyncio.Task[None] | None = None
+        self.announce: Callable[[], None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a signal has come."""
+        return self._wait is not None
+
+    def signalled(self, number: signal.Signals) -> None:
+        """Leave. After SIGINT without a wait: who sits at a terminal has no balancer. A second
+        signal cuts the wait short, and nothing else."""
+        if self._wait is not None:
+            self._hurry.set()
+            return
+        _log.info("stopping: %s came, all ends within %g s", number.name, self._drain.limit_s)
+        watchdog = threading.Timer(self._drain.limit_s, self._give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        wait_s = 0.0 if number == signal.SIGINT else self._drain.wait_s
+        self._wait = asyncio.create_task(self._leave(wait_s))
+
+    async def _leave(self, wait_s: float) -> None:
+        if self.announce is not None:
+            self.announce()
+            _log.info("stopping: health says NOT_SERVING, calls are answered for %g s", wait_s)
+            if wait_s:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), wait_s)
+        self._gateway.cancel()
+
+    def _give_up(self) -> None:
+        _log.error("stopping: not over after %g s, the process is ended", self._drain.limit_s)
+        self._end()
