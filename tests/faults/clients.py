@@ -31,13 +31,16 @@ FULL, NO_HISTORY, PRIOR = (
 Request = Callable[[int], pb.PredictRequest]
 
 
-def requests(*, items: int = 3, lowest_level: int = FULL) -> Request:
-    """Makes the request of a number. Titles repeat: steady state encodes nothing."""
+def requests(*, items: int = 3, lowest_level: int = FULL, title: str = "") -> Request:
+    """Makes the request of a number. Titles repeat, or are all the same where one is given: steady
+    state encodes nothing."""
 
     def make(number: int) -> pb.PredictRequest:
         account = types_pb2.Account(platform="web", platform_user_id=f"u-{number % USERS}")
         offered = [
-            types_pb2.Item(item_id=f"i-{at}", title=_KINDS[at % len(_KINDS)], price=10.0 + at % 90)
+            types_pb2.Item(
+                item_id=f"i-{at}", title=title or _KINDS[at % len(_KINDS)], price=10.0 + at % 90
+            )
             for at in range(number % 7, number % 7 + items)
         ]
         return pb.PredictRequest(account=account, items=offered, lowest_level=lowest_level)
