@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo redis test check unit integration e2e format stubs docs lock serve clean
+.PHONY: help env demo redis test test-faults check unit integration e2e format stubs docs lock serve clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,8 +31,11 @@ redis:  ## install redis-server, which the tests start themselves, where it is m
 	  apt-get install -y -qq --no-install-recommends redis-server; } \
 	  || { echo "install redis-server 7 first (Debian: apt-get install redis-server)"; exit 1; }
 
-test: $(READY) redis check  ## everything CI runs: checks and all tests
+test: $(READY) redis check  ## checks and all tests but those of faults
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+test-faults: $(READY) redis  ## what callers see when something breaks under load; alone on the machine
+	$(BIN)/pytest tests/faults
 
 check: $(READY)  ## lint, format, types, import walls
 	$(BIN)/ruff check

@@ -19,7 +19,7 @@ import hypothesis
 import psutil
 import pytest
 
-from shopcast_gateway.triton.environment import TritonEnvironment, install
+from shopcast_gateway.triton.environment import TritonEnvironment, install, locate
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -33,7 +33,10 @@ PATIENCE_S = 180.0
 
 @pytest.fixture(scope="session")
 def triton_environment() -> TritonEnvironment:
-    """The bundled Triton in the repository's `.triton`, installed on first use."""
+    """The bundled Triton that SHOPCAST_TRITON_HOME names, else the one in the repository's
+    `.triton`, installed on first use."""
+    if given := os.environ.get("SHOPCAST_TRITON_HOME"):
+        return locate(Path(given))
     return install(REPOSITORY_ROOT / ".triton", progress=print)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import hashlib
 import json
 import re
 import shutil
@@ -20,14 +19,14 @@ import onnx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import numpy_helper
+from versions import again, nothing, torn_graph
 
 from shopcast_build.learning.reporter import Silent
 from shopcast_build.release.exporting import Variant, export
 from shopcast_client import Item, PredictResult, ShopcastClient
 from shopcast_domain.features import FEATURES
-from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, manifest_path, read_manifest
+from shopcast_domain.manifest import BEHAVIOR, Manifest
 from shopcast_domain.tokeniser import TOKENISER
-from shopcast_repository.served import write_configs
 from shopcast_repository.serving import Trial, promote, rollback, try_out
 
 if TYPE_CHECKING:
@@ -68,38 +67,6 @@ class Looks:
         return self._gateway.log.read_text()
 
 
-def again(repository: Path, change: Callable[[Path, Path, Manifest], Manifest]) -> int:
-    """Publish version 1 once more, with something changed, whole by its digests."""
-    number = 1 + max(int(path.name) for path in (repository / BEHAVIOR).glob("[0-9]*"))
-    folders = {model: repository / model / str(number) for model in (ENCODER, BEHAVIOR)}
-    for model, folder in folders.items():
-        shutil.copytree(repository / model / "1", folder)
-    manifest = read_manifest(manifest_path(repository, BEHAVIOR, 1)).model_copy(
-        update={"encoder_version": number, "behavior_version": number}
-    )
-    manifest = change(folders[ENCODER], folders[BEHAVIOR], manifest)
-    for folder in folders.values():
-        (folder / "config.pbtxt").unlink()
-        (folder / "manifest.json").unlink()
-    write_configs(manifest, folders)
-    files = {
-        f"{model}/{number}/{path.relative_to(folder).as_posix()}": hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
-        for model, folder in folders.items()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    text = manifest.model_copy(update={"files": files}).model_dump_json()
-    for folder in folders.values():
-        (folder / "manifest.json").write_text(text)
-    return number
-
-
-def nothing(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
-    return manifest
-
-
 def other_tokeniser(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
     """Two letters trade their numbers."""
     path = encoder / TOKENISER
@@ -130,14 +97,6 @@ def swapped_graph(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest
             weight.CopyFrom(numpy_helper.from_array(array * np.float32(1.03), weight.name))
     path.unlink()
     path.write_bytes(model.SerializeToString())
-    return manifest
-
-
-def torn_graph(encoder: Path, behavior: Path, manifest: Manifest) -> Manifest:
-    path = behavior / "model.onnx"
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content[: len(content) // 2])
     return manifest
 
 

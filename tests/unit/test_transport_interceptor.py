@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from shopcast_gateway.errors import Unavailable
+from shopcast_gateway.errors import Overloaded, Unavailable
 from shopcast_gateway.transport.interceptor import CALL, Call, CallInterceptor, Deadlines
 
 
@@ -66,6 +66,17 @@ async def test_an_error_nobody_waits_for_any_more_ends_quietly() -> None:
     # grpc logs any other error with all that led to it; a cancelled handler it lets go.
     with pytest.raises(asyncio.CancelledError):
         await handler.unary_unary(b"", FakeContext())
+
+
+async def test_a_refusal_nobody_waits_for_any_more_ends_quietly() -> None:
+    full = CallInterceptor(
+        Deadlines(), BACKLOG, lambda waiting: Overloaded("full", retry_after_s=1.0)
+    )
+    unasked: Any = None
+    details: Any = Details()
+    handler: Any = await full.intercept_service(unasked, details)
+    with pytest.raises(asyncio.CancelledError):
+        await handler.stream_unary(None, FakeContext())
 
 
 async def test_what_a_call_starts_knows_which_call_it_belongs_to() -> None:

@@ -114,9 +114,8 @@ class _Refused:
             self._count, self._told = 0, now
 
         async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
-            await context.abort_with_status(
-                rpc_status.to_status(status_of(refusal, _request_id(context)))
-            )
+            status = rpc_status.to_status(status_of(refusal, _request_id(context)))
+            await _abort(context, status)
 
         # grpc reads the request of a unary method before it asks us, that of a stream when we do.
         return grpc.stream_unary_rpc_method_handler(refuse)
@@ -235,11 +234,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             error = caught
             status = rpc_status.to_status(status_of(error, request_id))
             code = status.code
-            try:
-                await context.abort_with_status(status)
-            except grpc.aio.InternalError:
-                # The caller has gone meanwhile. grpc would log this with all that led to it.
-                raise asyncio.CancelledError from None
+            await _abort(context, status)
         except (asyncio.CancelledError, GeneratorExit):
             # grpc cancels the handler when the caller hangs up or the caller's deadline passes, and
             # drops one that waited for a response of its stream to be sent.
@@ -271,6 +266,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     return await method.answer(_parse(method, data), context)
             except TimeoutError:
                 raise DeadlineExpired from None
+
+
+async def _abort(context: Context, status: Any) -> None:
+    """End a call with a status, whether the caller is still there or not."""
+    try:
+        await context.abort_with_status(status)
+    except grpc.aio.InternalError:
+        # The caller has gone meanwhile. grpc would log this with all that led to it.
+        raise asyncio.CancelledError from None
 
 
 async def _answers(
