@@ -68,10 +68,12 @@ async def ended(server: DrainServer) -> int:
 
 async def test_calls_are_answered_while_health_says_not_serving(start: Start) -> None:
     server = start(wait_s=1.5)
-    async with (
-        grpc.aio.insecure_channel(server.target) as channel,
-        ShopcastClient(server.target) as client,
-    ):
+    request = prediction_service_pb2.PredictRequest(
+        account=types_pb2.Account(platform="web", platform_user_id="anna"),
+        items=[types_pb2.Item(item_id="i-1")],
+    )
+    async with grpc.aio.insecure_channel(server.target) as channel:  # our client would go elsewhere
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         health = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
@@ -80,12 +82,13 @@ async def test_calls_are_answered_while_health_says_not_serving(start: Start) ->
         told = time.monotonic()
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
         while time.monotonic() < told + 0.8:
-            await ask(client)
+            await stub.Predict(request)
         assert await watch.read() is grpc.aio.EOF  # only now that calls are refused
         assert time.monotonic() - told > 1.0
         assert await ended(server) == 0
-        with pytest.raises(Unavailable):
-            await ask(client)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Predict(request)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert [step.split(",")[0] for step in server.steps] == [
         "SIGTERM came",
         "health says NOT_SERVING",
