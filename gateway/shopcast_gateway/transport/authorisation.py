@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,7 +91,7 @@ class Access:
 
     async def messages(
         self, caller: Caller, method: str, asked: AsyncIterator[M]
-    ) -> AsyncIterator[M]:
+    ) -> AsyncGenerator[M, None]:
         """The messages of a stream, none faster than the quota and none after the caller's time.
 
         Raises Unauthenticated and PermissionDenied.

@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -194,15 +194,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = _Method(name, handler.request_deserializer, streaming)
 
         async def stream(asked: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._watched(name, context) as caller:
+            # What a stream has running ends with it, not when its memory is collected.
+            async with self._watched(name, context) as caller, AsyncExitStack() as stack:
                 if self._access and caller and handler.request_streaming:
-                    asked = self._access.messages(caller, name, asked)
-                # What a stream has running ends with it, not when its memory is collected.
-                async with aclosing(_answers(method, asked, context, self._draining)) as responses:
-                    async for response in responses:
-                        if self._access and caller:
-                            self._access.still(caller, name)
-                        yield response
+                    asked = await stack.enter_async_context(
+                        aclosing(self._access.messages(caller, name, asked))
+                    )
+                responses = await stack.enter_async_context(
+                    aclosing(_answers(method, asked, context, self._draining))
+                )
+                async for response in responses:
+                    if self._access and caller:
+                        self._access.still(caller, name)
+                    yield response
 
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, **serialise)
@@ -283,14 +287,18 @@ async def _answers(
     """The responses of a stream. Raises GatewayError, whatever went wrong, unless the call has
     ended. asked: the bytes of a request, or an iterator of them."""
 
-    async def requests() -> AsyncIterator[Any]:
+    async def requests() -> AsyncGenerator[Any, None]:
         async with aclosing(until(draining, asked)) as read:
             async for data in read:
                 yield _parse(method, data)
 
-    given = _parse(method, asked) if isinstance(asked, bytes) else requests()
     with foreseen():
-        async with aclosing(method.answer(given, context)) as responses:
+        async with AsyncExitStack() as stack:
+            if isinstance(asked, bytes):
+                given = _parse(method, asked)
+            else:
+                given = await stack.enter_async_context(aclosing(requests()))
+            responses = await stack.enter_async_context(aclosing(method.answer(given, context)))
             async for response in responses:
                 yield response
 
