@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,10 +93,40 @@ def calls_gateway(command: Callable[..., None]) -> Callable[..., None]:
         target = _build(**{name: given.pop(name) for name in options})
         command(target=target, **given)
 
+    run.__signature__ = _replaced(signature, options)  # type: ignore[attr-defined]
+    return run
+
+
+def administers(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command with a parameter `target: Target | None` the options that make one; it is
+    None where --target is not given."""
+    options = dict(inspect.signature(_build).parameters)
+    place = Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of a gateway's --admin-port, whose repository is meant then; without"
+            " it, --repository."
+        ),
+    ]
+    options["target"] = options["target"].replace(default=None, annotation=place)
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        named = {name: given.pop(name) for name in options}
+        command(target=None if named["target"] is None else _build(**named), **given)
+
+    run.__signature__ = _replaced(signature, options)  # type: ignore[attr-defined]
+    return run
+
+
+def _replaced(
+    signature: inspect.Signature, options: Mapping[str, inspect.Parameter]
+) -> inspect.Signature:
+    """With the options in place of `target`."""
     parameters = list(signature.parameters.values())
     place = list(signature.parameters).index("target")
     parameters[place : place + 1] = [
         option.replace(kind=parameters[place].kind) for option in options.values()
     ]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return run
+    return signature.replace(parameters=parameters)

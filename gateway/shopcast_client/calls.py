@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from shopcast.v1 import (
     event_service_pb2_grpc,
     identity_service_pb2_grpc,
+    model_admin_service_pb2_grpc,
     prediction_service_pb2_grpc,
     privacy_service_pb2_grpc,
 )
@@ -32,6 +33,7 @@ class Connection:
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         self.event = event_service_pb2_grpc.EventServiceStub(channel)
         self.identity = identity_service_pb2_grpc.IdentityServiceStub(channel)
+        self.model_admin = model_admin_service_pb2_grpc.ModelAdminServiceStub(channel)
         self.privacy = privacy_service_pb2_grpc.PrivacyServiceStub(channel)
 
 

@@ -9,6 +9,7 @@ import grpc
 from shopcast_client.calls import Connection
 from shopcast_client.credentials import Pem, channel_credentials
 from shopcast_client.events import EventCalls
+from shopcast_client.models import ModelCalls
 from shopcast_client.people import PeopleCalls
 from shopcast_client.predictions import PredictionCalls
 from shopcast_client.privacy import PrivacyCalls
@@ -16,11 +17,12 @@ from shopcast_client.retries import CHANNEL_OPTIONS
 from shopcast_client.tokens import TokenFile, stays_here
 
 
-class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls):
+class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, ModelCalls):
     """Calls a Shopcast server; an async context manager, for one event loop.
 
     Keep one open for as long as you make calls and share it between tasks. Every call raises a
     ShopcastError and no other error of the network's; UNAVAILABLE is retried within the timeout.
+    The calls of ModelCalls are answered on a gateway's admin port, the others on its main one.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ ShopcastError
 ├── NotFound            what the request names is not there
 ├── NotAuthorised       the server does not know you, or does not let you
 ├── TooStale            the history at hand is older than the request allows
+├── Refused             a version cannot serve or be tried, or there is nothing to take back
 ├── Overloaded          the server is full, or your quota is: try again after `retry_after_s`
 ├── DeadlineExceeded    no answer within the client's timeout
 ├── Unavailable         the server is away, starting or draining, also after retries
@@ -66,6 +67,10 @@ class NotAuthorised(ShopcastError):
 
 class TooStale(ShopcastError):
     """The server's store is away, and the history at hand is older than `max_history_age`."""
+
+
+class Refused(ShopcastError):
+    """A version cannot serve or be tried, or there is nothing to take back; the text says why."""
 
 
 class Overloaded(ShopcastError):
@@ -153,6 +158,12 @@ def _error(
         case grpc.StatusCode.FAILED_PRECONDITION if reason == "TOO_STALE":
             kind = TooStale
             message = f"Shopcast at {target} has nothing as new: {said}"
+        case grpc.StatusCode.FAILED_PRECONDITION if reason in ("NOT_POSSIBLE", "VERSION_REFUSED"):
+            kind = Refused
+            message = f"Shopcast at {target} refused it: {said}"
+        case grpc.StatusCode.DEADLINE_EXCEEDED if reason == "NOT_ADOPTED":
+            kind = DeadlineExceeded
+            message = f"Shopcast at {target} is not through yet: {said}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             kind = DeadlineExceeded
             message = f"Shopcast at {target} did not answer {late}."

@@ -8,13 +8,17 @@ GatewayError
 ├── Overloaded            we are full; carries when to try again
 │   └── QuotaExceeded     the caller has used up what is theirs
 ├── TooStale              all that is at hand is older than the caller allows
+├── NotPossible           the model repository is not as the request needs it
+├── VersionRefused        the version that was promoted must not serve
+├── NotAdopted            it has not been taken up within the time that the caller would wait
 ├── Unavailable           a backend or a store is away, or we drain
 ├── DeadlineExpired       too late
 └── ContractMismatch      our tensors did not fit the model: our mistake
 
 StartupError              the gateway cannot start; the message says what to do
 
-The text of a GatewayError goes to the log; of a BadRequest or NotFound it goes to the caller too.
+The text of a GatewayError goes to the log; of a BadRequest, NotFound, NotPossible or VersionRefused
+it goes to the caller too.
 Neither may hold a user id or what the caller sent.
 """
 
@@ -88,6 +92,24 @@ class TooStale(GatewayError):
     """The store is away, and the history at hand is older than the caller allows."""
 
     reason = "TOO_STALE"
+
+
+class NotPossible(GatewayError):
+    """The model repository is not as the request needs it; the text says what to do."""
+
+    reason = "NOT_POSSIBLE"
+
+
+class VersionRefused(GatewayError):
+    """What was promoted must not serve, and the version before it goes on; the text says why."""
+
+    reason = "VERSION_REFUSED"
+
+
+class NotAdopted(GatewayError):
+    """What was promoted has been neither taken up nor refused within the time given."""
+
+    reason = "NOT_ADOPTED"
 
 
 class Unavailable(GatewayError):

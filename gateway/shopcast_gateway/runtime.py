@@ -26,9 +26,11 @@ from shopcast_gateway.promoted import versions_to_try
 from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
 from shopcast_gateway.supervisor import Supervisor
 from shopcast_gateway.tracing import traced
+from shopcast_gateway.transport.admin_server import ADMIN_METHODS, build_admin_server
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.credentials import Tls, server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
+from shopcast_gateway.transport.model_admin_service import Administered
 from shopcast_gateway.transport.server import METHODS, build_server
 from shopcast_gateway.triton.status import TritonStatus
 
@@ -45,7 +47,7 @@ class ServeSettings:
     directory_key: the file of its keys, if it is not where it usually is. triton_urls: host:port of
     each Triton to use in place of the bundled one, whose environment lies in triton_home and whose
     output goes to triton_log. hedge_after_s: as of BalancedBackend, if there are several. Ports:
-    0 takes a free one; metrics_port: None serves no metrics.
+    0 takes a free one; metrics_port, admin_port: None serves none of that.
     max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
     auth: the file of who may call what; None admits everybody.
     otlp_endpoint: URL of a collector of traces; None traces nothing. compress: responses. drain:
@@ -63,6 +65,8 @@ class ServeSettings:
     directory_key: Path | None = None
     max_rows: int = MAX_ROWS
     metrics_host: str = "127.0.0.1"
+    admin_port: int | None = None
+    admin_host: str = "127.0.0.1"
     tls: Tls | None = None
     auth: Path | None = None
     allow_insecure: bool = False
@@ -74,12 +78,14 @@ class ServeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is up. triton: address of its KServe v2 gRPC service. metrics: port of the metrics."""
+    """What is up. triton: address of its KServe v2 gRPC service. metrics, admin: ports of
+    the metrics and of the administration."""
 
     address: str
     version: int
     triton: str
     metrics: int | None
+    admin: int | None = None
 
 
 async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
@@ -110,6 +116,14 @@ async def _serve(
         authenticated=settings.auth is not None,
         allow_insecure=settings.allow_insecure,
     )
+    if settings.admin_port is not None:
+        check_exposure(
+            settings.admin_host,
+            settings.tls,
+            authenticated=settings.auth is not None,
+            allow_insecure=settings.allow_insecure,
+            option="--admin-host",
+        )
     if settings.metrics_port is not None:
         check_metrics_exposure(
             settings.metrics_host, allow_plaintext=settings.allow_plaintext_metrics
@@ -131,6 +145,7 @@ async def _serve(
         recorder: Recorder = StageMetrics(registry) if registry else UNRECORDED
         switch = Switch(recorder)
         admission = Admission(switch, max_rows=settings.max_rows, recorder=recorder)
+        calls = CallMetrics(registry, (*METHODS, *ADMIN_METHODS)) if registry else None
         server = build_server(
             admission,
             directory,
@@ -141,10 +156,21 @@ async def _serve(
             withdrawn=switch.forget,
             model_versions=lambda: asyncio.to_thread(_published, settings.repository),
             refusal=admission.early_refusal,
-            recorder=CallMetrics(registry, METHODS) if registry else None,
+            recorder=calls,
             tracer=tracer,
             compress=settings.compress,
         )
+        admin = None
+        if settings.admin_port is not None:
+            admin = build_admin_server(
+                Administered(settings.repository, status, lambda: switch.trial),
+                host=settings.admin_host,
+                port=settings.admin_port,
+                credentials=credentials,
+                access=access,
+                recorder=calls,
+                tracer=tracer,
+            )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
         if registry and settings.metrics_port is not None:
@@ -163,6 +189,9 @@ async def _serve(
         server.set_accepting(False)  # until a model is up, others answer better
         await server.start()
         stack.push_async_callback(server.stop, settings.drain.grace_s)
+        if admin is not None:
+            await admin.start()
+            stack.push_async_callback(admin.stop, settings.drain.grace_s)
         stack.push_async_callback(_close, switch)
         stack.push_async_callback(switch.put_on_trial, None, None)
         tritons = Tritons(
@@ -178,6 +207,8 @@ async def _serve(
         switch.engine = engine
         # Once more, now that there is a Triton below: what came last stops first.
         stack.push_async_callback(server.stop, settings.drain.grace_s)
+        if admin is not None:
+            stack.push_async_callback(admin.stop, settings.drain.grace_s)
         leaving().announce = server.announce
         status.adopted(engine.version)
         health.set_up(True)
@@ -185,7 +216,7 @@ async def _serve(
         server.set_accepting(True)
         _log.info("version %d adopted, its goldens reproduce", engine.version)
         address = f"{settings.host}:{server.port}"
-        ready(Serving(address, engine.version, engine.address, metrics))
+        ready(Serving(address, engine.version, engine.address, metrics, admin and admin.port))
         await Supervisor(
             tritons,
             directory,

@@ -146,6 +146,18 @@ def rollback(repository: Path) -> Serving:
     return _write(repository, rolled_back)
 
 
+def end_trial(repository: Path) -> Serving:
+    """End the trial; what serves goes on. Raises RepositoryError where there is none."""
+    all_versions(repository)
+
+    def ended(said: Serving | None) -> Serving:
+        if said is None or said.trial is None:
+            raise RepositoryError(f"no version is on trial in {repository}: there is none to end")
+        return said.model_copy(update={"trial": None})
+
+    return _write(repository, ended)
+
+
 def keep_serving(repository: Path, published: int) -> None:
     """Write down what goes on serving after a publication: where nobody has said so, the newest of
     the earlier versions, or this one if it is the first. For who is `deciding`; mends what a kill

@@ -11,7 +11,7 @@ from shopcast_domain.manifest import (
     published_versions,
     read_manifest,
 )
-from shopcast_repository.errors import RepositoryError
+from shopcast_repository.errors import RepositoryError, UnknownVersion
 
 
 def all_versions(repository: Path) -> list[int]:
@@ -39,10 +39,11 @@ def all_versions(repository: Path) -> list[int]:
 
 
 def find_manifest(repository: Path, version: int) -> Manifest:
-    """The manifest of a published version. Raises RepositoryError, ManifestError."""
+    """The manifest of a published version. Raises UnknownVersion, RepositoryError,
+    ManifestError."""
     versions = all_versions(repository)
     if version not in versions:
-        raise RepositoryError(
+        raise UnknownVersion(
             f"there is no version {version} in {repository}: it has {', '.join(map(str, versions))}"
         )
     manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))

@@ -6,10 +6,12 @@ from pathlib import Path
 from shopcast.v1 import (
     event_service_pb2,
     identity_service_pb2,
+    model_admin_service_pb2,
     prediction_service_pb2,
     privacy_service_pb2,
 )
 from shopcast_gateway.transport.access_file import Role, read_access
+from shopcast_gateway.transport.admin_server import ADMIN_METHODS, ADMIN_SERVICES
 from shopcast_gateway.transport.audit import ADMINISTRATIVE
 from shopcast_gateway.transport.authorisation import METHODS
 from shopcast_gateway.transport.server import SERVICES
@@ -21,6 +23,7 @@ SERVED = {
         prediction_service_pb2,
         event_service_pb2,
         identity_service_pb2,
+        model_admin_service_pb2,
         privacy_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
@@ -30,7 +33,8 @@ SERVED = {
 
 def test_every_method_of_every_service_asks_for_a_role() -> None:
     assert set(METHODS) == SERVED
-    assert {method.split("/")[1] for method in METHODS} == set(SERVICES)
+    assert {method.split("/")[1] for method in METHODS} == {*SERVICES, *ADMIN_SERVICES}
+    assert not set(SERVICES) & set(ADMIN_SERVICES), "nothing is served on both ports"
     protos = "".join(path.read_text() for path in (ROOT / "protos/shopcast/v1").glob("*.proto"))
     assert len(METHODS) == len(re.findall(r"^\s*rpc ", protos, re.MULTILINE))
 
@@ -50,6 +54,7 @@ def test_what_changes_or_tells_of_people_is_audited() -> None:
         "SetConsent",
         "ExportPerson",
         "ErasePerson",
+        *(method.rpartition("/")[2] for method in ADMIN_METHODS),
     }
 
 

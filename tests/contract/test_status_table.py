@@ -59,7 +59,12 @@ def test_the_others_do_not_speak_in_their_own_words(kind: type[errors.GatewayErr
 
 def test_only_what_the_caller_sent_wrong_is_told_in_the_causes_own_words() -> None:
     own = {kind for kind, row in TABLE.items() if row.sentence is None}
-    assert own == {errors.BadRequest, errors.NotFound}
+    assert own == {
+        errors.BadRequest,
+        errors.NotFound,
+        errors.NotPossible,
+        errors.VersionRefused,
+    }
 
 
 def test_reasons_tell_causes_apart() -> None:
@@ -76,6 +81,9 @@ def test_the_codes_are_the_agreed_ones() -> None:
         "Overloaded": "RESOURCE_EXHAUSTED",
         "QuotaExceeded": "RESOURCE_EXHAUSTED",
         "TooStale": "FAILED_PRECONDITION",
+        "NotPossible": "FAILED_PRECONDITION",
+        "VersionRefused": "FAILED_PRECONDITION",
+        "NotAdopted": "DEADLINE_EXCEEDED",
         "Unavailable": "UNAVAILABLE",
         "DeadlineExpired": "DEADLINE_EXCEEDED",
         "ContractMismatch": "INTERNAL",
@@ -104,3 +112,10 @@ def test_what_is_too_old_names_the_field_that_forbids_it() -> None:
     status = status_of(errors.TooStale(), "r-1")
     (violation,) = detail(status, error_details_pb2.PreconditionFailure()).violations
     assert (violation.type, violation.subject) == ("TOO_STALE", "max_history_age")
+
+
+def test_a_version_that_cannot_serve_is_told_with_why() -> None:
+    status = status_of(errors.VersionRefused("version 2 is refused: other tokens"), "r-1")
+    (violation,) = detail(status, error_details_pb2.PreconditionFailure()).violations
+    assert (violation.type, violation.subject) == ("VERSION_REFUSED", "version")
+    assert violation.description == status.message == "version 2 is refused: other tokens"

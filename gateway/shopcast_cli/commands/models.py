@@ -1,14 +1,18 @@
 """`platform models ...`: what is published, what serves, and whether it is whole."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from shopcast_cli.commands.requests import call
 from shopcast_cli.console import fail, failures, out, print_json, table
+from shopcast_cli.target import Target, administers
 
 if TYPE_CHECKING:
+    from shopcast_client import ModelVersion, ServingState
     from shopcast_domain.manifest import Manifest
 
 app = typer.Typer(
@@ -18,15 +22,31 @@ app = typer.Typer(
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
 Number = Annotated[int, typer.Argument(help="A published version.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Wait = Annotated[
+    float,
+    typer.Option(
+        help="With --target: seconds until the gateway there has adopted or refused it; exit code 1"
+        " where it has not.",
+        min=0,
+        max=300,
+    ),
+]
 _DEFAULT = Path("model_repository")
+_CALL_S = 60.0  # promoting reads every byte of a version
 
 
 @app.command("list")
-def list_versions(repository: Repository = _DEFAULT, as_json: AsJson = False) -> None:
+@administers
+def list_versions(
+    repository: Repository = _DEFAULT, target: Target | None = None, as_json: AsJson = False
+) -> None:
     """Every published version: which one serves, how good it is, how it runs.
 
     Example: platform models list --repository model_repository
     """
+    if target is not None:
+        _list_there(target, as_json=as_json)
+        return
     from shopcast_domain.manifest import ManifestError
     from shopcast_repository.errors import RepositoryError
     from shopcast_repository.serving import read_serving, serving_version
@@ -56,7 +76,7 @@ def list_versions(repository: Repository = _DEFAULT, as_json: AsJson = False) ->
             ]
         )
         return
-    shown = table(str(repository), "version", "published", "as", "runs in", "log loss", "gate")
+    shown = table(str(repository), *_COLUMNS)
     for version, one in found:
         before = said is not None and version == said.before
         mark = " [green]serving[/green]" if version == serving else " before" if before else ""
@@ -64,21 +84,75 @@ def list_versions(repository: Repository = _DEFAULT, as_json: AsJson = False) ->
             mark = (
                 f" on trial: {said.trial.share:.0%} of the people, shadow {said.trial.shadow:.0%}"
             )
-        facts = _facts(one)
-        if "broken" in facts:
-            shown.add_row(f"{version}{mark}", "", "[red]unreadable[/red]", "", "", "")
-            continue
-        loss, source = facts["log_loss"], facts["derived_from"]
-        told = f"as version {source}" if source else "" if loss is None else f"{loss:.4f}"
-        shown.add_row(
-            f"{version}{mark}",
-            facts["published"][:16].replace("T", " "),
-            escape(facts["as"]),
-            f"{facts['target']}, {facts['precision']}",
-            told,
-            "forced" if facts["forced"] else "passed",
-        )
+        shown.add_row(*_row(f"{version}{mark}", _facts(one)))
     out.print(shown)
+
+
+_COLUMNS = ("version", "published", "as", "runs in", "log loss", "gate")
+
+
+def _row(name: str, facts: dict[str, Any]) -> tuple[str, ...]:
+    if "broken" in facts:
+        return (name, "", "[red]unreadable[/red]", "", "", "")
+    loss, source = facts["log_loss"], facts["derived_from"]
+    return (
+        name,
+        facts["published"][:16].replace("T", " "),
+        escape(facts["as"]),
+        f"{facts['target']}, {facts['precision']}",
+        f"as version {source}" if source else "" if loss is None else f"{loss:.4f}",
+        "forced" if facts["forced"] else "passed",
+    )
+
+
+def _list_there(target: Target, *, as_json: bool) -> None:
+    """What a gateway says of its repository, and of what it makes of it."""
+    found = call(target, _CALL_S, lambda client: client.models())
+    if as_json:
+        print_json(
+            [
+                {
+                    "version": one.version,
+                    "serving": one.serving,
+                    "wanted": one.wanted,
+                    "on_trial": one.on_trial,
+                    "refusal": one.refusal,
+                }
+                | _facts_there(one)
+                for one in found
+            ]
+        )
+        return
+    shown = table(target.place, *_COLUMNS)
+    for one in found:
+        marks = {
+            "[green]serving[/green]": one.serving,
+            "to serve": one.wanted and not one.serving,
+            "on trial": one.on_trial,
+            "[red]refused[/red]": one.refusal is not None,
+        }
+        told = ", ".join(mark for mark, holds in marks.items() if holds)
+        shown.add_row(*_row(f"{one.version} {told}".rstrip(), _facts_there(one)))
+    out.print(shown)
+    for one in found:
+        if one.refusal is not None:
+            out.print(f"version {one.version} is refused: {escape(one.refusal)}", soft_wrap=True)
+
+
+def _facts_there(one: "ModelVersion") -> dict[str, Any]:
+    if one.problem is not None or one.created is None:
+        return {"broken": one.problem}
+    return {
+        "published": one.created.isoformat(timespec="seconds"),
+        "as": one.published_as,
+        "target": one.target,
+        "device": one.device,
+        "precision": one.precision,
+        "layers": one.layers,
+        "derived_from": one.derived_from,
+        "log_loss": one.log_loss,
+        "forced": one.forced,
+    }
 
 
 def _facts(one: "Manifest | str") -> dict[str, Any]:
@@ -208,9 +282,12 @@ def verify(
 
 
 @app.command()
+@administers
 def promote(
     version: Number,
     repository: Repository = _DEFAULT,
+    target: Target | None = None,
+    wait: Wait = 0.0,
     force: Annotated[
         bool, typer.Option("--force", help="Even one that failed its gate before it was published.")
     ] = False,
@@ -220,6 +297,15 @@ def promote(
 
     Example: platform models promote 3
     """
+    if target is not None:
+        state = call(
+            target,
+            _CALL_S + wait,
+            lambda client: client.promote_model(version, force=force, wait_s=wait),
+        )
+        _tell_there(state, as_json=as_json)
+        return
+    _never_waits(wait)
     from shopcast_domain.manifest import ManifestError
     from shopcast_repository.errors import RepositoryError
     from shopcast_repository.serving import promote as let_serve
@@ -230,9 +316,11 @@ def promote(
 
 
 @app.command("try")
+@administers
 def try_version(
     version: Number,
     repository: Repository = _DEFAULT,
+    target: Target | None = None,
     share: Annotated[
         float,
         typer.Option(help="Of the people, whom this version answers: a canary.", min=0, max=1),
@@ -261,6 +349,14 @@ def try_version(
 
     if not share and not shadow:
         raise typer.BadParameter("name a share or a shadow above 0", param_hint="--share, --shadow")
+    if target is not None:
+        state = call(
+            target,
+            _CALL_S,
+            lambda client: client.set_trial(version, share=share, shadow=shadow, force=force),
+        )
+        _tell_there(state, as_json=as_json)
+        return
     with failures(RepositoryError, ManifestError):
         serving = try_out(
             repository, Trial(version=version, share=share, shadow=shadow), force=force
@@ -275,11 +371,22 @@ def try_version(
 
 
 @app.command()
-def rollback(repository: Repository = _DEFAULT, as_json: AsJson = False) -> None:
+@administers
+def rollback(
+    repository: Repository = _DEFAULT,
+    target: Target | None = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+) -> None:
     """End the trial of a version; where there is none, let the version serve that did so before.
 
     Example: platform models rollback
     """
+    if target is not None:
+        state = call(target, _CALL_S + wait, lambda client: client.roll_back_model(wait_s=wait))
+        _tell_there(state, as_json=as_json)
+        return
+    _never_waits(wait)
     from shopcast_domain.manifest import ManifestError
     from shopcast_repository.errors import RepositoryError
     from shopcast_repository.serving import rollback as go_back
@@ -287,6 +394,27 @@ def rollback(repository: Repository = _DEFAULT, as_json: AsJson = False) -> None
     with failures(RepositoryError, ManifestError):
         serving = go_back(repository)
     _tell(serving.model_dump(mode="json"), serving.version, serving.before, as_json=as_json)
+
+
+def _never_waits(wait: float) -> None:
+    if wait:
+        raise typer.BadParameter("needs --target, whose gateway adopts it", param_hint="--wait")
+
+
+def _tell_there(state: "ServingState", *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(state))
+        return
+    back = f"; rolling back leads to version {state.before}" if state.before else ""
+    now = "none" if state.serving is None else f"version {state.serving}"
+    serves = "serves" if state.serving == state.wanted else f"is to serve, {now} does"
+    out.print(f"version {state.wanted} {serves}{back}", soft_wrap=True)
+    if state.trial is not None:
+        out.print(
+            f"version {state.trial.version} is on trial: it answers {state.trial.share:.0%} of the"
+            f" people, and {state.trial.shadow:.0%} of the other predictions in the shadow",
+            soft_wrap=True,
+        )
 
 
 def _tell(content: dict[str, Any], version: int, before: int | None, *, as_json: bool) -> None:

@@ -110,6 +110,22 @@ def serve(
             "--allow-plaintext-metrics", help="Bind a --metrics-host that other machines reach."
         ),
     ] = False,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve ModelAdminService here, with the TLS and the --auth of --port; 0 takes a"
+            " free one, none by default.",
+            max=65535,
+            min=0,
+        ),
+    ] = None,
+    admin_host: Annotated[
+        str,
+        typer.Option(
+            help="Address to bind for --admin-port; one that other machines reach needs what --host"
+            " does there."
+        ),
+    ] = "127.0.0.1",
     otlp_endpoint: Annotated[
         str | None,
         typer.Option(
@@ -193,6 +209,8 @@ def serve(
         metrics_port=metrics_port,
         max_rows=max_rows,
         metrics_host=metrics_host,
+        admin_port=admin_port,
+        admin_host=admin_host,
         tls=Tls(tls_cert, tls_key, client_ca) if tls_cert and tls_key else None,
         auth=auth,
         allow_insecure=allow_insecure,
@@ -204,9 +222,10 @@ def serve(
 
     def ready(serving: "Serving") -> None:
         metrics = f", metrics on port {serving.metrics}" if serving.metrics else ""
+        admin = f", administration on port {serving.admin}" if serving.admin else ""
         out.print(
             f"serving version {serving.version} on {serving.address} (Triton on"
-            f" {serving.triton}{metrics}); try `platform predict --target {serving.address}"
+            f" {serving.triton}{metrics}{admin}); try `platform predict --target {serving.address}"
             " --help`",
             soft_wrap=True,
         )

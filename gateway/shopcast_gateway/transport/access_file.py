@@ -20,6 +20,7 @@ class Role(StrEnum):
     READ = "read"
     IDENTITY = "identity"
     PRIVACY = "privacy"
+    MODELS = "models"
     ADMIN = "admin"
 
 

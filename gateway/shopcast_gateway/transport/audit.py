@@ -1,4 +1,5 @@
-"""One line for each administrative call: who changed, read out or erased what is kept of people."""
+"""One line for each administrative call: who changed, read out or erased what is
+kept of people, and who said which model serves."""
 
 import logging
 
@@ -9,7 +10,7 @@ from shopcast_gateway.transport.authorisation import METHODS
 
 LOGGER = "shopcast_gateway.audit"
 ADMINISTRATIVE = frozenset(
-    method for method, role in METHODS.items() if role in (Role.IDENTITY, Role.PRIVACY)
+    method for method, role in METHODS.items() if role in (Role.IDENTITY, Role.PRIVACY, Role.MODELS)
 )
 
 _audit = logging.getLogger(LOGGER)

@@ -42,6 +42,16 @@ _SERVICES: dict[str, dict[Role, tuple[str, ...]]] = {
             "WatchChanges",
         ),
     },
+    "ModelAdminService": {
+        Role.MODELS: (
+            "ListModels",
+            "GetServing",
+            "PromoteModel",
+            "RollBackModel",
+            "SetTrial",
+            "EndTrial",
+        )
+    },
     "PrivacyService": {Role.PRIVACY: ("SetConsent", "GetConsent", "ExportPerson", "ErasePerson")},
 }
 METHODS: dict[str, Role] = {

@@ -8,11 +8,16 @@ from shopcast_gateway.transport.credentials import Tls
 
 
 def check_exposure(
-    host: str, tls: Tls | None, *, authenticated: bool = False, allow_insecure: bool
+    host: str,
+    tls: Tls | None,
+    *,
+    authenticated: bool = False,
+    allow_insecure: bool,
+    option: str = "--host",
 ) -> None:
     """Raises StartupError for calls that other machines could make unseen, or unknown.
 
-    authenticated: callers show a token or a certificate that a file knows.
+    authenticated: callers show a token or a certificate that a file knows. option: that named it.
     """
     if allow_insecure or (tls and (tls.client_ca or authenticated)) or loopback_only(host):
         return
@@ -28,7 +33,7 @@ def check_exposure(
     )
     raise StartupError(
         f"other machines may reach {host or 'that host'}, and calls would {lacks}: give {remedy},"
-        " bind 127.0.0.1 with --host, or say that it is meant with --allow-insecure"
+        f" bind 127.0.0.1 with {option}, or say that it is meant with --allow-insecure"
     )
 
 

@@ -1,9 +1,7 @@
-"""The gRPC server: the four services, health and reflection on one port."""
+"""The gRPC server: the four services health and reflection on one port."""
 
 import asyncio
-import errno
 import logging
-import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -24,9 +22,10 @@ from shopcast.v1 import (
 )
 from shopcast_gateway.core.protocol import Predictor
 from shopcast_gateway.directory.protocol import Directory
-from shopcast_gateway.errors import Overloaded, StartupError
+from shopcast_gateway.errors import Overloaded
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.backlog import Backlog
+from shopcast_gateway.transport.binding import bind
 from shopcast_gateway.transport.health import HealthService
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
 from shopcast_gateway.transport.prediction_service import PredictionService
@@ -186,7 +185,7 @@ def build_server(
     recorder: is told of calls. tracer: traces them. compress: responses, for who takes them.
     Raises StartupError when the address cannot be had.
     """
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_nothing_sent)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
     calls = CallInterceptor(deadlines, backlog, refusal, access, recorder, tracer, draining)
@@ -208,36 +207,10 @@ def build_server(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        bound = (
-            server.add_secure_port(address, credentials)
-            if credentials
-            else server.add_insecure_port(address)
-        )
-    except RuntimeError:
-        raise StartupError(_why_not(host, port)) from None
+    bound = bind(server, host, port, credentials)
     return GatewayServer(server, health, draining, calls, bound)
 
 
-def _tells_nothing_sent(record: logging.LogRecord) -> bool:
+def tells_nothing_sent(record: logging.LogRecord) -> bool:
     """grpc writes metadata that is no UTF-8 into the log, with a traceback each time."""
     return record.msg != "Invalid encoding on %s"
-
-
-def _why_not(host: str, port: int) -> str:
-    """grpc does not tell why it could not bind; the operating system does."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except PermissionError:
-        return f"port {port} on {host} is reserved: choose one above 1023 with --port"
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            return f"{host} is not an address of this machine: choose another with --host"
-    return (
-        f"port {port} on {host} is already in use: "
-        "choose another with --port or stop what listens there"
-    )

@@ -46,6 +46,12 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
         grpc.StatusCode.FAILED_PRECONDITION,
         "The history at hand is older than max_history_age; allow more, or try again later.",
     ),
+    errors.NotPossible: StatusRow(grpc.StatusCode.FAILED_PRECONDITION, None),
+    errors.VersionRefused: StatusRow(grpc.StatusCode.FAILED_PRECONDITION, None),
+    errors.NotAdopted: StatusRow(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "It is written, and the gateway has neither adopted nor refused it yet; ask GetServing.",
+    ),
     errors.Unavailable: StatusRow(
         grpc.StatusCode.UNAVAILABLE,
         "The server cannot answer now; try again, elsewhere if possible.",
@@ -62,7 +68,7 @@ def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
     """The google.rpc.Status of an error.
 
     Details: ErrorInfo and RequestInfo always, BadRequest for bad input, RetryInfo when we are full,
-    PreconditionFailure when all is too old.
+    PreconditionFailure when all is too old or a version cannot serve.
     """
     row = TABLE[type(error)]
     details: list[Message] = [
@@ -79,9 +85,11 @@ def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(round(error.retry_after_s * 1000))
         details.append(retry)
-    if isinstance(error, errors.TooStale):
+    if row.code is grpc.StatusCode.FAILED_PRECONDITION:
         violation = error_details_pb2.PreconditionFailure.Violation(
-            type=error.reason, subject="max_history_age", description=str(row.sentence)
+            type=error.reason,
+            subject="max_history_age" if isinstance(error, errors.TooStale) else "version",
+            description=row.sentence or str(error),
         )
         details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
     status = status_pb2.Status(code=row.code.value[0], message=row.sentence or str(error))

@@ -1,0 +1,45 @@
+"""Binding a server to an address, and why that cannot be done."""
+
+import errno
+import socket
+
+import grpc
+
+from shopcast_gateway.errors import StartupError
+
+
+def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None,
+    *,
+    prefix: str = "",
+) -> int:
+    """The port it is bound to; of 0, a free one. prefix: of the options --host and --port that
+    named the address. Raises StartupError when it cannot be had."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        if credentials:
+            return server.add_secure_port(address, credentials)
+        return server.add_insecure_port(address)
+    except RuntimeError:
+        raise StartupError(_why_not(host, port, prefix)) from None
+
+
+def _why_not(host: str, port: int, prefix: str) -> str:
+    """grpc does not tell why it could not bind; the operating system does."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except PermissionError:
+        return f"port {port} on {host} is reserved: choose one above 1023 with --{prefix}port"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"{host} is not an address of this machine: choose another with --{prefix}host"
+    return (
+        f"port {port} on {host} is already in use: "
+        f"choose another with --{prefix}port or stop what listens there"
+    )

@@ -1,0 +1,124 @@
+"""ModelAdminService: the commands `platform models ...` as calls."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from shopcast.v1 import model_admin_service_pb2 as messages
+from shopcast.v1 import model_admin_service_pb2_grpc
+from shopcast_domain.manifest import ManifestError
+from shopcast_gateway.core.adoption_outcome import Outcomes, following
+from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.core.trial import Trial
+from shopcast_gateway.errors import NotAdopted, NotFound, NotPossible, Unavailable, VersionRefused
+from shopcast_gateway.transport import convert_models
+from shopcast_gateway.transport.interceptor import Context
+from shopcast_repository import serving
+from shopcast_repository.errors import RepositoryError, UnknownVersion
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Administered:
+    """What is administered. status: of this gateway. trial: the one that runs in it."""
+
+    repository: Path
+    status: AdoptionStatus
+    trial: Callable[[], Trial | None]
+
+
+class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
+    """Writes what is to serve to the repository, from where every gateway takes it up."""
+
+    def __init__(self, administered: Administered, draining: asyncio.Event) -> None:
+        """draining: once set, nobody waits any longer for an adoption."""
+        self._repository, self._status = administered.repository, administered.status
+        self._trial, self._draining = administered.trial, draining
+
+    async def ListModels(  # noqa: N802
+        self, request: messages.ListModelsRequest, context: Context
+    ) -> messages.ListModelsResponse:
+        """What is published."""
+        return await _done(convert_models.list_response, self._repository, self._status)
+
+    async def GetServing(  # noqa: N802
+        self, request: messages.GetServingRequest, context: Context
+    ) -> messages.GetServingResponse:
+        """What serves."""
+        state = await _done(
+            convert_models.read_state, self._repository, self._status, self._trial()
+        )
+        return messages.GetServingResponse(state=state)
+
+    async def PromoteModel(  # noqa: N802
+        self, request: messages.PromoteModelRequest, context: Context
+    ) -> messages.PromoteModelResponse:
+        """Lets a version serve."""
+        version, wait_s = convert_models.promotion(request)
+        with following(self._status) as outcomes:
+            said = await _done(serving.promote, self._repository, version, force=request.force)
+            await self._adopted(outcomes, said.version, wait_s)
+        return messages.PromoteModelResponse(state=self._state(said))
+
+    async def RollBackModel(  # noqa: N802
+        self, request: messages.RollBackModelRequest, context: Context
+    ) -> messages.RollBackModelResponse:
+        """Takes the last change back."""
+        wait_s = convert_models.patience_s(request)
+        with following(self._status) as outcomes:
+            said = await _done(serving.rollback, self._repository)
+            await self._adopted(outcomes, said.version, wait_s)
+        return messages.RollBackModelResponse(state=self._state(said))
+
+    async def SetTrial(  # noqa: N802
+        self, request: messages.SetTrialRequest, context: Context
+    ) -> messages.SetTrialResponse:
+        """Puts a version on trial."""
+        trial = convert_models.trial_query(request)
+        said = await _done(serving.try_out, self._repository, trial, force=request.force)
+        return messages.SetTrialResponse(state=self._state(said))
+
+    async def EndTrial(  # noqa: N802
+        self, request: messages.EndTrialRequest, context: Context
+    ) -> messages.EndTrialResponse:
+        """Ends the trial."""
+        said = await _done(serving.end_trial, self._repository)
+        return messages.EndTrialResponse(state=self._state(said))
+
+    def _state(self, said: serving.Serving) -> messages.ServingState:
+        return convert_models.state(said, self._status, self._trial())
+
+    async def _adopted(self, outcomes: Outcomes, version: int, wait_s: float) -> None:
+        """Return once a version is adopted, or at once where wait_s is 0. Raises VersionRefused,
+        NotAdopted, Unavailable."""
+        if not wait_s:
+            return
+        outcome = asyncio.create_task(outcomes.of(version))
+        drains = asyncio.create_task(self._draining.wait())
+        try:
+            await asyncio.wait(
+                {outcome, drains}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not outcome.done():
+                raise Unavailable("the gateway drains") if drains.done() else NotAdopted
+            if (refusal := outcome.result()) is not None:
+                raise VersionRefused(f"version {version} is refused: {refusal.sentence}")
+        finally:
+            outcome.cancel()
+            drains.cancel()
+            await asyncio.gather(outcome, drains, return_exceptions=True)
+
+
+async def _done(ask: Callable[P, R], *given: P.args, **more: P.kwargs) -> R:
+    """What a function of the repository gives, beside the event loop. Raises NotFound and
+    NotPossible."""
+    try:
+        return await asyncio.to_thread(ask, *given, **more)
+    except UnknownVersion:
+        raise NotFound("no such version is published") from None
+    except (RepositoryError, ManifestError) as error:
+        raise NotPossible(str(error)) from None
