@@ -216,7 +216,9 @@ async def _serve(
         server.set_accepting(True)
         _log.info("version %d adopted, its goldens reproduce", engine.version)
         address = f"{settings.host}:{server.port}"
-        ready(Serving(address, engine.version, engine.address, metrics, admin and admin.port))
+        ready(
+            Serving(address, engine.version, engine.address, metrics, admin.port if admin else None)
+        )
         await Supervisor(
             tritons,
             directory,
