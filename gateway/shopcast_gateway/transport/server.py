@@ -83,6 +83,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 _COMPRESS = (("grpc.default_compression_level", 2),)
 
 
+_SHARED_PORT = ("grpc.so_reuseport", 1)
+
+
 class GatewayServer:
     """A bound server. Answers from `start` to `stop`; `port` is where."""
 
@@ -166,6 +169,7 @@ def build_server(
     *,
     host: str = "127.0.0.1",
     port: int = 50051,
+    shared_port: bool = False,
     credentials: grpc.ServerCredentials | None = None,
     deadlines: Deadlines | None = None,
     access: Access | None = None,
@@ -178,7 +182,8 @@ def build_server(
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
-    port: 0 takes a free one. credentials: None is plain text. deadlines: for calls that set none,
+    port: 0 takes a free one. shared_port: with other processes, each of which gets some of the
+    connections. credentials: None is plain text. deadlines: for calls that set none,
     and the cap on those that do. access: who may call what; None admits everybody.
     withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
@@ -190,7 +195,10 @@ def build_server(
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
     calls = CallInterceptor(deadlines, backlog, refusal, access, recorder, tracer, draining)
-    server = grpc.aio.server(interceptors=(calls,), options=(*OPTIONS, *_COMPRESS * compress))
+    options = (*OPTIONS, *_COMPRESS * compress)
+    if shared_port:
+        options = (*(one for one in options if one[0] != _SHARED_PORT[0]), _SHARED_PORT)
+    server = grpc.aio.server(interceptors=(calls,), options=options)
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(predictor, deadlines), server
@@ -223,6 +231,26 @@ def build_server(
 def _tells_nothing_sent(record: logging.LogRecord) -> bool:
     """grpc writes metadata that is no UTF-8 into the log, with a traceback each time."""
     return record.msg != "Invalid encoding on %s"
+
+
+def reserve_port(host: str, port: int) -> socket.socket:
+    """A socket that keeps a port for processes of ours that share it, and takes no connection.
+
+    port: 0 takes a free one. Raises StartupError when somebody else has it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kept = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if port:  # with SO_REUSEPORT a port that others share would be shared without a word
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((host, port))
+    except OSError:
+        kept.close()
+        raise StartupError(_why_not(host, port)) from None
+    return kept
 
 
 def _why_not(host: str, port: int) -> str:
