@@ -23,6 +23,7 @@ from hostile_server import PATIENCE_S, FakePredictor
 from shopcast_gateway import runtime
 from shopcast_gateway.core.protocol import Prediction, PredictQuery
 from shopcast_gateway.drain import Drain
+from shopcast_gateway.settings import ServeSettings
 
 
 class DrainServer:
@@ -98,7 +99,7 @@ async def _serve(folder: Path, options: dict[str, Any]) -> None:
     async def start(*_: Any) -> _FakeEngine:
         return _FakeEngine(options.get("hang", ""))
 
-    settings = runtime.ServeSettings(
+    settings = ServeSettings(
         repository=folder,
         directory=options.get("directory", str(folder / "shop.db")),
         host="127.0.0.1",

@@ -34,6 +34,7 @@ class CallMetrics:
             "Calls being answered, streams included.",
             ["method"],
             registry=registry,
+            multiprocess_mode="livesum",
         )
         self._requests = requests
         self._seconds = {method: seconds.labels(method) for method in known}

@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from shopcast_gateway.backend.triton import TritonBackend
-from shopcast_gateway.core.adoption import Refused, adopt
+from shopcast_gateway.core.adoption import Refused, adopt, check
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
@@ -31,6 +31,7 @@ _RESTARTS_WITHIN_S = 600.0
 _PAUSES_S = (1.0, 10.0)  # between restarts: the second one's, doubled each time, and the longest
 _DEATH_S = 5.0  # a Triton that failed a call by dying has ended by then
 _RETIRE_S = 30.0  # longer than any deadline a call may have
+_ATTACH_S = 10.0  # for one inference
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +143,27 @@ class Engine:
         return cls._of(version, model, directory, backend, process, address, tritons.recorder)
 
     @classmethod
+    async def attach(
+        cls,
+        repository: Path,
+        version: int,
+        address: str,
+        directory: Directory,
+        recorder: Recorder = UNRECORDED,
+    ) -> "Engine":
+        """A version that another process has adopted, on a Triton that is that process's to look
+        after. Raises StartupError, Refused, and what Backend.infer raises."""
+        manifest, tokeniser = await check(repository, version)
+        backend = await TritonBackend.connect(address, repository=repository)
+        model = Model(manifest, tokeniser, backend)
+        try:
+            await model.try_behavior(timeout_s=_ATTACH_S)
+        except BaseException:
+            await backend.close()
+            raise
+        return cls._of(version, model, directory, backend, None, address, recorder)
+
+    @classmethod
     def _of(
         cls,
         version: int,
@@ -194,6 +216,11 @@ class Engine:
         parts, own = parts_of(self._model), self._triton is not None
         await Probe(self._backend, parts, status, able, own=own).run()
 
+    def give_up(self, model: str) -> None:
+        """Fail the calls to a model that hang, as TritonBackend.give_up."""
+        if isinstance(self._backend, TritonBackend):
+            self._backend.give_up(model)
+
     async def kill(self) -> None:
         """End its Triton if it is its own; `ended` returns then."""
         if self._triton is not None:
@@ -243,19 +270,48 @@ async def _died(process: TritonProcess, error: BaseException) -> bool:
     return True
 
 
+def _nothing() -> None:
+    pass
+
+
 class Switch:
     """Answers with the engine that is there, or some people with the one on trial. While there is
     none or it is off, with the base rates of the last one where they will do; else UNAVAILABLE."""
 
-    engine: Engine | None = None
     trial: Trial | None = None
     prior: PriorPredictor | None = None  # of the engine that was closed
     off = False
 
-    def __init__(self, recorder: Recorder = UNRECORDED) -> None:
+    def __init__(
+        self,
+        recorder: Recorder = UNRECORDED,
+        *,
+        changed: Callable[[], None] = _nothing,
+        released: Callable[[Engine], Awaitable[None]] | None = None,
+    ) -> None:
+        """changed: called when there is another engine or trial. released: waits until nobody else
+        calls the Triton of an engine that was replaced."""
         self._recorder = recorder
+        self._changed, self._released = changed, released
+        self._engine: Engine | None = None
         self._trial_engine: Engine | None = None
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Engine] = {}
+
+    @property
+    def engine(self) -> Engine | None:
+        """What answers."""
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Engine | None) -> None:
+        self._engine = engine
+        self._changed()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Addresses of all that is called, or may still be."""
+        engines = (self._engine, self._trial_engine, *self._retiring.values())
+        return tuple(engine.address for engine in engines if engine is not None)
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""
@@ -289,10 +345,17 @@ class Switch:
         """Try a version, or none; the one before ends with its calls. engine: the trial's."""
         old, old_engine = self.trial, self._trial_engine
         self.trial, self._trial_engine = trial, engine
-        if old is not None:
-            await old.close()
         if old_engine is not None and old_engine is not engine:
             self._retire(old_engine)
+        self._changed()
+        if old is not None:
+            await old.close()
+
+    def adjust_trial(self, share: float, shadow: float) -> None:
+        """Let the version on trial answer so many, from now on."""
+        assert self.trial is not None  # noqa: S101 - there is one to adjust
+        self.trial.share, self.trial.shadow = share, shadow
+        self._changed()
 
     @property
     def trial_engine(self) -> Engine | None:
@@ -310,21 +373,28 @@ class Switch:
 
     def replace(self, engine: Engine) -> None:
         """Take new calls to another engine; the one before ends with its calls."""
-        old, self.engine = self.engine, engine
-        if old is not None:
-            self._retire(old)
+        if self._engine is not None:
+            self._retire(self._engine)
+        self.engine = engine
 
     def _retire(self, old: Engine) -> None:
         # It is not told of withdrawals any more: what it still reads is not kept.
         old.prior.forget()
-        task = asyncio.create_task(old.retire())
-        self._retiring.add(task)
+        task = asyncio.create_task(self._let_go(old))
+        self._retiring[task] = old
         task.add_done_callback(self._retired)
 
+    async def _let_go(self, old: Engine) -> None:
+        if self._released is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._released(old), _RETIRE_S)
+        await old.retire()
+
     def _retired(self, task: asyncio.Task[None]) -> None:
-        self._retiring.discard(task)
+        del self._retiring[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an engine that was replaced did not close cleanly", exc_info=error)
+        self._changed()
 
     async def close(self) -> None:
         """Take the engine out, and wait for those before it."""

@@ -204,7 +204,7 @@ class Fleet:
         def tell(now: TritonStatus, change: Repaired | Restarted | None) -> None:
             seat.whole = now.up
             if isinstance(change, Repaired) and self._health is not None:
-                self._health.repaired(change.model)
+                self._health.repaired(change.model, hung=change.hung)
             self._tell(seat)
 
         return TritonStatus(up=True, listeners=[tell])

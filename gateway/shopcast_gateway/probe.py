@@ -165,8 +165,9 @@ class Probe:
         """Load a model until it answers; False when our own Triton is to be stopped instead."""
         self._set_up(part, False)
         _log.error("%s version %d does not answer: it is loaded again", part.model, part.version)
-        failed, pause_s = 0, EVERY_S
+        failed, pause_s, hung = 0, EVERY_S, part.hung
         while not await self._repaired(part):
+            hung |= part.hung
             failed += 1
             if self._own and failed == REPAIRS:
                 _log.error("%s could not be repaired: Triton is stopped", part.model)
@@ -175,7 +176,7 @@ class Probe:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         part.forget()
         self._set_up(part, True)
-        self._status.repaired(part.model)
+        self._status.repaired(part.model, hung=hung)
         _log.info("%s version %d answers again", part.model, part.version)
         return True
 

@@ -4,76 +4,31 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
-
-from shopcast_domain.manifest import published_versions
 from shopcast_gateway.backend.rotation import RotationStatus
-from shopcast_gateway.call_metrics import CallMetrics
-from shopcast_gateway.core.admission import MAX_ROWS, Admission
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.open import open_directory
-from shopcast_gateway.drain import Drain, Leaving
-from shopcast_gateway.engine import Engine, Switch, Tritons
+from shopcast_gateway.drain import Leaving
+from shopcast_gateway.engine import Engine, Tritons
 from shopcast_gateway.fleet import Addresses
+from shopcast_gateway.frontend import Frontend, access_of, open_frontend
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
-from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
+from shopcast_gateway.settings import SWITCH_S, ServeSettings
 from shopcast_gateway.supervisor import Supervisor
-from shopcast_gateway.tracing import traced
-from shopcast_gateway.transport.admin_server import ADMIN_METHODS, build_admin_server
-from shopcast_gateway.transport.authorisation import Access
-from shopcast_gateway.transport.credentials import Tls, server_credentials
+from shopcast_gateway.transport.admin_server import build_admin_server
+from shopcast_gateway.transport.credentials import server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
 from shopcast_gateway.transport.model_admin_service import Administered
-from shopcast_gateway.transport.server import METHODS, build_server
+from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.triton.status import TritonStatus
-
-_SWITCH_S = 5e-4
-"""After which a thread that reads or computes lets the event loop go on, which waits for that in
-every turn: Python's 5 ms would be all that it does."""
+from shopcast_gateway.workers.pool import Pool, open_pool
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ServeSettings:
-    """repository: a Triton model repository. directory: the SQLite file, or a URL of Redis;
-    directory_key: the file of its keys, if it is not where it usually is. triton_urls: host:port of
-    each Triton to use in place of the bundled one, whose environment lies in triton_home and whose
-    output goes to triton_log. hedge_after_s: as of BalancedBackend, if there are several. Ports:
-    0 takes a free one; metrics_port, admin_port: None serves none of that.
-    max_rows: of predictions under way, as Admission counts them. tls: None is plain text.
-    auth: the file of who may call what; None admits everybody.
-    otlp_endpoint: URL of a collector of traces; None traces nothing. compress: responses. drain:
-    how it stops. allow_...: lets other machines reach what is not protected from them."""
-
-    repository: Path
-    directory: str | Path
-    host: str
-    port: int
-    triton_urls: Sequence[str]
-    triton_home: Path
-    triton_log: Path
-    hedge_after_s: float | None = None
-    metrics_port: int | None = None
-    directory_key: Path | None = None
-    max_rows: int = MAX_ROWS
-    metrics_host: str = "127.0.0.1"
-    admin_port: int | None = None
-    admin_host: str = "127.0.0.1"
-    tls: Tls | None = None
-    auth: Path | None = None
-    allow_insecure: bool = False
-    allow_plaintext_metrics: bool = False
-    otlp_endpoint: str | None = None
-    compress: bool = False
-    drain: Drain = field(default_factory=Drain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +48,7 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 
     ready: called once, when health says SERVING. Raises StartupError.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     gateway = asyncio.create_task(_serve(settings, ready, lambda: leaving))
     leaving = Leaving(gateway, settings.drain)
     loop = asyncio.get_running_loop()
@@ -128,53 +83,42 @@ async def _serve(
         check_metrics_exposure(
             settings.metrics_host, allow_plaintext=settings.allow_plaintext_metrics
         )
-    credentials = server_credentials(settings.tls) if settings.tls else None
-    access = None
-    if settings.auth is not None:
-        mutual = settings.tls is not None and settings.tls.client_ca is not None
-        access = Access(settings.auth, certificates=mutual)
+    access = access_of(settings)
+    admin_credentials = server_credentials(settings.tls) if settings.tls else None
     versions, seen = versions_to_try(settings.repository)
     status, health = AdoptionStatus(), TritonStatus()
-    registry = None if settings.metrics_port is None else CollectorRegistry()
     urls = settings.triton_urls
     rotation = RotationStatus(urls) if len(urls) > 1 else None
     async with AsyncExitStack() as stack:
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
-        tracer = await stack.enter_async_context(traced(settings.otlp_endpoint))
-        recorder: Recorder = StageMetrics(registry) if registry else UNRECORDED
-        switch = Switch(recorder)
-        admission = Admission(switch, max_rows=settings.max_rows, recorder=recorder)
-        calls = CallMetrics(registry, (*METHODS, *ADMIN_METHODS)) if registry else None
-        server = build_server(
-            admission,
-            directory,
-            host=settings.host,
-            port=settings.port,
-            credentials=credentials,
-            access=access,
-            withdrawn=switch.forget,
-            model_versions=lambda: asyncio.to_thread(_published, settings.repository),
-            refusal=admission.early_refusal,
-            recorder=calls,
-            tracer=tracer,
-            compress=settings.compress,
-        )
+        server: GatewayServer | Pool
+        frontend: Frontend | None = None
+        recorder: Recorder = UNRECORDED
+        busy: Callable[[], bool] = _never
+        if settings.workers > 1:
+            server = pool = await stack.enter_async_context(open_pool(settings, status))
+            switch, registry = pool.switch, pool.registry
+            health.listeners.append(pool.tell_triton)
+        else:
+            frontend = await stack.enter_async_context(open_frontend(settings, directory, access))
+            server = frontend.build_server(settings.port)
+            switch, registry, recorder = frontend.switch, frontend.registry, frontend.recorder
+            busy = frontend.busy
         admin = None
         if settings.admin_port is not None:
             admin = build_admin_server(
                 Administered(settings.repository, status, lambda: switch.trial),
                 host=settings.admin_host,
                 port=settings.admin_port,
-                credentials=credentials,
+                credentials=admin_credentials,
                 access=access,
-                recorder=calls,
-                tracer=tracer,
+                recorder=frontend.calls if frontend else None,
+                tracer=frontend.tracer if frontend else None,
             )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None
-        if registry and settings.metrics_port is not None:
-            observe_admission(admission, registry)
+        if registry is not None and settings.metrics_port is not None:
             metrics = stack.enter_context(
                 serve_metrics(
                     status,
@@ -186,14 +130,13 @@ async def _serve(
                     port=settings.metrics_port,
                 )
             )
-        server.set_accepting(False)  # until a model is up, others answer better
-        await server.start()
+        if isinstance(server, GatewayServer):
+            server.set_accepting(False)  # until a model is up, others answer better
+            await server.start()
         stack.push_async_callback(server.stop, settings.drain.grace_s)
         if admin is not None:
             await admin.start()
             stack.push_async_callback(admin.stop, settings.drain.grace_s)
-        stack.push_async_callback(_close, switch)
-        stack.push_async_callback(switch.put_on_trial, None, None)
         tritons = Tritons(
             settings.repository,
             url=urls[0] if urls else None,
@@ -205,11 +148,15 @@ async def _serve(
         status.want(versions[0])
         engine = await Engine.first_that_passes(tritons, directory, versions, status)
         switch.engine = engine
-        # Once more, now that there is a Triton below: what came last stops first.
-        stack.push_async_callback(server.stop, settings.drain.grace_s)
-        if admin is not None:
-            stack.push_async_callback(admin.stop, settings.drain.grace_s)
-        leaving().announce = server.announce
+
+        def announce() -> None:
+            server.announce()
+            if admin is not None:
+                admin.announce()
+
+        leaving().announce = announce
+        if isinstance(server, Pool):
+            await server.start()
         status.adopted(engine.version)
         health.set_up(True)
         server.set_serving(True)
@@ -219,22 +166,8 @@ async def _serve(
         ready(
             Serving(address, engine.version, engine.address, metrics, admin.port if admin else None)
         )
-        await Supervisor(
-            tritons,
-            directory,
-            switch,
-            server,
-            status,
-            health,
-            seen,
-            busy=lambda: admission.refusal(bulk=True) is not None,
-        ).run()
+        await Supervisor(tritons, directory, switch, server, status, health, seen, busy=busy).run()
 
 
-async def _close(switch: Switch) -> None:
-    _log.info("stopping: the model is let go of, and its Triton stopped")
-    await switch.close()
-
-
-def _published(repository: Path) -> list[str]:
-    return [str(version) for version in published_versions(repository)]
+def _never() -> bool:
+    return False

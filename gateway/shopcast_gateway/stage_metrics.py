@@ -3,7 +3,6 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
-from shopcast_gateway.core.admission import Admission
 from shopcast_gateway.core.protocol import Level, Reason
 from shopcast_gateway.core.stages import REFUSERS, SOURCES, STAGES, Refuser, Source, Stage
 
@@ -53,6 +52,12 @@ class StageMetrics:
             "Rows of batches that started after the deadline of who asked.",
             registry=registry,
         )
+        self._admitted = Gauge(
+            "shopcast_admission_rows",
+            "Rows of predictions that run or wait for their turn.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         # Labels are looked up once; all but a rare level are 0 until the first.
         self._seconds = {stage: seconds.labels(stage) for stage in STAGES}
         self._rows = {model: rows.labels(model) for model in (ENCODER, BEHAVIOR)}
@@ -83,16 +88,11 @@ class StageMetrics:
         """As Recorder.refusal."""
         self._refusals[by].inc()
 
+    def admitted(self, rows: int) -> None:
+        """As Recorder.admitted."""
+        self._admitted.set(rows)
+
     def _level(self, level: Level, reason: Reason | None) -> Counter:
         counter = self._answers.labels(level.name, reason.value if reason else "none")
         self._levels[level, reason] = counter
         return counter
-
-
-def observe_admission(admission: Admission, registry: CollectorRegistry) -> None:
-    """Tell, when asked, how much is under way."""
-    Gauge(
-        "shopcast_admission_rows",
-        "Rows of predictions that run or wait for their turn.",
-        registry=registry,
-    ).set_function(lambda: admission.rows)

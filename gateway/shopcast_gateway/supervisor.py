@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
@@ -12,7 +13,6 @@ from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.promoted import versions_to_try
-from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.triton.status import TritonStatus
 from shopcast_repository.errors import RepositoryError
 from shopcast_repository.serving import Serving as Said
@@ -25,6 +25,18 @@ _AGAIN_S = (1.0, 10.0)  # pauses before a version that failed for a passing reas
 _log = logging.getLogger(__name__)
 
 
+class Front(Protocol):
+    """What takes calls: one server, or several."""
+
+    def set_serving(self, serving: bool) -> None:
+        """What health says from now on."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when no call is taken any more."""
+        ...
+
+
 class Supervisor:
     """Brings Triton and its models back whenever they end or do not answer, and takes up what is
     promoted."""
@@ -34,7 +46,7 @@ class Supervisor:
         tritons: Tritons,
         directory: Directory,
         switch: Switch,
-        server: GatewayServer,
+        server: Front,
         status: AdoptionStatus,
         health: TritonStatus,
         seen: Said | None,
@@ -160,9 +172,8 @@ class Supervisor:
 
     async def _try_out(self, wanted: Wanted) -> None:
         """Put a version on trial if it may serve, or go on with other shares."""
-        on_trial = self._switch.trial
-        if on_trial is not None:
-            on_trial.share, on_trial.shadow = wanted.share, wanted.shadow
+        if self._switch.trial is not None:
+            self._switch.adjust_trial(wanted.share, wanted.shadow)
             return
         engine = await self._admitted(wanted.version)
         if engine is None:

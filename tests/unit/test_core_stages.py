@@ -16,7 +16,7 @@ from shopcast_gateway.core.protocol import Level, Prediction, PredictQuery, Reas
 from shopcast_gateway.core.stages import SPENT, Interval, Refuser, Spent, Unrecorded, timed
 from shopcast_gateway.errors import Overloaded, Unavailable
 from shopcast_gateway.metrics import observe
-from shopcast_gateway.stage_metrics import StageMetrics, observe_admission
+from shopcast_gateway.stage_metrics import StageMetrics
 
 
 class Told(Unrecorded):
@@ -32,6 +32,9 @@ class Told(Unrecorded):
 
     def batch(self, model: str, rows: int, late: int) -> None:
         self.batches.append((model, rows, late))
+
+    def admitted(self, rows: int) -> None:
+        self.rows = rows
 
     def refusal(self, by: Refuser) -> None:
         self.refusals.append(by)
@@ -161,7 +164,6 @@ async def test_a_prediction_without_room_tells_whether_it_was_bulk() -> None:
 def test_the_registry_has_what_it_is_told() -> None:
     registry = CollectorRegistry()
     stages = StageMetrics(registry)
-    observe_admission(Admission(Nobody()), registry)
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)

@@ -14,7 +14,7 @@ def rows(*paths: Path) -> list[list[str | None]]:
 
 def test_every_format_gives_the_same_text(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("a,b\n007,x\n,y\n")
-    (tmp_path / "2.CSV.gz").write_bytes(gzip.compress(b"a,b\n007,x\n,y\n"))
+    (tmp_path / "2.CSV.gz").write_bytes(gzip.compress(b"a,b\n007,x\n,y\n", mtime=0))
     (tmp_path / "3.jsonl").write_text('{"a": "007", "b": "x"}\n{"b": "y"}\n')
     pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_parquet(tmp_path / "4.parquet")
     pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_excel(tmp_path / "5.xlsx")
@@ -68,20 +68,20 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
     ("name", "content", "message"),
     [
         ("log.csv", b"", "is empty"),
-        ("log.csv.gz", gzip.compress(b""), "is empty"),
+        ("log.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("log.jsonl", b"", "is empty"),
         ("log.png", PNG, "save it as CSV or Parquet"),
         ("log.xlsx", b"PK\x03\x04", "damaged or locked XLSX"),
         ("log.xlsx", PNG, "not an XLSX file"),
         ("log.csv", PNG, "not a text file"),
         ("log.csv", b"PK\x03\x04xl", "not a text file"),
-        ("log.csv", gzip.compress(b"a\n1\n"), "not a text file"),
+        ("log.csv", gzip.compress(b"a\n1\n", mtime=0), "not a text file"),
         ("log.csv", "a,b\n1,2".encode("utf-16"), "not a text file"),
         ("log.csv", "a,b\n1,£2\n".encode("latin-1"), "not UTF-8"),
         ("log.csv", b"a,b\n1,2,3\n", "cannot be read as CSV"),
         ("log.csv", b'a,b\n1,"2\n3,4\n', "cannot be read as CSV"),
         ("log.csv.gz", b"a,b\n1,2\n", "not a complete gzip"),
-        ("log.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-12], "not a complete gzip"),
+        ("log.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-12], "not a complete gzip"),
         ("log.parquet", b"a,b\n1,2\n", "not a Parquet file"),
         ("log.parquet", b"PAR1 damaged PAR1", "damaged Parquet"),
         ("log.jsonl", b'{"a": 1}\n{"a": \n', "not one JSON object per line"),

@@ -1,7 +1,6 @@
 """`platform serve`."""
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,6 +92,15 @@ def serve(
             min=0,
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that answer on the port and share one Triton. Each takes whole"
+            " connections: clients need several for all workers to have something to do.",
+            min=1,
+            max=64,
+        ),
+    ] = 1,
     max_rows: Annotated[
         int,
         typer.Option(
@@ -172,10 +180,10 @@ def serve(
     from shopcast_gateway.directory.places import in_redis
     from shopcast_gateway.drain import Drain
     from shopcast_gateway.errors import StartupError
-    from shopcast_gateway.runtime import ServeSettings, run
-    from shopcast_gateway.transport.audit import LOGGER
+    from shopcast_gateway.logs import LEVELS, Logs
+    from shopcast_gateway.runtime import run
+    from shopcast_gateway.settings import ServeSettings
     from shopcast_gateway.transport.credentials import Tls
-    from shopcast_gateway.transport.json_logs import JsonFormatter
     from shopcast_gateway.triton.environment import default_folder
 
     if (tls_cert is None) != (tls_key is None) or (client_ca and not tls_cert):
@@ -186,16 +194,17 @@ def serve(
     urls = tuple(dict.fromkeys(triton_url or ()))
     if hedge_after is not None and len(urls) < 2:
         raise typer.BadParameter("needs several --triton-url", param_hint="--hedge-after")
-    level = logging.getLevelNamesMapping().get(log_level.upper())
-    if level is None:
-        raise typer.BadParameter("one of debug, info, warning, error", param_hint="--log-level")
+    if workers > 1 and len(urls) > 1:
+        raise typer.BadParameter(
+            "several workers share one Triton: name one --triton-url, or start a gateway for each",
+            param_hint="--workers",
+        )
+    if (log_level := log_level.lower()) not in LEVELS:
+        raise typer.BadParameter(f"one of {', '.join(LEVELS)}", param_hint="--log-level")
     if log_format not in ("text", "json"):
         raise typer.BadParameter("text or json", param_hint="--log-format")
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger(LOGGER).setLevel(logging.INFO)  # an audit has no gaps, whatever the level
+    logs = Logs(log_level, "json" if log_format == "json" else "text")
+    logs.set_up()
     settings = ServeSettings(
         repository=repository,
         directory=directory,
@@ -207,6 +216,7 @@ def serve(
         triton_home=triton_home or default_folder(),
         triton_log=Path(f"{'shopcast' if in_redis(directory) else directory}.triton.log"),
         metrics_port=metrics_port,
+        workers=workers,
         max_rows=max_rows,
         metrics_host=metrics_host,
         admin_port=admin_port,
@@ -218,6 +228,7 @@ def serve(
         otlp_endpoint=otlp_endpoint,
         compress=compress,
         drain=Drain(drain_wait, drain_grace),
+        logs=logs,
     )
 
     def ready(serving: "Serving") -> None:

@@ -73,7 +73,7 @@ class Admission:
             self._recorder.refusal("bulk" if query.bulk else "rows")
             raise refusal
         began = time.monotonic()
-        self._rows += rows
+        self._add(rows)
         try:
             with timed("admission", self._recorder):
                 await self._turn(rows, timeout_s, bulk=query.bulk)
@@ -84,8 +84,12 @@ class Admission:
                 self._running -= rows
                 self._start()
         finally:
-            self._rows -= rows
+            self._add(-rows)
             self._mean_s += _WEIGHT * (time.monotonic() - began - self._mean_s)
+
+    def _add(self, rows: int) -> None:
+        self._rows += rows
+        self._recorder.admitted(self._rows)
 
     async def _turn(self, rows: int, timeout_s: float, *, bulk: bool) -> None:
         turn = _Turn(rows, asyncio.get_running_loop().create_future())

@@ -43,6 +43,10 @@ class Recorder(Protocol):
         """A call was refused because we are full."""
         ...
 
+    def admitted(self, rows: int) -> None:
+        """How many rows run or wait now."""
+        ...
+
 
 class Unrecorded:
     """Keeps nothing."""
@@ -61,6 +65,9 @@ class Unrecorded:
 
     def refusal(self, by: Refuser) -> None:
         """As Recorder.refusal."""
+
+    def admitted(self, rows: int) -> None:
+        """As Recorder.admitted."""
 
 
 UNRECORDED = Unrecorded()

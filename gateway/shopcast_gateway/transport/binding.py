@@ -27,6 +27,26 @@ def bind(
         raise StartupError(_why_not(host, port, prefix)) from None
 
 
+def reserve_port(host: str, port: int) -> socket.socket:
+    """A socket that keeps a port for processes of ours that share it, and takes no connection.
+
+    port: 0 takes a free one. Raises StartupError when somebody else has it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kept = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if port:  # with SO_REUSEPORT a port that others share would be shared without a word
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((host, port))
+    except OSError:
+        kept.close()
+        raise StartupError(_why_not(host, port, "")) from None
+    return kept
+
+
 def _why_not(host: str, port: int, prefix: str) -> str:
     """grpc does not tell why it could not bind; the operating system does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -82,6 +82,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 _COMPRESS = (("grpc.default_compression_level", 2),)
 
 
+_SHARED_PORT = ("grpc.so_reuseport", 1)
+
+
 class GatewayServer:
     """A bound server. Answers from `start` to `stop`; `port` is where."""
 
@@ -165,6 +168,7 @@ def build_server(
     *,
     host: str = "127.0.0.1",
     port: int = 50051,
+    shared_port: bool = False,
     credentials: grpc.ServerCredentials | None = None,
     deadlines: Deadlines | None = None,
     access: Access | None = None,
@@ -177,7 +181,8 @@ def build_server(
 ) -> GatewayServer:
     """A server bound to host:port, not yet started. Call it where an event loop runs.
 
-    port: 0 takes a free one. credentials: None is plain text. deadlines: for calls that set none,
+    port: 0 takes a free one. shared_port: with other processes, each of which gets some of the
+    connections. credentials: None is plain text. deadlines: for calls that set none,
     and the cap on those that do. access: who may call what; None admits everybody.
     withdrawn: called when events of somebody may be used for less than before.
     model_versions: those published, which the receipt of an erasure names. refusal: what any
@@ -189,7 +194,10 @@ def build_server(
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
     calls = CallInterceptor(deadlines, backlog, refusal, access, recorder, tracer, draining)
-    server = grpc.aio.server(interceptors=(calls,), options=(*OPTIONS, *_COMPRESS * compress))
+    options = (*OPTIONS, *_COMPRESS * compress)
+    if shared_port:
+        options = (*(one for one in options if one[0] != _SHARED_PORT[0]), _SHARED_PORT)
+    server = grpc.aio.server(interceptors=(calls,), options=options)
     backlog.of_newest_server()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(predictor, deadlines), server

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """A model that did not answer does so again, loaded anew."""
+    """A model that did not answer does so again, loaded anew. hung: calls that came before wait for
+    what is no more."""
 
     model: str
+    hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,9 @@ class TritonStatus:
         self.up = up
         self._tell(None)
 
-    def repaired(self, model: str) -> None:
-        """A model was loaded anew and answers."""
-        self._tell(Repaired(model))
+    def repaired(self, model: str, *, hung: bool = False) -> None:
+        """A model was loaded anew and answers. hung: as of Repaired."""
+        self._tell(Repaired(model, hung))
 
     def restarted(self) -> None:
         """A server is started in place of one that ended."""

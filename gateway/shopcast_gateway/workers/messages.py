@@ -1,0 +1,145 @@
+"""What the process that looks after workers and the workers tell each other."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter
+
+from shopcast_gateway.core.trial import Comparison, Trial
+from shopcast_gateway.settings import ServeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The first message to a worker. number: which it is, from 0. port: the one that all share."""
+
+    settings: ServeSettings
+    number: int
+    port: int
+    kind: Literal["begin"] = "begin"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A version, and the Triton that has loaded it: host:port of its KServe v2 gRPC service."""
+
+    version: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnTrial:
+    """A version on trial, and its shares as of core.trial."""
+
+    place: Place
+    share: float
+    shadow: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All that a worker is to do from now on; each has a higher number than the one before.
+
+    serving: None while there is no Triton. able: whether predictions can be made. refusal: why
+    another version does not serve, for health to say. leaving: whether balancers are to notice.
+    """
+
+    number: int
+    serving: Place | None
+    trial: OnTrial | None
+    able: bool
+    refusal: str | None
+    leaving: bool
+    kind: Literal["assignment"] = "assignment"
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The calls to this model hang in what was replaced."""
+
+    model: str
+    kind: Literal["give_up"] = "give_up"
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Somebody's events may be used for less than before. Told by the worker that was asked, and
+    then to all others."""
+
+    kind: Literal["forget"] = "forget"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Drain and end. grace_s: what running calls get."""
+
+    grace_s: float
+    kind: Literal["stop"] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A Comparison, and how many answers were given on trial, as one worker counted them."""
+
+    address: str
+    answered: int
+    compared: int
+    failed: int
+    skipped: int
+    items: int
+    flips: int
+    correlations: int
+    rank_correlation: float
+    serving: tuple[float, ...]
+    trial: tuple[float, ...]
+
+    @classmethod
+    def of(cls, address: str, trial: Trial) -> "Compared":
+        """address: of the Triton on trial, which no other trial has had."""
+        counted = asdict(trial.comparison)
+        for name in ("serving", "trial"):
+            counted[name] = tuple(counted[name].tolist())
+        return cls(address=address, answered=trial.answered, **counted)
+
+
+def in_all(counted: Sequence[Compared]) -> Comparison:
+    """What several workers counted, as one."""
+    total = Comparison()
+    for one in counted:
+        for field in fields(Comparison):
+            value = getattr(one, field.name)
+            value = np.array(value) if isinstance(value, tuple) else value
+            setattr(total, field.name, getattr(total, field.name) + value)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a worker does; sent at every change, and every second as a sign of life.
+
+    number: of the assignment that it has carried out. held: addresses of the Tritons that it may
+    still call.
+    """
+
+    number: int
+    held: tuple[str, ...]
+    compared: Compared | None = None
+    kind: Literal["report"] = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A worker that cannot start. One sentence says why."""
+
+    sentence: str
+    kind: Literal["failed"] = "failed"
+
+
+ToWorker = Begin | Assignment | GiveUp | Forget | Stop
+FromWorker = Report | Forget | Failed
+TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
+FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(
+    Annotated[FromWorker, Field(discriminator="kind")]
+)

@@ -1,0 +1,311 @@
+"""The process that looks after workers: it keeps the port, the Triton and the model, tells the
+workers what to answer with, and replaces one that ends."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.engine import Engine, Switch
+from shopcast_gateway.errors import StartupError
+from shopcast_gateway.settings import ServeSettings
+from shopcast_gateway.transport.binding import reserve_port
+from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
+from shopcast_gateway.workers.link import Link
+from shopcast_gateway.workers.messages import (
+    FROM_WORKER,
+    TO_WORKER,
+    Assignment,
+    Begin,
+    Compared,
+    Failed,
+    Forget,
+    FromWorker,
+    GiveUp,
+    OnTrial,
+    Place,
+    Report,
+    Stop,
+    ToWorker,
+    in_all,
+)
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable by which prometheus_client keeps values in files, which processes share."""
+SILENCE_S = 30.0
+"""After which a worker that reports nothing is ended."""
+_START_S = 60.0
+_PAUSES_S = (0.5, 10.0)  # between replacements: the second one's, doubled each time; the longest
+_CALM_S = 60.0  # after which a worker that ends is replaced at once again
+_MARGIN_S = 15.0  # beyond the grace of calls, for what a worker does at its end
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """A process that answers. report: the last one; None until it answers."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, link: Link[ToWorker, FromWorker], number: int
+    ) -> None:
+        self.process, self.number, self._link = process, number, link
+        self.report: Report | None = None
+        self.compared: dict[str, Compared] = {}
+
+    @classmethod
+    async def start(cls, number: int, metrics: Path | None) -> "Worker":
+        """A new process. metrics: the folder of the values that processes share."""
+        ours, theirs = socket.socketpair()
+        environment = dict(os.environ)
+        environment.pop(METRICS_FOLDER, None)
+        if metrics is not None:
+            environment[METRICS_FOLDER] = str(metrics)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "shopcast_gateway.workers.worker"),
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for us to handle
+            )
+        return cls(process, await Link.over(ours, TO_WORKER, FROM_WORKER), number)
+
+    def send(self, message: ToWorker) -> None:
+        """Tell it something."""
+        self._link.send(message)
+
+    async def receive(self) -> FromWorker | None:
+        """The next message; None when there is none any more. Raises TimeoutError after a silence
+        that is too long."""
+        limit_s = SILENCE_S if self.report is not None else _START_S
+        return await asyncio.wait_for(self._link.receive(), limit_s)
+
+    def holds(self, address: str, number: int) -> bool:
+        """Whether it may call a Triton that the assignment of this number does without."""
+        return self.report is None or self.report.number < number or address in self.report.held
+
+    async def end(self) -> None:
+        """Leave nothing of it."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        await self._link.close()
+
+
+class Pool:
+    """Workers on one port. Stands where a GatewayServer and its Switch stand with one process: what
+    the switch has, all workers answer with."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        status: AdoptionStatus,
+        port: int,
+        registry: CollectorRegistry | None,
+        metrics: Path | None,
+    ) -> None:
+        self.port, self.registry = port, registry
+        self.switch = Switch(changed=self._assign, released=self._released)
+        self._settings, self._status, self._metrics = settings, status, metrics
+        self._workers: set[Worker] = set()
+        self._keeping: list[asyncio.Task[None]] = []
+        self._number, self._able, self._leaving = 0, True, False
+        self._ended_compared: list[Compared] = []
+        self._reported = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._up: Gauge | None = None
+        self._replaced: Counter | None = None
+        if registry is not None:
+            self._up = Gauge("shopcast_workers", "Processes that answer.", registry=registry)
+            self._replaced = Counter(
+                "shopcast_workers_replaced",
+                "Processes that ended by themselves.",
+                registry=registry,
+            )
+
+    async def start(self) -> None:
+        """Start the workers; returns when all answer. Raises StartupError when one cannot."""
+        first = [asyncio.get_running_loop().create_future() for _ in range(self._settings.workers)]
+        self._keeping = [
+            asyncio.create_task(self._keep(number, up)) for number, up in enumerate(first)
+        ]
+        await asyncio.gather(*first)
+
+    async def wait(self) -> None:
+        """Return when the workers are told to stop."""
+        await self._stopping.wait()
+
+    def set_accepting(self, accepting: bool) -> None:
+        """Nothing: a worker accepts from its start to its end."""
+
+    def set_serving(self, serving: bool) -> None:
+        """Whether predictions can be made."""
+        self._able = serving
+        self._assign()
+
+    def tell_adoption(self, _: str | None) -> None:
+        """The status has changed."""
+        self._assign()
+
+    def announce(self) -> None:
+        """As GatewayServer.announce, in every worker."""
+        self._leaving = True
+        self._assign()
+
+    async def stop(self, grace_s: float) -> None:
+        """As GatewayServer.stop, in every worker; their processes have ended then."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        for worker in self._workers:
+            worker.send(Stop(grace_s))
+        if self._keeping:
+            _, hanging = await asyncio.wait(self._keeping, timeout=grace_s + _MARGIN_S)
+            for task in hanging:
+                _log.warning("stopping: a worker that was not over is ended")
+                task.cancel()
+            await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    def tell_triton(self, _: TritonStatus, change: Repaired | Restarted | None) -> None:
+        """What was done to the Triton."""
+        if isinstance(change, Repaired) and change.hung:
+            self._tell(GiveUp(change.model))
+
+    def _assign(self) -> None:
+        self._number += 1
+        self._tell(self._assignment())
+
+    def _tell(self, message: ToWorker, *, but: Worker | None = None) -> None:
+        for worker in self._workers:
+            if worker is not but:
+                worker.send(message)
+
+    def _assignment(self) -> Assignment:
+        engine, trial, trial_engine = (
+            self.switch.engine,
+            self.switch.trial,
+            self.switch.trial_engine,
+        )
+        return Assignment(
+            self._number,
+            None if engine is None else Place(engine.version, engine.address),
+            None
+            if trial is None or trial_engine is None
+            else OnTrial(
+                Place(trial_engine.version, trial_engine.address), trial.share, trial.shadow
+            ),
+            self._able and not self.switch.off,
+            self._status.refusal,
+            self._leaving,
+        )
+
+    async def _released(self, engine: Engine) -> None:
+        number = self._number
+        while any(worker.holds(engine.address, number) for worker in self._workers):
+            self._reported.clear()
+            await self._reported.wait()
+
+    async def _keep(self, number: int, up: "asyncio.Future[None]") -> None:
+        """One worker after the other. up: set when the first answers."""
+        first_s, longest_s = _PAUSES_S
+        pause_s = 0.0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                why = await self._attend(number, up)
+            except Exception as error:  # no memory, no file handles: there may be again
+                why = f"it could not be started ({type(error).__name__})"
+            if self._stopping.is_set():
+                return
+            if not up.done():
+                up.set_exception(StartupError(why))
+                return
+            if self._replaced is not None:
+                self._replaced.inc()
+            pause_s = 0.0 if time.monotonic() - began > _CALM_S else pause_s
+            _log.error("worker %d ended: %s; another takes its place", number, why)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s) or first_s
+
+    async def _attend(self, number: int, up: "asyncio.Future[None]") -> str:
+        """One worker from start to end. Returns why it ended."""
+        worker = await Worker.start(number, self._metrics)
+        self._workers.add(worker)
+        why = ""
+        try:
+            worker.send(Begin(self._settings, number, self.port))
+            worker.send(self._assignment())
+            while (message := await worker.receive()) is not None:
+                if isinstance(message, Failed):
+                    why = message.sentence
+                elif isinstance(message, Forget):
+                    self._tell(message, but=worker)
+                else:
+                    self._take(worker, message, up)
+            await worker.process.wait()
+        except TimeoutError:
+            why = "it stands still"
+        finally:
+            self._workers.discard(worker)
+            self._ended_compared += worker.compared.values()
+            self._reported.set()
+            self._count()
+            await asyncio.shield(worker.end())
+            if self._metrics is not None:
+                mark_process_dead(worker.process.pid, str(self._metrics))
+        return why or f"with status {worker.process.returncode}"
+
+    def _take(self, worker: Worker, report: Report, up: "asyncio.Future[None]") -> None:
+        began, worker.report = worker.report is None, report
+        self._reported.set()
+        if began:
+            self._count()
+        if not up.done():
+            up.set_result(None)
+        if report.compared is not None:
+            worker.compared[report.compared.address] = report.compared
+            self._compare()
+
+    def _count(self) -> None:
+        if self._up is not None:
+            self._up.set(sum(worker.report is not None for worker in self._workers))
+
+    def _compare(self) -> None:
+        """What all workers have counted of the trial is what is told of it."""
+        trial, engine = self.switch.trial, self.switch.trial_engine
+        if trial is None or engine is None:
+            return
+        counted = [one for worker in self._workers for one in worker.compared.values()]
+        counted = [c for c in (*counted, *self._ended_compared) if c.address == engine.address]
+        trial.answered = sum(one.answered for one in counted)
+        trial.comparison = in_all(counted)
+
+
+@asynccontextmanager
+async def open_pool(settings: ServeSettings, status: AdoptionStatus) -> AsyncIterator[Pool]:
+    """A pool that has its port, and no workers yet; lets go of the model at the end. Raises
+    StartupError."""
+    with (
+        reserve_port(settings.host, settings.port) as kept,
+        tempfile.TemporaryDirectory(prefix="shopcast-metrics-") as folder,
+    ):
+        registry, metrics = None, None
+        if settings.metrics_port is not None:
+            registry, metrics = CollectorRegistry(), Path(folder)
+            MultiProcessCollector(registry, path=folder)
+        pool = Pool(settings, status, int(kept.getsockname()[1]), registry, metrics)
+        try:
+            yield pool
+        finally:
+            await pool.switch.put_on_trial(None, None)
+            await pool.switch.close()

@@ -1,0 +1,213 @@
+"""A worker process: answers calls with the model that it is told of, until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack, suppress
+
+from shopcast_gateway.core.adoption import Refused
+from shopcast_gateway.core.trial import Trial
+from shopcast_gateway.directory.open import open_directory
+from shopcast_gateway.engine import Engine
+from shopcast_gateway.errors import GatewayError, StartupError
+from shopcast_gateway.frontend import Frontend, access_of, open_frontend
+from shopcast_gateway.settings import SWITCH_S
+from shopcast_gateway.transport.server import GatewayServer
+from shopcast_gateway.workers.link import Link
+from shopcast_gateway.workers.messages import (
+    FROM_WORKER,
+    TO_WORKER,
+    Assignment,
+    Begin,
+    Compared,
+    Failed,
+    Forget,
+    FromWorker,
+    GiveUp,
+    Place,
+    Report,
+    Stop,
+    ToWorker,
+)
+
+_REPORT_S = 1.0
+_AGAIN_S = 0.5  # before a Triton that could not be reached is tried again
+
+_log = logging.getLogger(__name__)
+
+
+class _Worker:
+    def __init__(self, link: Link[FromWorker, ToWorker], frontend: Frontend) -> None:
+        self._link, self._frontend, self._switch = link, frontend, frontend.switch
+        self._server: GatewayServer | None = None
+        self._wanted: Assignment | None = None
+        self._news, self._done = asyncio.Event(), 0
+        self._trial_address = ""
+        self._compared: Compared | None = None
+
+    async def run(self, begin: Begin) -> float:
+        """Until it is told to stop: returns what running calls get then, in seconds."""
+        carrying_out = asyncio.create_task(self._carry_out(begin))
+        reporting = asyncio.create_task(self._keep_reporting())
+        receiving = asyncio.create_task(self._receive())
+        tasks = (carrying_out, reporting, receiving)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done() and task is not receiving:
+                    task.result()
+            return receiving.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._server is not None:
+                await self._server.stop(receiving.result() if receiving.done() else 0.0)
+
+    async def _receive(self) -> float:
+        while (message := await self._link.receive()) is not None:
+            match message:
+                case Assignment():
+                    self._wanted = message
+                    self._news.set()
+                case GiveUp(model):
+                    for engine in (self._switch.engine, self._switch.trial_engine):
+                        if engine is not None:
+                            engine.give_up(model)
+                case Forget():
+                    self._switch.forget()
+                case Stop(grace_s):
+                    return grace_s
+                case Begin():
+                    raise AssertionError
+        _log.error("who looks after the workers has gone: this one ends")
+        return 0.0
+
+    async def _carry_out(self, begin: Begin) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            assert self._wanted is not None  # noqa: S101 - there are news
+            wanted = self._wanted
+            try:
+                await self._follow(wanted)
+            except (StartupError, GatewayError, Refused) as error:
+                # It has ended, and who looks after it will say where the next one is.
+                _log.warning("version and Triton that are to serve: %s", error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), _AGAIN_S)
+                self._news.set()
+                continue
+            if self._server is None and self._switch.engine is not None:
+                self._server = self._frontend.build_server(
+                    begin.port, shared=True, withdrawn=lambda: self._link.send(Forget())
+                )
+                self._tell(wanted)
+                await self._server.start()
+            self._tell(wanted)
+            self._done = wanted.number
+            self._report()
+
+    def _tell(self, wanted: Assignment) -> None:
+        """Let health say what there is to say."""
+        if self._server is None:
+            return
+        self._server.set_serving(wanted.able)
+        self._server.set_accepting(True)
+        self._server.tell_adoption(wanted.refusal)
+        if wanted.leaving:
+            self._server.announce()
+
+    async def _follow(self, wanted: Assignment) -> None:
+        """Answer with what is wanted. What was before ends with its calls."""
+        switch = self._switch
+        switch.off = not wanted.able
+        now, trial = switch.engine, wanted.trial
+        if switch.trial is not None and (
+            trial is None or trial.place.address != self._trial_address
+        ):
+            self._compare()
+            self._report()
+            await switch.put_on_trial(None, None)
+        if wanted.serving is None:
+            if now is not None:
+                await switch.close()
+        elif now is None or (now.version, now.address) != (
+            wanted.serving.version,
+            wanted.serving.address,
+        ):
+            switch.replace(await self._attach(wanted.serving))
+        if trial is None:
+            return
+        if switch.trial is not None:
+            switch.adjust_trial(trial.share, trial.shadow)
+            return
+        engine = await self._attach(trial.place)
+        self._trial_address = trial.place.address
+        one = Trial(
+            engine.version,
+            engine,
+            self._frontend.directory,
+            share=trial.share,
+            shadow=trial.shadow,
+            busy=self._frontend.busy,
+        )
+        await switch.put_on_trial(one, engine)
+
+    async def _attach(self, place: Place) -> Engine:
+        return await Engine.attach(
+            self._frontend.settings.repository,
+            place.version,
+            place.address,
+            self._frontend.directory,
+            self._frontend.recorder,
+        )
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            self._compare()
+            self._report()
+
+    def _compare(self) -> None:
+        if self._switch.trial is not None:
+            self._compared = Compared.of(self._trial_address, self._switch.trial)
+
+    def _report(self) -> None:
+        if self._server is not None:
+            self._link.send(Report(self._done, self._switch.held, self._compared))
+
+
+async def work(end: socket.socket) -> None:
+    """Answer until the other end says so, or has gone."""
+    sys.setswitchinterval(SWITCH_S)
+    link = await Link.over(end, FROM_WORKER, TO_WORKER)
+    begin = await link.receive()
+    if not isinstance(begin, Begin):
+        return
+    settings = begin.settings
+    settings.logs.set_up(begin.number)
+    try:
+        async with AsyncExitStack() as stack:
+            directory = await open_directory(settings.directory, keys=settings.directory_key)
+            stack.push_async_callback(directory.close)
+            access = access_of(settings)
+            opening = open_frontend(settings, directory, access)
+            frontend = await stack.enter_async_context(opening)
+            await _Worker(link, frontend).run(begin)
+    except StartupError as error:
+        link.send(Failed(str(error)))
+    await link.close()
+
+
+def main() -> None:
+    """The only argument is the number of a socket that is open."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # who looks after us says when
+    asyncio.run(work(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
