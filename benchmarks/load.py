@@ -54,10 +54,14 @@ class Market:
             platform, user = random_.choice(self._accounts)
             ids = self._items[platform]
             chosen = random_.sample(ids, min(items, len(ids)))
+            more = range(items - len(chosen))  # a platform of the demo sells 400
             made.append(
                 pb.PredictRequest(
                     account=types_pb2.Account(platform=platform, platform_user_id=user),
-                    items=[types_pb2.Item(item_id=one) for one in chosen],
+                    items=[
+                        *(types_pb2.Item(item_id=one) for one in chosen),
+                        *(types_pb2.Item(item_id=f"more-{n}", title=f"Shoe {n}") for n in more),
+                    ],
                 )
             )
         return made
@@ -156,7 +160,7 @@ async def run(targets: list[str], seconds: float) -> None:
         requests = market.requests(items, 500)
         for one in gateways:
             await once(one, requests)
-        for flying in (1, 8, 64):
+        for flying in (1, 8, 32):  # all of which the gateway has room for
             rates: dict[str, list[float]] = {target: [] for target in targets}
             times: dict[str, list[float]] = {target: [] for target in targets}
             for _ in range(3):
@@ -185,11 +189,12 @@ async def run(targets: list[str], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def served() -> Iterator[tuple[str, Path]]:
-    """A gateway of the demo's model and a copy of its directory: its address, and the copy."""
+def served(*more: str) -> Iterator[tuple[str, Path]]:
+    """A gateway of the demo's model and a copy of its directory: its address, and the copy. more:
+    options of `platform serve`."""
     with tempfile.TemporaryDirectory() as scratch:
         store = copy_store(DEMO / "directory.db", Path(scratch))
-        with gateway(DEMO / "model_repository", store) as target:
+        with gateway(DEMO / "model_repository", store, *more) as target:
             yield target, store
 
 

@@ -37,6 +37,7 @@ from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, manifest_path, read_manifest
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.backend.triton import TritonBackend
+from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
 from shopcast_gateway.core.vectors import ItemVectors
@@ -47,6 +48,7 @@ from shopcast_gateway.triton.process import TritonProcess
 
 REPOSITORY = load.DEMO / "model_repository"
 TOGETHER = 64  # people of a full batch, if they fit
+MOST_ITEMS, MOST_TEXTS = 4_096, 1_600  # of a full batch; of which the gateway encodes at once
 Tensors = Mapping[str, NDArray[Any]]
 Call = tuple[str, Tensors, str]
 
@@ -88,12 +90,14 @@ async def captured(
     directory = await open_directory(store)
     try:
         model = Model(manifest, tokeniser, capture)
-        predictor = ModelPredictor(model, ItemVectors(model, directory), directory)
+        vectors = ItemVectors(model, directory)
+        predictor = ModelPredictor(model, vectors, directory)
         for asked in (before, requests):
             capture.calls.clear()
             await asyncio.gather(
                 *(predictor.predict(predict_query(one), timeout_s=60.0) for one in asked)
             )
+        await vectors.close()
     finally:
         await directory.close()
     return list(capture.calls)
@@ -233,12 +237,15 @@ async def compare(target: str, triton: str, store: Path, options: argparse.Names
     )  # fmt: skip
     for items in options.items:
         requests = market.requests(items, 50 if options.unknown else 500)
-        people = requests[: max(1, min(TOGETHER, 4_096 // items))]
+        most = MOST_TEXTS if options.unknown else MOST_ITEMS
+        people = requests[: max(1, min(TOGETHER, most // items))]
         await load.once(to, requests)
         batch = unknown(people, numbers) if options.unknown else people
         calls = await captured(people, batch, store, manifest)
         made = sum(len(one.items) for one in people)
         for flying in options.flying:
+            if options.unknown and flying * items > MOST_TEXTS:
+                continue  # it refuses what is more
             cell = Cell()
             for _ in range(options.rounds):
                 asked = unknown(requests * 40, numbers) if options.unknown else requests
@@ -273,13 +280,18 @@ async def answers(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--unknown", action="store_true", help="items nobody has seen before")
+    parser.add_argument(
+        "--unknown",
+        action="store_true",
+        help=f"items nobody has seen before; at most {MOST_TEXTS:,} in flight",
+    )
     parser.add_argument("--items", type=int, nargs="+", default=[1, 10, 100, 1_000])
     parser.add_argument("--flying", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     options = parser.parse_args()
-    with load.served() as (target, store):
+    rows = max(options.flying) * (CALL_ROWS + max(options.items))  # none is refused
+    with load.served("--max-rows", str(max(MAX_ROWS, rows))) as (target, store):
         asyncio.run(run(target, store, options))
 
 

@@ -163,10 +163,11 @@ def copy_store(store: Path, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def gateway(repository: Path, store: Path) -> Iterator[str]:
-    """`platform serve` on a free port, as a process of its own; the value is its address."""
+def gateway(repository: Path, store: Path, *more: str) -> Iterator[str]:
+    """`platform serve` on a free port, as a process of its own; the value is its address. more:
+    options."""
     command = [sys.executable, "-m", "shopcast_cli", "serve", "--port", "0", "--drain-wait", "0"]
-    command += ["--repository", str(repository), "--directory", str(store)]
+    command += ["--repository", str(repository), "--directory", str(store), *more]
     log = store.with_name("gateway.log")
     with log.open("w") as errors:
         process = subprocess.Popen(
