@@ -191,6 +191,7 @@ def link_kind_value(kind: LinkKind) -> identity_service_pb2.LinkKind.ValueType:
 def predict_request_message(request: PredictRequest) -> prediction_service_pb2.PredictRequest:
     """As shopcast.v1 has it."""
     level = f"SERVICE_LEVEL_{request.lowest_level.name}"
+    priority = request.priority.name if request.priority else "UNSPECIFIED"
     return prediction_service_pb2.PredictRequest(
         account=account_message(request.account),
         items=map(item_message, request.items),
@@ -200,6 +201,7 @@ def predict_request_message(request: PredictRequest) -> prediction_service_pb2.P
         lowest_level=prediction_service_pb2.ServiceLevel.Value(level),
         max_history_age=_duration(request.max_history_age),
         stage_timings=request.stage_timings,
+        priority=prediction_service_pb2.Priority.Value(f"PRIORITY_{priority}"),
     )
 
 

@@ -14,6 +14,7 @@ from shopcast_client.types import (
     Item,
     PredictRequest,
     PredictResult,
+    Priority,
     Purpose,
     ServiceLevel,
 )
@@ -34,6 +35,7 @@ class PredictionCalls(Caller):
         lowest_level: ServiceLevel = ServiceLevel.FULL,
         max_history_age: timedelta | None = None,
         stage_timings: bool = False,
+        priority: Priority | None = None,
     ) -> PredictResult:
         """What the shopper would do with each of 1 to 1,000 items, met on `platform` now.
 
@@ -43,6 +45,8 @@ class PredictionCalls(Caller):
         lowest_level: the least that will do; where only less can be had, Unavailable is raised.
         max_history_age: how old a copy of the history may be; TooStale where none is newer.
         stage_timings: whether the evidence says where the time went.
+        priority: whose turn it is first where the server is full; by default interactive here, and
+        bulk for the requests of batches and streams.
         Unknown shoppers and items are answered too, and the evidence says so.
         Raises a ShopcastError.
         """
@@ -55,6 +59,7 @@ class PredictionCalls(Caller):
             lowest_level,
             max_history_age,
             stage_timings,
+            priority,
         )
         message = predict_request_message(request)
         return predict_result(await self._call(self._connection.prediction.Predict, message))

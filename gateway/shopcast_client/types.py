@@ -55,6 +55,14 @@ class ServiceLevel(StrEnum):
     PRIOR = "prior"
 
 
+class Priority(StrEnum):
+    """Whose turn it is first where a server is asked more than it can run at once. Bulk work runs
+    when no interactive request waits, and is refused earlier."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
 class LevelReason(StrEnum):
     """Why an answer rests on less than everything."""
 
@@ -205,6 +213,7 @@ class PredictRequest:
     lowest_level: ServiceLevel = ServiceLevel.FULL
     max_history_age: timedelta | None = None
     stage_timings: bool = False
+    priority: Priority | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from faults.clients import Clients, quantile_ms, requests, statuses
-from faults.processes import executed, memory_mib, stubs_of, triton_of
+from faults.processes import executed, memory_mib, metric, stubs_of, triton_of
 
 from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast.v1 import prediction_service_pb2_grpc as services
@@ -23,6 +23,7 @@ SECONDS = 6
 FEW = 0.2
 """Of the calls, which may be late where the machine is shared."""
 STORM = 3_000
+LATE = "shopcast_late_executions_total"
 PROBES = 4
 """Looks of the gateway at a model that may fall into some seconds, at the most."""
 WRITES = 5_000
@@ -121,10 +122,12 @@ async def test_a_storm_of_short_deadlines_leaves_nothing_behind(
         clients.outcomes,
         f"the model was asked {at_end - at_first} times, and {later} times in the 3 s after"
         " (the gateway's own looks included)",
+        f"rows of batches that started too late: {metric(gateway, LATE):.0f}",
     )
     assert set(statuses(storm)) <= {"OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
     assert statuses(storm).get("DEADLINE_EXCEEDED")
     assert later <= PROBES, "calls that were late were still worked on"
+    assert metric(gateway, LATE) == 0
     assert at_end - at_first < STORM / 2
     assert statuses(clients.of("afterwards")) == {"OK": len(clients.of("afterwards"))}
     after = [triton_of(gateway).pid, *(one.pid for one in stubs_of(gateway, "behavior"))]

@@ -21,6 +21,7 @@ from shopcast_client import (
     Overloaded,
     PredictRequest,
     PredictResult,
+    Priority,
     ServerError,
     ShopcastClient,
     ShopcastError,
@@ -172,6 +173,33 @@ async def test_so_many_requests_of_a_batch_run_at_once() -> None:
         results = await client.batch_predict([asked(f"u-{n}", items=10) for n in range(100)])
     assert [first_item(one) for one in results] == [f"u-{n}-0" for n in range(100)]
     assert most == MAX_UNANSWERED
+
+
+async def test_requests_have_the_priority_they_name_and_else_that_of_their_method() -> None:
+    seen: dict[str, bool] = {}
+
+    async def before(query: core.PredictQuery) -> None:
+        seen[query.account.user_id] = query.bulk
+
+    def named(way: str) -> list[PredictRequest]:
+        some = {"unset": None, "bulk": Priority.BULK, "interactive": Priority.INTERACTIVE}
+        return [replace(asked(f"{way}-{name}"), priority=said) for name, said in some.items()]
+
+    async def several() -> AsyncIterator[tuple[str, PredictRequest]]:
+        for one in named("stream"):
+            yield "it", one
+
+    async with client_of(FakePredictor(before)) as client:
+        for one in named("alone"):
+            await client.predict(
+                platform="web", user_id=one.account.user_id, items=one.items, priority=one.priority
+            )
+        await client.batch_predict(named("batch"))
+        assert len([one async for one in client.stream_predict(several())]) == 3
+    assert {who for who, bulk in seen.items() if bulk} == {
+        "alone-bulk", "batch-unset", "batch-bulk", "stream-unset", "stream-bulk",
+    }  # fmt: skip
+    assert len(seen) == 9
 
 
 async def test_one_that_fails_does_not_fail_the_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from shopcast_client import (
     PlatformEvidence,
     Prediction,
     PredictResult,
+    Priority,
     Purpose,
     RecordResult,
     ServiceLevel,
@@ -92,11 +93,13 @@ class Gateway:
         lowest_level: ServiceLevel,
         max_history_age: timedelta | None,
         stage_timings: bool,
+        priority: Priority | None,
     ) -> PredictResult:
         self._take((platform, user_id, items))
         self.options = (purpose, min_link_confidence)
         self.limits = (lowest_level, max_history_age)
         self.timings = stage_timings
+        self.priority = priority
         predictions = [Prediction(i.item_id, 0.5, 0.3, 0.2, i.title is None, True) for i in items]
         return PredictResult(tuple(predictions), self.evidence)
 
@@ -177,6 +180,13 @@ def test_timings_are_a_table_where_they_are_asked_for(gateway: Gateway) -> None:
         {"stage": "look_up", "duration_s": 0.002},
         {"stage": "score", "duration_s": 0.01234},
     ]
+
+
+def test_bulk_work_says_so(gateway: Gateway) -> None:
+    assert run(*PREDICT, "--item", "s1").exit_code == 0
+    assert gateway.priority is None, "the server's own choice"
+    assert run(*PREDICT, "--item", "s1", "--bulk").exit_code == 0
+    assert gateway.priority is Priority.BULK
 
 
 @pytest.mark.parametrize(

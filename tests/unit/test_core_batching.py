@@ -1,12 +1,14 @@
 """Gathering without timers: what goes together, what never goes, and who is told what."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
 
 from shopcast_gateway.core import batching
 from shopcast_gateway.core.batching import Batcher, Bounds, Entry
+from shopcast_gateway.core.stages import UNRECORDED, Recorder, Unrecorded
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, Unavailable
 
 LONG_S = 30.0
@@ -40,12 +42,25 @@ class Server:
         return [2 * number for number in batch]
 
 
-def batcher(server: Server, *, calls: int = 1, most: int = 100) -> Batcher[int, int]:
+class Told(Unrecorded):
+    """Keeps rows and late rows of each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+
+    def batch(self, model: str, rows: int, late: int) -> None:
+        self.batches.append((rows, late))
+
+
+def batcher(
+    server: Server, *, calls: int = 1, most: int = 100, recorder: Recorder = UNRECORDED
+) -> Batcher[int, int]:
     return Batcher(
         server.run,
         size=lambda number: number,
         fits=lambda sizes: len(sizes) <= most and max(sizes) <= 10 * min(sizes),
         calls=calls,
+        recorder=recorder,
     )
 
 
@@ -118,6 +133,33 @@ async def test_work_that_is_too_late_is_never_sent() -> None:
     assert isinstance(told, DeadlineExpired)
     assert answer == 6
     assert server.calls == [[1], [3]]
+
+
+async def test_time_that_passes_between_the_choice_and_the_start_counts() -> None:
+    server, told = Server(), Told()
+    gathering = batcher(server, recorder=told)
+    late, gone, well = (gathering.put(number, timeout_s=LONG_S) for number in (1, 2, 3))
+    await asyncio.sleep(0)  # they are chosen, and go in the next turn
+    late.deadline = time.monotonic()
+    gone.future.cancel()
+    server.release.set()
+    assert await answers(well) == [6]
+    assert server.calls == [[3]]
+    assert isinstance(late.future.exception(), DeadlineExpired)
+    assert told.batches == [(1, 0)]
+
+
+async def test_no_call_is_made_for_a_batch_that_is_too_late_as_a_whole() -> None:
+    server = Server()
+    gathering = batcher(server)
+    late = gathering.put(1, timeout_s=LONG_S)
+    await asyncio.sleep(0)
+    late.deadline = time.monotonic()
+    (told,) = await answers(late)
+    assert isinstance(told, DeadlineExpired)
+    assert not server.calls
+    server.release.set()
+    assert await answers(gathering.put(2, timeout_s=LONG_S)) == [4], "its place is free again"
 
 
 async def test_who_gives_up_frees_the_place() -> None:

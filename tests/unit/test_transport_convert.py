@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from shopcast.v1 import (
 )
 from shopcast_client import Account as ClientAccount
 from shopcast_client import Item as ClientItem
-from shopcast_client import LevelReason, ServiceLevel
+from shopcast_client import LevelReason, Priority, ServiceLevel
 from shopcast_client import PredictRequest as ClientRequest
 from shopcast_client.messages import predict_request_message, predict_result
 from shopcast_domain.events import Account, Event, EventKind, Item, Outcome
@@ -277,7 +278,7 @@ def test_a_request_of_a_stream_needs_a_name(name: str) -> None:
 def test_a_request_of_a_stream_is_a_query_like_any() -> None:
     asked = predict(item(item_id="a"))
     request = prediction_service_pb2.StreamPredictRequest(correlation_id="x" * 64, request=asked)
-    assert convert.stream_predict_query(request) == converted(asked)
+    assert convert.stream_predict_query(request) == replace(converted(asked), bulk=True)
 
 
 def test_what_became_of_a_request_is_its_answer_or_its_status() -> None:
@@ -384,6 +385,20 @@ def test_limits_reach_the_gateway_as_the_client_gives_them() -> None:
     assert (found.lowest_level, found.max_history_age_s) == (core.Level.NO_HISTORY, 2.5)
 
 
+@pytest.mark.parametrize("priority", [None, *Priority])
+def test_a_priority_stands_and_else_the_method_says_it(priority: Priority | None) -> None:
+    account, items = ClientAccount("web", USER_ID), [ClientItem("a")]
+    asked = predict_request_message(ClientRequest(account, items, priority=priority))
+    in_stream = prediction_service_pb2.StreamPredictRequest(correlation_id="1", request=asked)
+    found = [
+        convert.predict_query(asked).bulk,
+        convert.predict_query(asked, bulk=True).bulk,
+        convert.stream_predict_query(in_stream).bulk,
+    ]
+    said = {None: [False, True, True], Priority.BULK: [True] * 3, Priority.INTERACTIVE: [False] * 3}
+    assert found == said[priority]
+
+
 def test_directory_answers_become_their_responses() -> None:
     found = convert_events.events([an_event(), an_event(kind=0), an_event()], now_s=NOW_S)
     told = convert_events.record_response(
@@ -419,6 +434,7 @@ def test_directory_answers_become_their_responses() -> None:
             PredictRequest(account=an_account(), items=[item(item_id="a")], lowest_level=3),  # type: ignore[arg-type]
             "lowest_level",
         ),
+        (PredictRequest(account=an_account(), items=[item(item_id="a")], priority=3), "priority"),  # type: ignore[arg-type]
         (
             PredictRequest(
                 account=an_account(),

@@ -73,6 +73,9 @@ def predict(
         float | None,
         typer.Option(help="Seconds since the history was read, at most, if it is stale.", min=0.0),
     ] = None,
+    bulk: Annotated[
+        bool, typer.Option("--bulk", help="Let those who wait for an answer go first.")
+    ] = False,
     timings: Annotated[
         bool, typer.Option("--timings", help="Show where the server spent the time.")
     ] = False,
@@ -84,7 +87,7 @@ def predict(
 
     Example: platform predict --platform kaufwerk --user u-17 --item KW-022038
     """
-    from shopcast_client import Purpose, ServiceLevel
+    from shopcast_client import Priority, Purpose, ServiceLevel
 
     items = [_item(text) for text in item]
     if purpose not in list(Purpose):
@@ -109,6 +112,7 @@ def predict(
             lowest_level=ServiceLevel(lowest_level),
             max_history_age=oldest,
             stage_timings=timings,
+            priority=Priority.BULK if bulk else None,
         ),
     )
     if as_json:

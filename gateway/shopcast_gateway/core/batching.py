@@ -7,7 +7,7 @@ waits for nobody; the busier the server, the fuller the batches.
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -126,14 +126,7 @@ class Batcher(Generic[Work, Answer]):
     def _next(self) -> list[Entry[Work, Answer]]:
         """The one that has waited longest, and those nearest to it in size: nothing is put off for
         good, and little is padded."""
-        now, sized = time.monotonic(), []
-        for entry in self._waiting:
-            if entry.future.done():
-                continue
-            if entry.deadline <= now:
-                entry.future.set_exception(DeadlineExpired("no call could start in time"))
-            else:
-                sized.append((self._size(entry.work), entry))
+        sized = [(self._size(entry.work), entry) for entry in _in_time(self._waiting)]
         if not sized:
             return []
         first = sized[0][0]
@@ -166,6 +159,9 @@ class Batcher(Generic[Work, Answer]):
                 self.recorder.stage(one.stage, one.duration_s)
 
     async def _run_once(self, batch: Sequence[Entry[Work, Answer]], spent: Spent) -> None:
+        batch = _in_time(batch)  # it was chosen in an earlier turn of the event loop
+        if not batch:
+            return
         now = time.monotonic()
         late = sum(entry.deadline <= now and not entry.future.done() for entry in batch)
         self.recorder.batch(self._model, len(batch), late)
@@ -185,3 +181,16 @@ class Batcher(Generic[Work, Answer]):
             if not entry.future.done():
                 entry.spent += spent.own
                 entry.future.set_result(answer)
+
+
+def _in_time(entries: Iterable[Entry[Work, Answer]]) -> list[Entry[Work, Answer]]:
+    """Those that somebody waits for; of what is too late the future is told so."""
+    now, found = time.monotonic(), []
+    for entry in entries:
+        if entry.future.done():
+            continue
+        if entry.deadline <= now:
+            entry.future.set_exception(DeadlineExpired("no call could start in time"))
+        else:
+            found.append(entry)
+    return found

@@ -30,6 +30,10 @@ REASONS: Mapping[Reason | None, prediction_service_pb2.LevelReason.ValueType] = 
     Reason.MODEL_SLOW: prediction_service_pb2.LEVEL_REASON_MODEL_SLOW,
     Reason.MODEL_AWAY: prediction_service_pb2.LEVEL_REASON_MODEL_AWAY,
 }
+_BULK: Mapping[int, bool] = {
+    prediction_service_pb2.PRIORITY_INTERACTIVE: False,
+    prediction_service_pb2.PRIORITY_BULK: True,
+}
 _LEVELS = {level: value for value, level in LEVELS.items()}
 OUTCOMES = {
     Outcome.VIEW: types_pb2.OUTCOME_VIEW,
@@ -38,9 +42,11 @@ OUTCOMES = {
 }
 
 
-def predict_query(request: prediction_service_pb2.PredictRequest) -> PredictQuery:
-    """Raises BadRequest."""
-    return _query(request, Checks())
+def predict_query(
+    request: prediction_service_pb2.PredictRequest, *, bulk: bool = False
+) -> PredictQuery:
+    """bulk: what it is where its priority is unset. Raises BadRequest."""
+    return _query(request, Checks(), bulk=bulk)
 
 
 def batch_predict_requests(
@@ -60,7 +66,7 @@ def stream_predict_query(request: prediction_service_pb2.StreamPredictRequest) -
     """Raises BadRequest."""
     checks = Checks()
     checks.correlation_id(request.correlation_id)
-    return _query(request.request, checks)
+    return _query(request.request, checks, bulk=True)
 
 
 def batch_predict_response(
@@ -86,8 +92,11 @@ def _result(outcome: Answer) -> dict[str, Any]:
     return {"status" if isinstance(outcome, status_pb2.Status) else "response": outcome}
 
 
-def _query(request: prediction_service_pb2.PredictRequest, checks: Checks) -> PredictQuery:
-    """checks: with what is noted already. Raises BadRequest."""
+def _query(
+    request: prediction_service_pb2.PredictRequest, checks: Checks, *, bulk: bool
+) -> PredictQuery:
+    """checks: with what is noted already. bulk: what it is where its priority is unset. Raises
+    BadRequest."""
     account = checks.account(request.account, "account", given=request.HasField("account"))
     items: list[Item] = []
     first_at: dict[str, int] = {}
@@ -110,6 +119,8 @@ def _query(request: prediction_service_pb2.PredictRequest, checks: Checks) -> Pr
     if request.lowest_level:
         level = checks.kind(LEVELS, request.lowest_level, "lowest_level")
     max_history_age_s = checks.duration(request, "max_history_age")
+    if request.priority:
+        bulk = checks.kind(_BULK, request.priority, "priority")
     checks.finish()
     return PredictQuery(
         account,
@@ -119,6 +130,7 @@ def _query(request: prediction_service_pb2.PredictRequest, checks: Checks) -> Pr
         request.min_link_confidence,
         level,
         max_history_age_s,
+        bulk,
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from shopcast.v1 import prediction_service_pb2, prediction_service_pb2_grpc
@@ -47,7 +47,10 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             async with room:
                 left_s = min(timeout_s, self._deadlines.left_s(context))
                 return await self._part(
-                    request, convert.predict_query, left_s, timings=request.stage_timings
+                    request,
+                    partial(convert.predict_query, bulk=True),
+                    left_s,
+                    timings=request.stage_timings,
                 )
 
         async with asyncio.TaskGroup() as group:
@@ -133,7 +136,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             with foreseen():
                 try:
                     async with asyncio.timeout(limit_s):
-                        query = replace(convert_request(request), bulk=True)
+                        query = convert_request(request)
                         return await self._answer(query, timeout_s, timings=timings)
                 except TimeoutError:
                     raise DeadlineExpired from None

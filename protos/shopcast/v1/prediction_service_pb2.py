@@ -27,39 +27,41 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from shopcast.v1 import types_pb2 as shopcast_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$shopcast/v1/prediction_service.proto\x12\x0bshopcast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17shopcast/v1/types.proto\"\xca\x02\n\x0ePredictRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12 \n\x05items\x18\x02 \x03(\x0b\x32\x11.shopcast.v1.Item\x12\x12\n\nquantities\x18\x03 \x03(\x05\x12%\n\x07purpose\x18\x04 \x01(\x0e\x32\x14.shopcast.v1.Purpose\x12 \n\x13min_link_confidence\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0clowest_level\x18\x06 \x01(\x0e\x32\x19.shopcast.v1.ServiceLevel\x12\x32\n\x0fmax_history_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rstage_timings\x18\x08 \x01(\x08\x42\x16\n\x14_min_link_confidence\"l\n\x0fPredictResponse\x12\x30\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x1b.shopcast.v1.ItemPrediction\x12\'\n\x08\x65vidence\x18\x02 \x01(\x0b\x32\x15.shopcast.v1.Evidence\"D\n\x13\x42\x61tchPredictRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.shopcast.v1.PredictRequest\"C\n\x14\x42\x61tchPredictResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.shopcast.v1.PredictResult\"q\n\rPredictResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.shopcast.v1.PredictResponseH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\\\n\x14StreamPredictRequest\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.shopcast.v1.PredictRequest\"\x91\x01\n\x15StreamPredictResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.shopcast.v1.PredictResponseH\x00\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x98\x01\n\x0eItemPrediction\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x18\n\x10view_probability\x18\x02 \x01(\x01\x12\x17\n\x0f\x62uy_probability\x18\x03 \x01(\x01\x12\x1a\n\x12return_probability\x18\x04 \x01(\x01\x12\x12\n\nitem_known\x18\x05 \x01(\x08\x12\x12\n\ntext_known\x18\x06 \x01(\x08\"\xa2\x04\n\x08\x45vidence\x12\x15\n\rprediction_id\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0f\x65ncoder_version\x18\x03 \x01(\t\x12.\n\x10trained_outcomes\x18\x04 \x03(\x0e\x32\x14.shopcast.v1.Outcome\x12\x14\n\x0cperson_known\x18\x05 \x01(\x08\x12\x30\n\tplatforms\x18\x06 \x03(\x0b\x32\x1d.shopcast.v1.PlatformEvidence\x12\x13\n\x0b\x65vents_used\x18\x07 \x01(\x05\x12\x33\n\x10newest_event_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rtexts_encoded\x18\t \x01(\x05\x12\x1c\n\x14suppressed_platforms\x18\n \x03(\t\x12\x1d\n\x15uncertain_events_used\x18\x0b \x01(\x05\x12(\n\x05level\x18\x0c \x01(\x0e\x32\x19.shopcast.v1.ServiceLevel\x12.\n\x0clevel_reason\x18\r \x01(\x0e\x32\x18.shopcast.v1.LevelReason\x12.\n\x0bhistory_age\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\rstage_timings\x18\x0f \x03(\x0b\x32\x18.shopcast.v1.StageTiming\"I\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x10PlatformEvidence\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x13\n\x0b\x65vents_used\x18\x02 \x01(\x05\x12\x33\n\x10newest_event_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\x9b\x01\n\x0cServiceLevel\x12\x1d\n\x19SERVICE_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12SERVICE_LEVEL_FULL\x10\x01\x12\x17\n\x13SERVICE_LEVEL_STALE\x10\x02\x12\x1c\n\x18SERVICE_LEVEL_NO_HISTORY\x10\x04\x12\x17\n\x13SERVICE_LEVEL_PRIOR\x10\x05\"\x04\x08\x03\x10\x03*\x9f\x01\n\x0bLevelReason\x12\x1c\n\x18LEVEL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17LEVEL_REASON_STORE_SLOW\x10\x01\x12\x1b\n\x17LEVEL_REASON_STORE_AWAY\x10\x02\x12\x1b\n\x17LEVEL_REASON_MODEL_SLOW\x10\x03\x12\x1b\n\x17LEVEL_REASON_MODEL_AWAY\x10\x04\x32\x8a\x02\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.shopcast.v1.PredictRequest\x1a\x1c.shopcast.v1.PredictResponse\x12S\n\x0c\x42\x61tchPredict\x12 .shopcast.v1.BatchPredictRequest\x1a!.shopcast.v1.BatchPredictResponse\x12Z\n\rStreamPredict\x12!.shopcast.v1.StreamPredictRequest\x1a\".shopcast.v1.StreamPredictResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$shopcast/v1/prediction_service.proto\x12\x0bshopcast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17shopcast/v1/types.proto\"\xf3\x02\n\x0ePredictRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.shopcast.v1.Account\x12 \n\x05items\x18\x02 \x03(\x0b\x32\x11.shopcast.v1.Item\x12\x12\n\nquantities\x18\x03 \x03(\x05\x12%\n\x07purpose\x18\x04 \x01(\x0e\x32\x14.shopcast.v1.Purpose\x12 \n\x13min_link_confidence\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0clowest_level\x18\x06 \x01(\x0e\x32\x19.shopcast.v1.ServiceLevel\x12\x32\n\x0fmax_history_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rstage_timings\x18\x08 \x01(\x08\x12\'\n\x08priority\x18\t \x01(\x0e\x32\x15.shopcast.v1.PriorityB\x16\n\x14_min_link_confidence\"l\n\x0fPredictResponse\x12\x30\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x1b.shopcast.v1.ItemPrediction\x12\'\n\x08\x65vidence\x18\x02 \x01(\x0b\x32\x15.shopcast.v1.Evidence\"D\n\x13\x42\x61tchPredictRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.shopcast.v1.PredictRequest\"C\n\x14\x42\x61tchPredictResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.shopcast.v1.PredictResult\"q\n\rPredictResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.shopcast.v1.PredictResponseH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\\\n\x14StreamPredictRequest\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.shopcast.v1.PredictRequest\"\x91\x01\n\x15StreamPredictResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.shopcast.v1.PredictResponseH\x00\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x98\x01\n\x0eItemPrediction\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x18\n\x10view_probability\x18\x02 \x01(\x01\x12\x17\n\x0f\x62uy_probability\x18\x03 \x01(\x01\x12\x1a\n\x12return_probability\x18\x04 \x01(\x01\x12\x12\n\nitem_known\x18\x05 \x01(\x08\x12\x12\n\ntext_known\x18\x06 \x01(\x08\"\xa2\x04\n\x08\x45vidence\x12\x15\n\rprediction_id\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0f\x65ncoder_version\x18\x03 \x01(\t\x12.\n\x10trained_outcomes\x18\x04 \x03(\x0e\x32\x14.shopcast.v1.Outcome\x12\x14\n\x0cperson_known\x18\x05 \x01(\x08\x12\x30\n\tplatforms\x18\x06 \x03(\x0b\x32\x1d.shopcast.v1.PlatformEvidence\x12\x13\n\x0b\x65vents_used\x18\x07 \x01(\x05\x12\x33\n\x10newest_event_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rtexts_encoded\x18\t \x01(\x05\x12\x1c\n\x14suppressed_platforms\x18\n \x03(\t\x12\x1d\n\x15uncertain_events_used\x18\x0b \x01(\x05\x12(\n\x05level\x18\x0c \x01(\x0e\x32\x19.shopcast.v1.ServiceLevel\x12.\n\x0clevel_reason\x18\r \x01(\x0e\x32\x18.shopcast.v1.LevelReason\x12.\n\x0bhistory_age\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\rstage_timings\x18\x0f \x03(\x0b\x32\x18.shopcast.v1.StageTiming\"I\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x10PlatformEvidence\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x13\n\x0b\x65vents_used\x18\x02 \x01(\x05\x12\x33\n\x10newest_event_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\x9b\x01\n\x0cServiceLevel\x12\x1d\n\x19SERVICE_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12SERVICE_LEVEL_FULL\x10\x01\x12\x17\n\x13SERVICE_LEVEL_STALE\x10\x02\x12\x1c\n\x18SERVICE_LEVEL_NO_HISTORY\x10\x04\x12\x17\n\x13SERVICE_LEVEL_PRIOR\x10\x05\"\x04\x08\x03\x10\x03*\x9f\x01\n\x0bLevelReason\x12\x1c\n\x18LEVEL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17LEVEL_REASON_STORE_SLOW\x10\x01\x12\x1b\n\x17LEVEL_REASON_STORE_AWAY\x10\x02\x12\x1b\n\x17LEVEL_REASON_MODEL_SLOW\x10\x03\x12\x1b\n\x17LEVEL_REASON_MODEL_AWAY\x10\x04*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02\x32\x8a\x02\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.shopcast.v1.PredictRequest\x1a\x1c.shopcast.v1.PredictResponse\x12S\n\x0c\x42\x61tchPredict\x12 .shopcast.v1.BatchPredictRequest\x1a!.shopcast.v1.BatchPredictResponse\x12Z\n\rStreamPredict\x12!.shopcast.v1.StreamPredictRequest\x1a\".shopcast.v1.StreamPredictResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shopcast.v1.prediction_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVICELEVEL']._serialized_start=1966
-  _globals['_SERVICELEVEL']._serialized_end=2121
-  _globals['_LEVELREASON']._serialized_start=2124
-  _globals['_LEVELREASON']._serialized_end=2283
+  _globals['_SERVICELEVEL']._serialized_start=2007
+  _globals['_SERVICELEVEL']._serialized_end=2162
+  _globals['_LEVELREASON']._serialized_start=2165
+  _globals['_LEVELREASON']._serialized_end=2324
+  _globals['_PRIORITY']._serialized_start=2326
+  _globals['_PRIORITY']._serialized_end=2407
   _globals['_PREDICTREQUEST']._serialized_start=136
-  _globals['_PREDICTREQUEST']._serialized_end=466
-  _globals['_PREDICTRESPONSE']._serialized_start=468
-  _globals['_PREDICTRESPONSE']._serialized_end=576
-  _globals['_BATCHPREDICTREQUEST']._serialized_start=578
-  _globals['_BATCHPREDICTREQUEST']._serialized_end=646
-  _globals['_BATCHPREDICTRESPONSE']._serialized_start=648
-  _globals['_BATCHPREDICTRESPONSE']._serialized_end=715
-  _globals['_PREDICTRESULT']._serialized_start=717
-  _globals['_PREDICTRESULT']._serialized_end=830
-  _globals['_STREAMPREDICTREQUEST']._serialized_start=832
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=924
-  _globals['_STREAMPREDICTRESPONSE']._serialized_start=927
-  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1072
-  _globals['_ITEMPREDICTION']._serialized_start=1075
-  _globals['_ITEMPREDICTION']._serialized_end=1227
-  _globals['_EVIDENCE']._serialized_start=1230
-  _globals['_EVIDENCE']._serialized_end=1776
-  _globals['_STAGETIMING']._serialized_start=1778
-  _globals['_STAGETIMING']._serialized_end=1851
-  _globals['_PLATFORMEVIDENCE']._serialized_start=1853
-  _globals['_PLATFORMEVIDENCE']._serialized_end=1963
-  _globals['_PREDICTIONSERVICE']._serialized_start=2286
-  _globals['_PREDICTIONSERVICE']._serialized_end=2552
+  _globals['_PREDICTREQUEST']._serialized_end=507
+  _globals['_PREDICTRESPONSE']._serialized_start=509
+  _globals['_PREDICTRESPONSE']._serialized_end=617
+  _globals['_BATCHPREDICTREQUEST']._serialized_start=619
+  _globals['_BATCHPREDICTREQUEST']._serialized_end=687
+  _globals['_BATCHPREDICTRESPONSE']._serialized_start=689
+  _globals['_BATCHPREDICTRESPONSE']._serialized_end=756
+  _globals['_PREDICTRESULT']._serialized_start=758
+  _globals['_PREDICTRESULT']._serialized_end=871
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=873
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=965
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=968
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1113
+  _globals['_ITEMPREDICTION']._serialized_start=1116
+  _globals['_ITEMPREDICTION']._serialized_end=1268
+  _globals['_EVIDENCE']._serialized_start=1271
+  _globals['_EVIDENCE']._serialized_end=1817
+  _globals['_STAGETIMING']._serialized_start=1819
+  _globals['_STAGETIMING']._serialized_end=1892
+  _globals['_PLATFORMEVIDENCE']._serialized_start=1894
+  _globals['_PLATFORMEVIDENCE']._serialized_end=2004
+  _globals['_PREDICTIONSERVICE']._serialized_start=2410
+  _globals['_PREDICTIONSERVICE']._serialized_end=2676
 # @@protoc_insertion_point(module_scope)

@@ -96,6 +96,30 @@ LEVEL_REASON_MODEL_AWAY: LevelReason.ValueType  # 4
 """No model could be asked."""
 Global___LevelReason: typing_extensions.TypeAlias = LevelReason
 
+class _Priority:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PriorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Interactive in Predict; bulk in BatchPredict and StreamPredict."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for this answer."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """Nobody does: it runs when no interactive request waits, and is refused while a quarter of the room is free."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Whose turn it is first where more is asked than can run at once."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Interactive in Predict; bulk in BatchPredict and StreamPredict."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for this answer."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""Nobody does: it runs when no interactive request waits, and is refused while a quarter of the room is free."""
+Global___Priority: typing_extensions.TypeAlias = Priority
+
 @typing.final
 class PredictRequest(google.protobuf.message.Message):
     """The shopper, on the platform where the items would be met, and the items."""
@@ -110,6 +134,7 @@ class PredictRequest(google.protobuf.message.Message):
     LOWEST_LEVEL_FIELD_NUMBER: builtins.int
     MAX_HISTORY_AGE_FIELD_NUMBER: builtins.int
     STAGE_TIMINGS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     purpose: shopcast.v1.types_pb2.Purpose.ValueType
     """What the answer is for; events the person does not allow for it are left out, and the platforms named.
     Unset means PURPOSE_PREDICTION.
@@ -124,6 +149,8 @@ class PredictRequest(google.protobuf.message.Message):
     """
     stage_timings: builtins.bool
     """Whether the answer says where its time went, in Evidence.stage_timings."""
+    priority: Global___Priority.ValueType
+    """Whose turn it is first where more is asked than can run at once. Unset means what the method says."""
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """Who, and on which platform the items are offered."""
@@ -157,9 +184,10 @@ class PredictRequest(google.protobuf.message.Message):
         lowest_level: Global___ServiceLevel.ValueType = ...,
         max_history_age: google.protobuf.duration_pb2.Duration | None = ...,
         stage_timings: builtins.bool = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "lowest_level", b"lowest_level", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence", "purpose", b"purpose", "quantities", b"quantities", "stage_timings", b"stage_timings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_link_confidence", b"_min_link_confidence", "account", b"account", "items", b"items", "lowest_level", b"lowest_level", "max_history_age", b"max_history_age", "min_link_confidence", b"min_link_confidence", "priority", b"priority", "purpose", b"purpose", "quantities", b"quantities", "stage_timings", b"stage_timings"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_min_link_confidence", b"_min_link_confidence"]) -> typing.Literal["min_link_confidence"] | None: ...
 
 Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
