@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import hypothesis
 import psutil
 import pytest
+from filelock import FileLock
+from pydantic import BaseModel
 
 from shopcast_gateway.triton.environment import TritonEnvironment, install, locate
 
@@ -32,12 +33,20 @@ PATIENCE_S = 180.0
 
 
 @pytest.fixture(scope="session")
-def triton_environment() -> TritonEnvironment:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all processes of this test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def triton_environment(run_folder: Path) -> TritonEnvironment:
     """The bundled Triton that SHOPCAST_TRITON_HOME names, else the one in the repository's
     `.triton`, installed on first use."""
     if given := os.environ.get("SHOPCAST_TRITON_HOME"):
         return locate(Path(given))
-    return install(REPOSITORY_ROOT / ".triton", progress=print)
+    with FileLock(run_folder / "triton.lock"):
+        return install(REPOSITORY_ROOT / ".triton", progress=print)
 
 
 def wait_until(holds: Callable[[], Any], what: str, *, timeout_s: float = PATIENCE_S) -> Any:
@@ -89,8 +98,7 @@ def platform() -> Platform:
     return run
 
 
-@dataclass(frozen=True)
-class Built:
+class Built(BaseModel, frozen=True):
     """A simulated market and what the commands made of it. Read only: tests work on copies.
 
     report: what `build-model --json` printed. summary: what `simulate --json` printed.
@@ -105,9 +113,17 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Built:
+def built(run_folder: Path, tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Built:
     """Logs of three platforms that end last Monday, a model built from them, and a directory."""
-    folder = tmp_path_factory.mktemp("chain")
+    made = run_folder / "chain.json"
+    with FileLock(run_folder / "chain.lock"):
+        if not made.exists():
+            told = _build(tmp_path_factory.mktemp("chain"), platform)
+            made.write_text(told.model_dump_json(), encoding="utf-8")
+    return Built.model_validate_json(made.read_bytes())
+
+
+def _build(folder: Path, platform: Platform) -> Built:
     market, repository, store = folder / "market", folder / "models", folder / "store" / "shop.db"
     today = datetime.now(UTC).date()
     start = today - timedelta(days=today.weekday() + DAYS)
@@ -124,7 +140,14 @@ def built(tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Built
     places = ("--repository", repository, "--run-folder", folder / "run")
     report = run("build-model", *logs, *places, *short)
     run("directory", "import", *logs, "--directory", store)
-    return Built(market / "events", market / "links.csv", repository, store, report, summary)
+    return Built(
+        events=market / "events",
+        links=market / "links.csv",
+        repository=repository,
+        store=store,
+        report=report,
+        summary=summary,
+    )
 
 
 @pytest.fixture
