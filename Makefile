@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Nothing is compiled ahead: a third of it is never imported, and it takes half of the time.
+# Compiling everything ahead takes as long again, and most is never imported.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help

@@ -1,7 +1,8 @@
-"""A gateway in a process of its own: the real server and directory; the predictor is a fake.
+"""A gateway in a process of its own: the real servers and directory; the predictor is a fake, and
+the model repository holds nothing.
 
 As a program: `hostile_server.py FOLDER OPTIONS`, where OPTIONS is a JSON object of channel
-arguments; prints its port once it serves.
+arguments; prints its port and that of its admin server once they serve.
 """
 
 import asyncio
@@ -16,10 +17,13 @@ import psutil
 
 from shopcast.v1 import prediction_service_pb2, prediction_service_pb2_grpc, types_pb2
 from shopcast_domain.events import Outcome
+from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.core.protocol import Evidence, ItemPrediction, Prediction, PredictQuery
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.transport import server
+from shopcast_gateway.transport.admin_server import build_admin_server
+from shopcast_gateway.transport.model_admin_service import Administered
 
 PATIENCE_S = 30.0
 """For what takes milliseconds on a quiet machine."""
@@ -47,8 +51,8 @@ class HostileServer:
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         assert said, self.log
-        self.port = int(said)
-        self.target = f"127.0.0.1:{self.port}"
+        self.port, admin_port = map(int, said.split())
+        self.target, self.admin_target = f"127.0.0.1:{self.port}", f"127.0.0.1:{admin_port}"
         self._seen = psutil.Process(self._process.pid)
 
     @property
@@ -98,10 +102,14 @@ async def _serve(folder: Path, options: dict[str, int]) -> None:
     assert options.keys() <= dict(server.OPTIONS).keys(), "not an option of the server"
     server.OPTIONS = tuple((dict(server.OPTIONS) | options).items())
     directory = await SqliteDirectory.open(folder / "shop.db", Pseudonyms(bytes(32)))
+    (models := folder / "models").mkdir()
+    administered = Administered(models, AdoptionStatus(), lambda: None)
     made = server.build_server(FakePredictor(), directory, port=0)
+    admin = build_admin_server(administered)
     await made.start()
+    await admin.start()
     made.set_serving(True)
-    print(made.port, flush=True)
+    print(made.port, admin.port, flush=True)
     await made.wait()
 
 

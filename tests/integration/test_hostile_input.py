@@ -4,7 +4,7 @@ contract says, and nothing of it may be found in the log."""
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,22 @@ from message_strategies import CANARY, NUMBER, messages, mutated
 from shopcast.v1 import (
     event_service_pb2,
     identity_service_pb2,
+    model_admin_service_pb2,
     prediction_service_pb2,
     privacy_service_pb2,
 )
+from shopcast_gateway.transport.admin_server import ADMIN_SERVICES
 from shopcast_gateway.transport.server import MAX_MESSAGE_BYTES, SERVICES
 from shopcast_gateway.transport.status import DOMAIN
 
 PROTOS = Path(__file__).parents[2] / "protos"
-MODULES = (event_service_pb2, identity_service_pb2, prediction_service_pb2, privacy_service_pb2)
+MODULES = (
+    event_service_pb2,
+    identity_service_pb2,
+    model_admin_service_pb2,
+    prediction_service_pb2,
+    privacy_service_pb2,
+)
 METHODS = {
     method.full_name: method
     for module in MODULES
@@ -58,10 +66,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer]:
     made.stop()
 
 
+Channels = Mapping[str, grpc.Channel]
+
+
 @pytest.fixture(scope="module")
-def channel(server: HostileServer) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(server.target) as made:
-        yield made
+def channels(server: HostileServer) -> Iterator[Channels]:
+    """To the port of each service."""
+    with (
+        grpc.insecure_channel(server.target) as main,
+        grpc.insecure_channel(server.admin_target) as admin,
+    ):
+        yield dict.fromkeys(SERVICES, main) | dict.fromkeys(ADMIN_SERVICES, admin)
 
 
 def documented(method: MethodDescriptor) -> set[str]:
@@ -206,9 +221,10 @@ def spoilt(method: MethodDescriptor) -> st.SearchStrategy[list[bytes]]:
 @pytest.mark.parametrize("of", [hostile, spoilt])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_refuses_what_it_cannot_take(
-    server: HostileServer, channel: grpc.Channel, name: str, of: Any
+    server: HostileServer, channels: Channels, name: str, of: Any
 ) -> None:
     method, statuses = METHODS[name], Counter[str]()
+    channel = channels[method.containing_service.full_name]
 
     @settings(EXAMPLES, max_examples=15 if endless(method) else EXAMPLES.max_examples)
     @given(of(method))
@@ -225,6 +241,7 @@ def test_every_method_refuses_what_it_cannot_take(
 
 
 def test_every_method_of_the_server_is_among_them() -> None:
-    assert {method.containing_service.full_name for method in METHODS.values()} == set(SERVICES)
+    services = {method.containing_service.full_name for method in METHODS.values()}
+    assert services == {*SERVICES, *ADMIN_SERVICES}
     for method in METHODS.values():
         assert {"INVALID_ARGUMENT", "INTERNAL"} <= documented(method), method.full_name
