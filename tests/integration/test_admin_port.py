@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from certificates import Authority
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tokens import AUDIENCE, ISSUER, Issuer
 
@@ -16,10 +17,12 @@ from shopcast_client import (
     Refused,
     ServerError,
     ShopcastClient,
+    Unavailable,
 )
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.transport.admin_server import build_admin_server
 from shopcast_gateway.transport.authorisation import Access
+from shopcast_gateway.transport.credentials import Tls, server_credentials
 from shopcast_gateway.transport.model_admin_service import Administered
 from shopcast_gateway.transport.server import build_server
 
@@ -62,6 +65,32 @@ async def test_health_is_told_there(target: str) -> None:
         for service in ("", "shopcast.v1.ModelAdminService"):
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20.0)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_with_tls_it_answers_nobody_in_plain_text_nor_without_a_certificate(
+    tmp_path: Path,
+) -> None:
+    ours = Authority("ours")
+    (tmp_path / "clients.pem").write_bytes(ours.cert)
+    tls = Tls(*ours.sign().write(tmp_path, "server"), tmp_path / "clients.pem")
+    cert, key = ours.sign("operator").write(tmp_path, "client")
+    (models := tmp_path / "models").mkdir()
+    server = build_admin_server(administered(models), credentials=server_credentials(tls))
+    await server.start()
+    try:
+        where = f"127.0.0.1:{server.port}"
+        for files in ({}, {"ca": tls.client_ca}):
+            async with ShopcastClient(where, timeout_s=2.0, **files) as client:
+                with pytest.raises(Unavailable):
+                    await client.serving()
+        async with ShopcastClient(
+            where, timeout_s=20.0, ca=tls.client_ca, cert=cert, key=key
+        ) as client:
+            with pytest.raises(Refused) as refused:
+                await client.serving()
+    finally:
+        await server.stop(0.5)
+    assert refused.value.reason == "NOT_POSSIBLE", "the folder holds nothing"
 
 
 async def test_what_is_wrong_is_told_with_its_field(target: str) -> None:

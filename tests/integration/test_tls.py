@@ -240,6 +240,7 @@ async def test_a_command_calls_with_its_files(
     [
         (("--host", ANY), "give --tls-cert, --tls-key and --client-ca"),
         (("--host", "::"), "give --tls-cert, --tls-key and --client-ca"),
+        (("--admin-port", 0, "--admin-host", ANY), "bind 127.0.0.1 with --admin-host"),
         (("--metrics-port", 0, "--metrics-host", ANY), "--allow-plaintext-metrics"),
         (("--tls-cert", "none.pem", "--tls-key", "none.key"), "none.pem cannot be read"),
     ],
