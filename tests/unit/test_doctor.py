@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from certificates import Authority
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from typer.testing import CliRunner
 
@@ -49,6 +50,7 @@ from shopcast_repository.serving import SERVING, promote
 TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "green", "shoe")
 H100 = Plan(gpu="NVIDIA H100 80GB HBM3", compute_capability="9.0", tensorrt="10.3")
 GIB = 2**30
+ANY = "0.0.0.0"  # noqa: S104 - what must be refused
 
 
 class Usage(NamedTuple):
@@ -147,7 +149,6 @@ def sound(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instal
         port=0,
         metrics_port=0,
         triton_home=tmp_path / "triton",
-        triton_url=None,
     )
 
 
@@ -210,13 +211,13 @@ def test_people_get_a_line_per_finding_and_the_remedy_beneath(sound: Installatio
     assert status == 0
     lines = shown.splitlines()
     assert all(line.startswith("✓ ") for line in lines[:-1])
-    assert lines[-1] == "13 checks: 13 ok"
+    assert lines[-1] == "14 checks: 14 ok"
     (sound.repository / STAGING).mkdir()
     shutil.rmtree(sound.triton_home)
     status, shown = run(sound)
     assert status == 1
     lines = shown.splitlines()
-    assert lines[-1] == "13 checks: 10 ok, 1 warning, 1 failed, 1 skipped"
+    assert lines[-1] == "14 checks: 11 ok, 1 warning, 1 failed, 1 skipped"
     at = next(number for number, line in enumerate(lines) if line.startswith("✗ triton"))
     assert lines[at + 1].strip() == "run `platform triton install`"
     assert lines[at + 1].startswith("   ")
@@ -230,7 +231,7 @@ def test_machines_get_the_findings_and_whether_it_is_healthy(sound: Installation
     told = json.loads(shown)
     assert status == 0  # a warning does not fail
     assert told["healthy"] is True
-    assert told["checks"] == {"failed": 0, "warning": 1, "ok": 12, "skipped": 0}
+    assert told["checks"] == {"failed": 0, "warning": 1, "ok": 13, "skipped": 0}
     assert {frozenset(one) for one in told["findings"]} == {
         frozenset(("name", "state", "found", "remedy"))
     }
@@ -247,7 +248,7 @@ def test_a_check_in_two_states_counts_once_as_the_worse(sound: Installation) -> 
     told = json.loads(run(sound, "--json")[1])
     states = [one["state"] for one in told["findings"] if one["name"] == "repository"]
     assert states == ["failed", "warning"]
-    assert told["checks"] == {"failed": 1, "warning": 0, "ok": 12, "skipped": 0}
+    assert told["checks"] == {"failed": 1, "warning": 0, "ok": 13, "skipped": 0}
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -325,7 +326,7 @@ def test_a_python_without_a_triton_is_told_unless_triton_is_elsewhere(
     assert found.state == "failed"
     assert "needs Python 3.99" in found.found
     assert "--triton-url" in str(found.remedy)
-    assert only(sound, "python", triton_url="triton:8001").state == "ok"
+    assert only(sound, "python", triton_urls=("triton:8001",)).state == "ok"
 
 
 def test_packages_are_named_with_their_versions(sound: Installation) -> None:
@@ -333,7 +334,7 @@ def test_packages_are_named_with_their_versions(sound: Installation) -> None:
     for package in ("grpcio", "tritonclient", "tokenizers", "pydantic", "numpy"):
         assert f"{package} " in found
     assert "onnxruntime 1.32.0" in found
-    assert "onnxruntime" not in only(sound, "packages", triton_url="triton:8001").found
+    assert "onnxruntime" not in only(sound, "packages", triton_urls=("triton:8001",)).found
 
 
 def test_triton_without_onnxruntime_is_told(sound: Installation) -> None:
@@ -362,7 +363,10 @@ def test_a_taken_port_is_named(sound: Installation) -> None:
 def test_one_port_does_not_serve_both(sound: Installation) -> None:
     found = only(sound, "ports", port=50051, metrics_port=50051)
     assert found.state == "failed"
+    assert found.found == "--port and --metrics-port both name port 50051"
     assert "--metrics-port" in str(found.remedy)
+    found = only(sound, "ports", admin_port=50051, metrics_port=50051)
+    assert found.found == "--metrics-port and --admin-port both name port 50051"
 
 
 def test_a_foreign_address_is_told(sound: Installation) -> None:
@@ -380,7 +384,7 @@ def test_little_space_is_a_warning(sound: Installation, monkeypatch: pytest.Monk
     assert found.state == "warning"
     assert "1 MiB is free in /dev/shm" in found.found
     assert "--shm-size" in str(found.remedy)
-    assert only(sound, "space", triton_url="triton:8001").state == "ok"
+    assert only(sound, "space", triton_urls=("triton:8001",)).state == "ok"
     free = {sound.repository: GIB - 1}
     found = only(sound, "space")
     assert found.state == "warning"
@@ -415,10 +419,54 @@ def test_a_triton_elsewhere_is_asked(
 
     monkeypatch.setattr(TritonBackend, "connect", connect)
     nowhere = tmp_path / "nowhere"
-    assert only(sound, "triton", triton_url="triton:8001", triton_home=nowhere).state == "ok"
+    assert only(sound, "triton", triton_urls=("triton:8001",), triton_home=nowhere).state == "ok"
     assert closed == [True]
-    found = only(sound, "triton", triton_url="other:1")
+    found = only(sound, "triton", triton_urls=("other:1",))
     assert (found.state, found.remedy) == ("failed", "start it")
+    several = said(sound, "triton", triton_urls=("triton:8001", "other:1"))
+    assert [one.state for one in several] == ["ok", "failed"]
+
+
+# Who may call
+
+
+def test_an_address_that_others_reach_is_told(sound: Installation) -> None:
+    assert "only from this machine, in plain text, and whoever" in only(sound, "access").found
+    found = only(sound, "access", host=ANY)
+    assert found.state == "failed"
+    assert found.remedy is not None
+    assert "--allow-insecure" in found.remedy
+    assert only(sound, "access", host=ANY, allow_insecure=True).state == "ok"
+    assert only(sound, "access", admin_host=ANY).state == "ok", "there is no such port"
+    found = only(sound, "access", admin_host=ANY, admin_port=0)
+    assert "--admin-host" in str(found.remedy)
+    found = only(sound, "access", metrics_host=ANY)
+    assert "--allow-plaintext-metrics" in str(found.remedy)
+    assert only(sound, "access", metrics_host=ANY, allow_plaintext_metrics=True).state == "ok"
+
+
+def test_certificates_and_the_file_of_callers_are_read(sound: Installation, tmp_path: Path) -> None:
+    ours = Authority("ours")
+    cert, key = ours.sign().write(tmp_path, "server")
+    (ca := tmp_path / "clients.pem").write_bytes(ours.cert)
+    tls = {"tls_cert": cert, "tls_key": key}
+    found = only(sound, "access", host=ANY, **tls)
+    assert "--client-ca or --auth" in str(found.remedy)
+    found = only(sound, "access", host=ANY, **tls, client_ca=ca)
+    assert "over TLS, and who shows a certificate of the CA may call" in found.found
+    missing = only(sound, "access", tls_cert=cert, tls_key=tmp_path / "none.key")
+    assert missing.state == "failed"
+    assert "none.key cannot be read" in missing.found
+    (auth := tmp_path / "auth.toml").write_text("[callers]\nwho = 3")
+    wrong = only(sound, "access", auth=auth)
+    assert wrong.state == "failed"
+    assert "auth.toml" in wrong.found
+
+
+def test_certificates_come_in_pairs(sound: Installation) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--tls-cert", "server.pem"])
+    assert done.exit_code == 2
+    assert "--tls-key" in done.stderr
 
 
 # The repository
@@ -598,7 +646,7 @@ def test_without_a_gpu_the_fallback_serves(
     assert "nvidia-smi is not installed" in found.found
     assert "ONNX fallback on the CPU" in str(found.remedy)
     assert "`platform export --target tensorrt --device cuda`" in str(found.remedy)
-    assert only(sound, "gpu", triton_url="triton:8001").state == "skipped"
+    assert only(sound, "gpu", triton_urls=("triton:8001",)).state == "skipped"
     (sound.repository / ENCODER / "3" / FALLBACK).unlink()
     assert only(sound, "gpu").state == "failed"
 
@@ -649,7 +697,7 @@ def test_a_backend_that_triton_lacks_is_named(sound: Installation, manifest: Man
     assert "--triton-url" in str(found.remedy)
     (environment.locate(sound.triton_home).backends / "tensorrt").mkdir()
     assert only(sound, "backends").state == "ok"
-    assert only(sound, "backends", triton_url="triton:8001").state == "skipped"
+    assert only(sound, "backends", triton_urls=("triton:8001",)).state == "skipped"
 
 
 # The directory

@@ -40,24 +40,54 @@ def doctor(
         int | None,
         typer.Option(help="Metrics port that serving would bind; 0: any.", max=65535, min=0),
     ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address that --metrics-port would bind.")
+    ] = "127.0.0.1",
+    allow_plaintext_metrics: Annotated[
+        bool, typer.Option("--allow-plaintext-metrics", help="As `serve` takes it.")
+    ] = False,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(help="Port of ModelAdminService; 0: any.", max=65535, min=0),
+    ] = None,
+    admin_host: Annotated[
+        str, typer.Option(help="Address that --admin-port would bind.")
+    ] = "127.0.0.1",
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="The server's certificate, PEM; --tls-key goes with it.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The key of --tls-cert, PEM.")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="CA of the certificates that clients must show, PEM.")
+    ] = None,
+    auth: Annotated[Path | None, typer.Option(help="TOML file of who may call what.")] = None,
+    allow_insecure: Annotated[
+        bool, typer.Option("--allow-insecure", help="As `serve` takes it.")
+    ] = False,
     triton_home: Annotated[
         Path | None,
         typer.Option(help="Triton's environment; SHOPCAST_TRITON_HOME or .triton by default."),
     ] = None,
     triton_url: Annotated[
-        str | None, typer.Option(help="host:port of a Triton in place of the bundled one.")
+        list[str] | None,
+        typer.Option(help="host:port of a Triton in place of the bundled one; may be repeated."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check whether this installation can serve, and say what to do where it cannot.
 
-    Give it the options of `platform serve`. It looks at Python, packages, Triton, ports, the
-    published versions, the vocabulary, warm-up, GPU and backends of the one that serves, the
-    directory and its key, the clock and the space. It starts no server and changes nothing. Exit
-    code 1 when a check failed; warnings leave it 0.
+    Give it the options of `platform serve`. It looks at Python, packages, Triton, ports, who may
+    call, the published versions, the vocabulary, warm-up, GPU and backends of the one that serves,
+    the directory and its key, the clock and the space. It starts no server and changes nothing.
+    Exit code 1 when a check failed; warnings leave it 0.
 
     Example: platform doctor --repository model_repository --directory shopcast.db
     """
+    if (tls_cert is None) != (tls_key is None) or (client_ca and not tls_cert):
+        raise typer.BadParameter(
+            "--tls-cert and --tls-key go together, and --client-ca with them",
+            param_hint="--tls-cert",
+        )
     from shopcast_gateway.doctor.checkup import examine
     from shopcast_gateway.doctor.finding import Installation
     from shopcast_gateway.triton.environment import default_folder
@@ -71,7 +101,16 @@ def doctor(
             port=port,
             metrics_port=metrics_port,
             triton_home=triton_home or default_folder(),
-            triton_url=triton_url,
+            triton_urls=tuple(dict.fromkeys(triton_url or ())),
+            metrics_host=metrics_host,
+            admin_port=admin_port,
+            admin_host=admin_host,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            client_ca=client_ca,
+            auth=auth,
+            allow_insecure=allow_insecure,
+            allow_plaintext_metrics=allow_plaintext_metrics,
         )
     )
     counts = _counts(findings)

@@ -23,6 +23,7 @@ CHECKS: dict[str, Check] = {
     "packages": machine.packages,
     "triton": triton.triton,
     "ports": machine.ports,
+    "access": _later("access", "access"),
     "repository": _later("releases", "repository"),
     "features": _later("releases", "features"),
     "vocabulary": _later("releases", "vocabulary"),

@@ -9,8 +9,9 @@ State = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What `platform serve` would be started with. Port 0 stands for any free one; metrics_port:
-    None serves no metrics; triton_url: None takes the bundled Triton in triton_home."""
+    """What `platform serve` would be started with. Port 0 stands for any free one; metrics_port,
+    admin_port: None serves none of that; triton_urls: of those in place of the bundled Triton in
+    triton_home. The others are as of ServeSettings, which needs packages that may be missing."""
 
     repository: Path
     directory: str | Path
@@ -18,8 +19,17 @@ class Installation:
     port: int
     metrics_port: int | None
     triton_home: Path
-    triton_url: str | None
+    triton_urls: tuple[str, ...] = ()
     directory_key: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    admin_port: int | None = None
+    admin_host: str = "127.0.0.1"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    auth: Path | None = None
+    allow_insecure: bool = False
+    allow_plaintext_metrics: bool = False
 
 
 @dataclass(frozen=True, slots=True)

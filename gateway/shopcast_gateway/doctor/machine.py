@@ -43,7 +43,7 @@ def python(installation: Installation) -> list[Answer]:
     here = f"Python {platform.python_version()}"
     if sys.version_info[:2] < _OLDEST:
         return [failed(f"{here} is too old", f"use Python {'.'.join(map(str, _OLDEST))} or newer")]
-    if installation.triton_url is None:
+    if not installation.triton_urls:
         try:
             environment._check_machine()
         except StartupError as error:
@@ -84,7 +84,7 @@ def packages(installation: Installation) -> list[Answer]:
 
 
 def _triton(installation: Installation) -> environment.TritonEnvironment | None:
-    if installation.triton_url is not None:
+    if installation.triton_urls:
         return None
     try:
         return environment.locate(installation.triton_home)
@@ -94,21 +94,26 @@ def _triton(installation: Installation) -> environment.TritonEnvironment | None:
 
 def ports(installation: Installation) -> list[Answer]:
     """Whether the ports that serving would bind can be had."""
-    wanted = {"--port": installation.port}
+    wanted = {"--port": (installation.host, installation.port)}
     if installation.metrics_port is not None:
-        wanted["--metrics-port"] = installation.metrics_port
-    if 0 < installation.port == installation.metrics_port:
-        return [
-            failed(
-                f"gRPC and metrics are both to use port {installation.port}",
-                "choose another with --metrics-port",
-            )
-        ]
-    answers = [_why_not(installation.host, port, option) for option, port in wanted.items()]
-    if problems := [answer for answer in answers if answer is not None]:
-        return problems
-    named = dict.fromkeys(f"port {port}" if port else "any port" for port in wanted.values())
-    return [ok(f"{' and '.join(named)} can be had on {installation.host}")]
+        wanted["--metrics-port"] = installation.metrics_host, installation.metrics_port
+    if installation.admin_port is not None:
+        wanted["--admin-port"] = installation.admin_host, installation.admin_port
+    first: dict[int, str] = {}
+    problems: list[Answer | None] = []
+    for option, (host, port) in wanted.items():
+        if port and port in first:
+            twice = f"{first[port]} and {option} both name port {port}"
+            problems.append(failed(twice, f"choose another with {option}"))
+        else:
+            first[port] = option
+            problems.append(_why_not(host, port, option))
+    if found := [one for one in problems if one is not None]:
+        return found
+    named = dict.fromkeys(
+        f"{f'port {port}' if port else 'any port'} on {host}" for host, port in wanted.values()
+    )
+    return [ok(f"{' and '.join(named)} can be had")]
 
 
 def _why_not(host: str, port: int, option: str) -> Answer | None:
@@ -129,7 +134,10 @@ def _why_not(host: str, port: int, option: str) -> Answer | None:
                 f"choose another with {option} or stop what listens there; if that is the gateway"
                 f" itself, say {option} 0 here",
             )
-        return failed(f"{host} is not an address of this machine", "choose another with --host")
+        host_option = option.replace("port", "host")
+        return failed(
+            f"{host} is not an address of this machine", f"choose another with {host_option}"
+        )
     return None
 
 
@@ -150,7 +158,7 @@ def space(installation: Installation) -> list[Answer]:
                     f"make room there: at least {_size(_FOLDER_BYTES)}",
                 )
             )
-    if installation.triton_url is None:
+    if not installation.triton_urls:
         try:
             free = shutil.disk_usage(_SHARED_MEMORY).free
         except OSError:

@@ -34,7 +34,7 @@ def gpu(installation: Installation) -> list[Answer]:
     artefact, version = manifest.artefact, manifest.behavior_version
     if not _needs_gpu(artefact):
         return [ok(f"version {version} runs on the CPU and needs none")]
-    if installation.triton_url is not None:
+    if installation.triton_urls:
         raise Skip(f"version {version} needs a GPU where Triton runs, which is not seen from here")
     try:
         found = find_gpus()
@@ -56,7 +56,7 @@ def gpu(installation: Installation) -> list[Answer]:
 def backends(installation: Installation) -> list[Answer]:
     """Whether the bundled Triton has the backends that the version's configurations name."""
     manifest = served_manifest(installation.repository)
-    if installation.triton_url is not None:
+    if installation.triton_urls:
         raise Skip("the backends of a Triton elsewhere are not seen from here")
     try:
         environment = locate(installation.triton_home)

@@ -10,15 +10,22 @@ _INSTALL = "run `platform triton install`"
 
 
 def triton(installation: Installation) -> list[Answer]:
-    """Whether the bundled Triton is installed, or the one elsewhere answers. Starts none."""
+    """Whether the bundled Triton is installed, or those elsewhere answer. Starts none."""
     try:
-        if installation.triton_url is None:
+        if not installation.triton_urls:
             locate(installation.triton_home)
             return [ok(f"Triton's environment is in {installation.triton_home}")]
-        asyncio.run(_ask(installation, installation.triton_url))
-        return [ok(f"a Triton server answers at {installation.triton_url}")]
     except StartupError as error:
         return [failed(*parts(error, _INSTALL))]
+    return [_elsewhere(installation, url) for url in installation.triton_urls]
+
+
+def _elsewhere(installation: Installation, url: str) -> Answer:
+    try:
+        asyncio.run(_ask(installation, url))
+    except StartupError as error:
+        return failed(*parts(error, f"start Triton at {url}"))
+    return ok(f"a Triton server answers at {url}")
 
 
 async def _ask(installation: Installation, url: str) -> None:
