@@ -71,7 +71,11 @@ async def test_what_is_too_much_is_refused_whether_it_was_taken_up_or_not(
     await server.start()
     try:
         found = await storm(f"127.0.0.1:{server.port}", 2_000, 3 / WORK_S)
-        again = await storm(f"127.0.0.1:{server.port}", 1, 1)
+        # grpc counts calls as ended a moment after their callers know.
+        for _ in range(20):
+            again = await storm(f"127.0.0.1:{server.port}", 1, 20)
+            if again == [None]:
+                break
     finally:
         await server.stop(grace_s=0.5)
     codes = collections.Counter("OK" if one is None else one.code().name for one in found)

@@ -14,7 +14,7 @@ from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.batching import Batcher
 from shopcast_gateway.core.protocol import Level, Prediction, PredictQuery, Reason
 from shopcast_gateway.core.stages import SPENT, Interval, Refuser, Spent, Unrecorded, timed
-from shopcast_gateway.errors import Overloaded, Unavailable
+from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
 from shopcast_gateway.metrics import observe
 from shopcast_gateway.stage_metrics import StageMetrics
 
@@ -72,7 +72,7 @@ async def test_waiting_and_running_are_told_apart() -> None:
     ]
 
 
-async def test_a_row_whose_time_was_up_when_its_batch_started_is_counted() -> None:
+async def test_a_row_whose_time_was_up_when_its_batch_started_is_not_run() -> None:
     told = Told()
     gathering = batcher(told)
     loop = asyncio.get_running_loop()
@@ -81,8 +81,12 @@ async def test_a_row_whose_time_was_up_when_its_batch_started_is_counted() -> No
     ]
     # What stands in the way of the batch, between its choice and its start.
     loop.call_soon(time.sleep, 0.03)
-    await asyncio.gather(*(entry.future for entry in entries))
-    assert told.batches == [("behavior", 2, 1)]
+    late, answer = await asyncio.gather(
+        *(entry.future for entry in entries), return_exceptions=True
+    )
+    assert isinstance(late, DeadlineExpired)
+    assert answer == 4
+    assert told.batches == [("behavior", 1, 0)]
 
 
 async def test_a_row_whose_time_is_up_before_its_batch_is_chosen_is_not_run() -> None:
