@@ -27,6 +27,7 @@ from shopcast_build.learning.timeline import Timeline
 from shopcast_build.release import exporting
 from shopcast_build.release.errors import TargetError
 from shopcast_build.release.exporting import Variant, export
+from shopcast_build.release.gate import GateError
 from shopcast_build.release.parity import Decisions, measure_parity
 from shopcast_build.release.pipeline import build_model
 from shopcast_build.release.sample import FILE, ExposureSample
@@ -122,13 +123,13 @@ def test_a_smaller_encoder_is_published_beside_its_teacher(
     assert "distilled from | 4 layers" in card
 
 
-def again(built: Path, tiny_base: Path, settings: BuildSettings) -> Manifest:
+def again(built: Path, tiny_base: Path, settings: BuildSettings, *, force: bool) -> Manifest:
     """Build from the same market into the same repository once more."""
     market = built.parent / "market"
     made = build_model(
         [market / "events"], links=market / "links.csv", mapping=Mapping(),
         base_model=str(tiny_base), repository=built, settings=settings, max_bad_share=0.01,
-        force=True, reporter=Quiet(),
+        force=force, reporter=Quiet(),
     )  # fmt: skip
     assert made is not None
     return made.manifest
@@ -179,7 +180,7 @@ def test_what_serves_is_compared_through_its_own_windows(
 
     monkeypatch.setattr(PublishedModel, "probabilities", spy)
     short = SETTINGS.model_copy(update={"history": HistorySettings(events=1, feature_events=1)})
-    gate = again(built, tiny_base, short).gate
+    gate = again(built, tiny_base, short, force=True).gate
     assert any(check.name == "not worse than what serves" for check in gate.checks)
     (examples,) = seen
     assert (examples.position - examples.first).max() > 1
@@ -192,8 +193,8 @@ def test_a_serving_version_that_is_not_whole_does_not_open_the_gate(
     (tmp_path / "copy" / "market").symlink_to(built.parent / "market")
     with (copy / BEHAVIOR / "1" / "model.onnx").open("ab") as graph:
         graph.write(b"x")
-    failed = {check.name: check.finding for check in again(copy, tiny_base, SETTINGS).gate.failures}
-    assert "version 1 is not whole" in failed["not worse than what serves"]
+    with pytest.raises(GateError, match="version 1 is not whole"):
+        again(copy, tiny_base, SETTINGS, force=False)
 
 
 def test_a_version_says_what_it_is(built: Path, first: Manifest) -> None:
