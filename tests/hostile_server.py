@@ -102,7 +102,7 @@ async def _serve(folder: Path, options: dict[str, int]) -> None:
     assert options.keys() <= dict(server.OPTIONS).keys(), "not an option of the server"
     server.OPTIONS = tuple((dict(server.OPTIONS) | options).items())
     directory = await SqliteDirectory.open(folder / "shop.db", Pseudonyms(bytes(32)))
-    (models := folder / "models").mkdir()
+    (models := folder / "models").mkdir(exist_ok=True)
     administered = Administered(models, AdoptionStatus(), lambda: None)
     made = server.build_server(FakePredictor(), directory, port=0)
     admin = build_admin_server(administered)

@@ -45,7 +45,7 @@ def examine(url: str, key: Path | None) -> Answer:
     (answer,) = directory(
         Installation(
             repository=Path("none"), directory=url, host="127.0.0.1", port=0, metrics_port=None,
-            triton_home=Path("none"), triton_url=None, directory_key=key,
+            triton_home=Path("none"), directory_key=key,
         )
     )  # fmt: skip
     return answer
