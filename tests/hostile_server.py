@@ -10,6 +10,8 @@ import json
 import logging
 import subprocess
 import sys
+import time
+import uuid
 from pathlib import Path
 
 import grpc
@@ -77,7 +79,8 @@ class HostileServer:
         return sum(one.status == "ESTABLISHED" for one in self._seen.net_connections("tcp"))
 
     def check_health(self) -> None:
-        """It lives, and a client that has just come gets the right answer."""
+        """It lives, and a client that has just come gets the right answer. Returns once that is
+        in the log."""
         assert self._process.poll() is None, self.log[-4000:]
         items = [types_pb2.Item(item_id=f"sku-{n}") for n in range(3)]
         request = prediction_service_pb2.PredictRequest(
@@ -86,9 +89,14 @@ class HostileServer:
         # A pool of its own: else grpc would reuse a connection there is.
         with grpc.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            answer = stub.Predict(request, timeout=PATIENCE_S)
+            mark = uuid.uuid4().hex
+            answer = stub.Predict(request, PATIENCE_S, metadata=(("x-request-id", mark),))
         assert [one.item_id for one in answer.predictions] == ["sku-0", "sku-1", "sku-2"]
         assert answer.predictions[0].buy_probability == 0.3
+        end = time.monotonic() + PATIENCE_S
+        while mark not in self.log:
+            assert time.monotonic() < end, "the call is not in the log"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """End it, and see that it had not ended before."""
