@@ -17,6 +17,8 @@ from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 END_S = 5.0
 """How long what runs is waited for at the end."""
+SHORTEST_S = 0.002
+"""No call to a model ends sooner: what has less time left is too late before it starts."""
 _MAX_PADDING = 2.0  # padded numbers for each that is meant
 
 Work = TypeVar("Work")
@@ -185,11 +187,11 @@ class Batcher(Generic[Work, Answer]):
 
 def _in_time(entries: Iterable[Entry[Work, Answer]]) -> list[Entry[Work, Answer]]:
     """Those that somebody waits for; of what is too late the future is told so."""
-    now, found = time.monotonic(), []
+    soonest, found = time.monotonic() + SHORTEST_S, []
     for entry in entries:
         if entry.future.done():
             continue
-        if entry.deadline <= now:
+        if entry.deadline <= soonest:
             entry.future.set_exception(DeadlineExpired("no call could start in time"))
         else:
             found.append(entry)
