@@ -3,7 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Compiling everything ahead takes as long again, and most is never imported.
+# Compiling everything ahead takes as long again, and most is never imported. What is imported is
+# compiled once, whatever the environment says: else every process would do it anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
 .DEFAULT_GOAL := help

@@ -26,6 +26,7 @@ async def until(
     while not holds(state := await admin.serving()):
         assert time.monotonic() < end, state
         await asyncio.gather(*(each() for _ in range(4)))  # type: ignore[call-overload]
+        await asyncio.sleep(0.1)
     return state
 
 

@@ -157,6 +157,7 @@ def asking(address: str) -> Iterator[list[PredictResult | BaseException]]:
                     )
                 except Exception as error:
                     answers.append(error)
+                await asyncio.sleep(0.05)
 
     thread = Thread(target=lambda: asyncio.run(loop()))
     thread.start()

@@ -218,7 +218,7 @@ async def test_a_rolling_restart_of_two_gateways_fails_no_call(
                 answered += 1
             except ShopcastError as error:
                 failed.append(f"{type(error).__name__}: {error}")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
 
     target = "ipv4:" + ",".join(server.target for server in servers)
     async with ShopcastClient(target, timeout_s=5.0) as client:

@@ -148,7 +148,7 @@ class Callers:
     async def _run(self) -> None:
         while True:
             self._seen.append(await self.ask())
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
 
 @pytest.fixture

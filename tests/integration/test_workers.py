@@ -110,7 +110,7 @@ class Callers:
     async def _keep(self, at: int) -> None:
         while True:
             await self._call(at)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
     async def _call(self, at: int, *, wait: bool = False) -> None:
         try:
