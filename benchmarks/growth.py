@@ -7,12 +7,15 @@ Each log is one that `platform simulate` writes: three platforms, 30 events a pe
 links. It is measured in a process of its own, with the functions that `platform build-model` calls.
 Memory is read from /proc every tenth of a second and told apart: anonymous memory has to be there;
 pages of files that are mapped are let go by the system when it needs the room, at the price of
-reading them again. Times are of the processor, of one thread.
+reading them again. Times are of the processor, of one thread. Features are computed twice: the
+first time most of the pages they need are not yet in the process's table, each of which costs a
+fault.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +30,7 @@ from rich.table import Table
 
 EXAMPLES = 200_000  # features are computed for the newest so many exposures
 STAGES = ("clean", "people", "timeline and exposures", "features")
+AGAIN = "features again"
 
 
 class Memory:
@@ -35,15 +39,17 @@ class Memory:
     def __init__(self) -> None:
         self.peaks: dict[str, dict[str, float]] = {}
         self.cpu_s: dict[str, float] = {}
+        self.faults: dict[str, int] = {}
         self._stage = "start"
         threading.Thread(target=self._watch, daemon=True).start()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self._stage, began = name, time.process_time()
+        self._stage, began, faulted = name, time.process_time(), faults()
         yield
         self._look()
         self.cpu_s[name] = time.process_time() - began
+        self.faults[name] = faults() - faulted
 
     def _watch(self) -> None:
         while True:
@@ -54,6 +60,12 @@ class Memory:
         stage, now = self._stage, resident_mib()
         peak = self.peaks.setdefault(stage, dict.fromkeys(now, 0.0))
         self.peaks[stage] = {kind: max(peak[kind], mib) for kind, mib in now.items()}
+
+
+def faults() -> int:
+    """Of pages, so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_minflt + used.ru_majflt
 
 
 def resident_mib() -> dict[str, float]:
@@ -86,17 +98,19 @@ def measure(folder: Path) -> dict[str, object]:
         del log, people
         split = split_by_time(exposures, last, settings.exposures)
         newest = part(exposures, (split.train[0], split.test[1])).tail(EXAMPLES)
-    with memory.stage("features"):
-        build_examples(
-            timeline,
-            newest,
-            feature_events=settings.history.feature_events,
-            history_events=settings.history.events,
-        )
+    for stage in ("features", AGAIN):
+        with memory.stage(stage):
+            build_examples(
+                timeline,
+                newest,
+                feature_events=settings.history.feature_events,
+                history_events=settings.history.events,
+            )
     return {
         "events": events,
         "exposures": len(exposures),
         "cpu_s": memory.cpu_s,
+        "faults": memory.faults,
         "examples": len(newest),
         "peaks": memory.peaks,
     }
@@ -169,7 +183,14 @@ def growth(found: list[dict]) -> list[str]:
 
 def speed_table(found: list[dict]) -> Table:
     table = Table(title="Per second of the processor")
-    for name in ("events", "cleaned", "to exposures", "examples"):
+    for name in (
+        "events",
+        "cleaned",
+        "to exposures",
+        "examples",
+        "the second time",
+        "faults an example",
+    ):
         table.add_column(name, justify="right")
     for one in found:
         seconds = one["cpu_s"]
@@ -177,8 +198,14 @@ def speed_table(found: list[dict]) -> Table:
             one["events"] / seconds["clean"],
             one["events"] / seconds["timeline and exposures"],
             one["examples"] / seconds["features"],
+            one["examples"] / seconds[AGAIN],
         )
-        table.add_row(f"{one['events']:,}", *(f"{rate:,.0f}" for rate in rates))
+        faulted = (one["faults"][stage] / one["examples"] for stage in ("features", AGAIN))
+        table.add_row(
+            f"{one['events']:,}",
+            *(f"{rate:,.0f}" for rate in rates),
+            ", ".join(f"{each:.1f}" for each in faulted),
+        )
     return table
 
 
