@@ -32,6 +32,12 @@ PATIENCE_S = 180.0
 """For what takes seconds on a quiet machine."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First one file that takes long and needs no model: of two processes one works through it
+    while the other builds the model that both need."""
+    items.sort(key=lambda item: item.path.name != "test_exported_encoders.py")
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all processes of this test run share."""
