@@ -7,9 +7,8 @@ Each log is one that `platform simulate` writes: three platforms, 30 events a pe
 links. It is measured in a process of its own, with the functions that `platform build-model` calls.
 Memory is read from /proc every tenth of a second and told apart: anonymous memory has to be there;
 pages of files that are mapped are let go by the system when it needs the room, at the price of
-reading them again. Times are of the processor, of one thread. Features are computed twice: the
-first time most of the pages they need are not yet in the process's table, each of which costs a
-fault.
+reading them again. Times are of the processor, of one thread. Features are computed twice,
+and faults of pages counted, so that what pages cost that are met for the first time is seen.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from shopcast_gateway.core import batching
-from shopcast_gateway.core.batching import SHORTEST_S, Batcher, Bounds, Entry
+from shopcast_gateway.core.batching import SEND_MARGIN_S, Batcher, Bounds, Entry
 from shopcast_gateway.core.stages import UNRECORDED, Recorder, Unrecorded
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, Unavailable
 
@@ -140,7 +140,7 @@ async def test_time_that_passes_between_the_choice_and_the_start_counts() -> Non
     gathering = batcher(server, recorder=told)
     late, gone, well = (gathering.put(number, timeout_s=LONG_S) for number in (1, 2, 3))
     await asyncio.sleep(0)  # they are chosen, and go in the next turn
-    late.deadline = time.monotonic() + SHORTEST_S  # no answer can be had in that
+    late.deadline = time.monotonic() + SEND_MARGIN_S
     gone.future.cancel()
     server.release.set()
     assert await answers(well) == [6]

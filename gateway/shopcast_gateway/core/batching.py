@@ -17,8 +17,9 @@ from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
 
 END_S = 5.0
 """How long what runs is waited for at the end."""
-SHORTEST_S = 0.002
-"""No call to a model ends sooner: what has less time left is too late before it starts."""
+SEND_MARGIN_S = 0.002
+"""Work with no more time left than this is not sent: time goes by from the last look at the clock
+to the send."""
 _MAX_PADDING = 2.0  # padded numbers for each that is meant
 
 Work = TypeVar("Work")
@@ -187,7 +188,7 @@ class Batcher(Generic[Work, Answer]):
 
 def _in_time(entries: Iterable[Entry[Work, Answer]]) -> list[Entry[Work, Answer]]:
     """Those that somebody waits for; of what is too late the future is told so."""
-    soonest, found = time.monotonic() + SHORTEST_S, []
+    soonest, found = time.monotonic() + SEND_MARGIN_S, []
     for entry in entries:
         if entry.future.done():
             continue
