@@ -192,6 +192,7 @@ items = st.builds(
     Item,
     st.sampled_from(ITEM_IDS),
     title=st.sampled_from((None, "T1", "T2")),
+    brand=st.none(),
     category=st.sampled_from((None, *FOLDED)),
     price=st.sampled_from((None, 0.0, 9.5)),
 )

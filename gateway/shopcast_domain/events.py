@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class EventKind(IntEnum):
@@ -29,8 +30,7 @@ class Account:
     user_id: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """An item as one platform sells it; ids are scoped to the platform.
 
     price: one piece, in major units of the platform's currency.

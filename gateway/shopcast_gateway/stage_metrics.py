@@ -4,7 +4,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
 from shopcast_gateway.core.protocol import Level, Reason
-from shopcast_gateway.core.stages import REFUSERS, SOURCES, STAGES, Refuser, Source, Stage
+from shopcast_gateway.core.stages import (
+    PLACES,
+    REFUSERS,
+    SOURCES,
+    STAGES,
+    Place,
+    Refuser,
+    Source,
+    Stage,
+)
 
 _STAGE_S = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
@@ -30,6 +39,12 @@ class StageMetrics:
             "Texts or people of one call to a model.",
             ["model"],
             buckets=_ROWS,
+            registry=registry,
+        )
+        items = Counter(
+            "shopcast_items",
+            "Items of predictions, by where they were.",
+            ["from"],
             registry=registry,
         )
         vectors = Counter(
@@ -61,6 +76,7 @@ class StageMetrics:
         # Labels are looked up once; all but a rare level are 0 until the first.
         self._seconds = {stage: seconds.labels(stage) for stage in STAGES}
         self._rows = {model: rows.labels(model) for model in (ENCODER, BEHAVIOR)}
+        self._items = {place: items.labels(place) for place in PLACES}
         self._vectors = {source: vectors.labels(source) for source in SOURCES}
         self._refusals = {by: refusals.labels(by) for by in REFUSERS}
         self._levels: dict[tuple[Level, Reason | None], Counter] = {}
@@ -75,6 +91,10 @@ class StageMetrics:
         self._rows[model].observe(rows)
         if late:
             self._late.inc(late)
+
+    def items(self, place: Place, count: int) -> None:
+        """As Recorder.items."""
+        self._items[place].inc(count)
 
     def vectors(self, source: Source, count: int) -> None:
         """As Recorder.vectors."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shopcast_domain.events import Account, Item, Outcome
 from shopcast_gateway.directory.types import Purpose
@@ -47,8 +47,7 @@ class PredictQuery:
     bulk: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ItemPrediction:
+class ItemPrediction(NamedTuple):
     """What will become of one exposure.
 
     probabilities: indexed by Outcome, each 0 to 1, sum 1 within 1e-6.

@@ -5,9 +5,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from shopcast_gateway.core.catalogue import Catalogue
 from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.protocol import Level, PredictQuery, Reason
-from shopcast_gateway.core.stages import UNRECORDED, Recorder, timed
+from shopcast_gateway.core.stages import PLACES, UNRECORDED, Recorder, timed
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.reading import unread
 from shopcast_gateway.directory.types import Reading
@@ -32,7 +33,8 @@ class Known:
 
 
 class Reader:
-    """Reads a directory for queries, and keeps copies for when it is away.
+    """Reads a directory for queries, less the items that are at hand, and keeps copies for when it
+    is away.
 
     limit: events of a history. clock: seconds since the epoch.
     """
@@ -48,6 +50,7 @@ class Reader:
     ) -> None:
         self._recorder = recorder
         self._directory, self._histories = directory, histories
+        self._catalogue = Catalogue()
         self._limit, self._clock = limit, clock
 
     async def read(self, query: PredictQuery, *, timeout_s: float) -> Known:
@@ -60,13 +63,14 @@ class Reader:
             query.lowest_level >= Level.STALE and _fresh(query, self._histories.age_s(query))
         )
         begun = self._histories.begin()
+        at_hand = self._catalogue.look_up(query.account.platform, query.items)
         try:
             limit_s = timeout_s * _READ_SHARE if spared else timeout_s
             with timed("look_up", self._recorder):
                 async with asyncio.timeout(limit_s):
                     reading = await self._directory.read(
                         query.account,
-                        query.items,
+                        at_hand.missing,
                         before_s=self._clock() + CLOCK_SKEW_S,
                         limit=self._limit,
                         purpose=query.purpose,
@@ -77,12 +81,18 @@ class Reader:
             return self._without(query, Reason.STORE_SLOW, late)
         except Unavailable as error:
             return self._without(query, Reason.STORE_AWAY, error)
+        reading = at_hand.complete(reading)
+        counts = len(query.items) - len(at_hand.missing), len(at_hand.missing)
+        for place, count in zip(PLACES, counts, strict=True):
+            if count:
+                self._recorder.items(place, count)
         self._histories.keep(query, reading, begun)
         return Known(reading)
 
     def forget(self) -> None:
-        """Drop the copies of histories: somebody's events may be used for less than before."""
+        """Drop all copies: somebody's events may be used for less than before."""
         self._histories.clear()
+        self._catalogue.clear()
 
     def _without(
         self, query: PredictQuery, reason: Reason, error: DeadlineExpired | Unavailable

@@ -11,6 +11,8 @@ Stage = Literal["admission", "look_up", "tokenise", "queue", "encode", "score"]
 """admission: until its turn comes. look_up: in the directory. tokenise: item texts. queue: until a
 batch starts. encode, score: a call to the model server."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
+Place = Literal["memory", "store"]
+PLACES: tuple[Place, ...] = get_args(Place)
 Source = Literal["memory", "store", "encoded"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 Refuser = Literal["early", "rows", "bulk", "texts"]
@@ -29,6 +31,10 @@ class Recorder(Protocol):
 
     def batch(self, model: str, rows: int, late: int) -> None:
         """A batch starts. late: how many of its rows had no time left then."""
+        ...
+
+    def items(self, place: Place, count: int) -> None:
+        """Where so many items of predictions were read."""
         ...
 
     def vectors(self, source: Source, count: int) -> None:
@@ -56,6 +62,9 @@ class Unrecorded:
 
     def batch(self, model: str, rows: int, late: int) -> None:
         """As Recorder.batch."""
+
+    def items(self, place: Place, count: int) -> None:
+        """As Recorder.items."""
 
     def vectors(self, source: Source, count: int) -> None:
         """As Recorder.vectors."""

@@ -21,6 +21,8 @@ MAX_REQUESTS = 100
 """Predictions of one batch."""
 MAX_VIOLATIONS = 20
 """Problems reported of one request: enough to mend it, and within gRPC's limit on metadata."""
+MAX_ITEM_ID = 256
+"""Characters."""
 MAX_PRICE = 1e9
 MAX_QUANTITY = 1_000_000
 CLOCK_SKEW_S = 300
@@ -144,20 +146,24 @@ class Checks:
 
     def item(self, message: types_pb2.Item, path: str) -> Item:
         """An item that was given."""
-        title = message.title if message.HasField("title") else None
-        brand = message.brand if message.HasField("brand") else None
-        category = message.category if message.HasField("category") else None
-        price = message.price if message.HasField("price") else None
-        self._id(message.item_id, f"{path}.item_id", 256)
-        if title is not None and (not title.strip() or len(title) > 1_000):
-            self.fail(f"{path}.title", "must be 1 to 1,000 characters, not all blank, when set")
-        if brand is not None and len(brand) > 200:
-            self.fail(f"{path}.brand", "must be at most 200 characters")
-        if category is not None and len(category) > 300:
-            self.fail(f"{path}.category", "must be at most 300 characters")
-        if price is not None and not 0 <= price <= MAX_PRICE:  # NaN fails too
-            self.fail(f"{path}.price", "must be a number from 0 to 1,000,000,000")
-        return Item(message.item_id, title, brand, category, price)
+        item = _item(message)
+        for field, problem in _problems(item):
+            self.fail(f"{path}.{field}", problem)
+        return item
+
+    def items(self, messages: Sequence[types_pb2.Item], path: str) -> tuple[Item, ...]:
+        """Items that were given, each of which must have an id of its own."""
+        items = tuple(map(_item, messages))
+        for number, item in enumerate(items):
+            for field, problem in _problems(item):
+                self.fail(f"{path}[{number}].{field}", problem)
+        if len({item.item_id for item in items}) < len(items):
+            first: dict[str, int] = {}
+            for number, item in enumerate(items):
+                if item.item_id and first.setdefault(item.item_id, number) != number:
+                    repeated = f"{path}[{first[item.item_id]}].item_id"
+                    self.fail(f"{path}[{number}].item_id", f"repeats {repeated}")
+        return items
 
     def event(self, message: event_service_pb2.Event, path: str, now_s: float) -> Event:
         """now_s: the server's clock, seconds since the epoch."""
@@ -198,7 +204,7 @@ class Checks:
 
     def _id(self, text: str, path: str, longest: int) -> None:
         if not 1 <= len(text) <= longest:
-            self.fail(path, f"must be 1 to {longest} characters")
+            self.fail(path, _length(longest))
 
     def _time(self, time: Timestamp, path: str, now_s: float) -> float:
         time_s = time.seconds + time.nanos / 1e9
@@ -209,3 +215,34 @@ class Checks:
         elif time_s > now_s + CLOCK_SKEW_S:
             self.fail(path, "must be at most 5 minutes ahead of the server's clock")
         return time_s
+
+
+def _item(message: types_pb2.Item) -> Item:
+    return Item(
+        message.item_id,
+        message.title if message.HasField("title") else None,
+        message.brand if message.HasField("brand") else None,
+        message.category if message.HasField("category") else None,
+        message.price if message.HasField("price") else None,
+    )
+
+
+def _problems(item: Item) -> Sequence[tuple[str, str]]:
+    """Fields of an item, and what is wrong with them: () of nearly all."""
+    item_id, title, brand, category, price = item
+    problems = []
+    if not 1 <= len(item_id) <= MAX_ITEM_ID:
+        problems.append(("item_id", _length(MAX_ITEM_ID)))
+    if title is not None and (not title.strip() or len(title) > 1_000):
+        problems.append(("title", "must be 1 to 1,000 characters, not all blank, when set"))
+    if brand is not None and len(brand) > 200:
+        problems.append(("brand", "must be at most 200 characters"))
+    if category is not None and len(category) > 300:
+        problems.append(("category", "must be at most 300 characters"))
+    if price is not None and not 0 <= price <= MAX_PRICE:  # NaN fails too
+        problems.append(("price", "must be a number from 0 to 1,000,000,000"))
+    return problems
+
+
+def _length(longest: int) -> str:
+    return f"must be 1 to {longest} characters"

@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import status_pb2
 
 from shopcast.v1 import prediction_service_pb2, types_pb2
-from shopcast_domain.events import Item, Outcome
+from shopcast_domain.events import Outcome
 from shopcast_domain.limits import MAX_CANDIDATES
 from shopcast_gateway.core.protocol import Evidence, Level, Prediction, PredictQuery, Reason
 from shopcast_gateway.core.stages import Stage
@@ -98,14 +98,7 @@ def _query(
     """checks: with what is noted already. bulk: what it is where its priority is unset. Raises
     BadRequest."""
     account = checks.account(request.account, "account", given=request.HasField("account"))
-    items: list[Item] = []
-    first_at: dict[str, int] = {}
-    for i, message in enumerate(checks.batch(request.items, "items", most=MAX_CANDIDATES)):
-        item = checks.item(message, f"items[{i}]")
-        first = first_at.setdefault(item.item_id, i)
-        if item.item_id and first != i:
-            checks.fail(f"items[{i}].item_id", f"repeats items[{first}].item_id")
-        items.append(item)
+    items = checks.items(checks.batch(request.items, "items", most=MAX_CANDIDATES), "items")
     if len(request.quantities) not in (0, len(request.items)):
         checks.fail("quantities", "must be empty, or as many as items")
     for i, quantity in enumerate(request.quantities[:MAX_CANDIDATES]):
@@ -124,7 +117,7 @@ def _query(
     checks.finish()
     return PredictQuery(
         account,
-        tuple(items),
+        items,
         tuple(request.quantities),
         purpose,
         request.min_link_confidence,
@@ -138,20 +131,19 @@ def predict_response(
     prediction: Prediction, stages: Mapping[Stage, float] | None = None
 ) -> prediction_service_pb2.PredictResponse:
     """The answer as the contract has it. stages: seconds, where they are asked for."""
-    return prediction_service_pb2.PredictResponse(
-        predictions=[
-            prediction_service_pb2.ItemPrediction(
-                item_id=one.item_id,
-                view_probability=one.probabilities[Outcome.VIEW],
-                buy_probability=one.probabilities[Outcome.BUY],
-                return_probability=one.probabilities[Outcome.RETURN],
-                item_known=one.item_known,
-                text_known=one.text_known,
-            )
-            for one in prediction.predictions
-        ],
-        evidence=_evidence(prediction.evidence, stages or {}),
-    )
+    evidence = _evidence(prediction.evidence, stages or {})
+    response = prediction_service_pb2.PredictResponse(evidence=evidence)
+    add = response.predictions.add  # a list of messages would be copied one by one
+    for item_id, (view, buy, returned), item_known, text_known in prediction.predictions:
+        add(
+            item_id=item_id,
+            view_probability=view,
+            buy_probability=buy,
+            return_probability=returned,
+            item_known=item_known,
+            text_known=text_known,
+        )
+    return response
 
 
 def _evidence(evidence: Evidence, stages: Mapping[Stage, float]) -> prediction_service_pb2.Evidence:
