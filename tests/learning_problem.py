@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
+from shopcast_build.learning import processes
 from shopcast_build.learning.adaptation import Adaptation
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
@@ -141,15 +142,15 @@ class Problem:
         adaptation: Adaptation = "linear",
     ) -> ShopperModel:
         """The same untrained model each time."""
-        table = TokenTable(self.timeline.catalogue.texts, tokeniser(), torch.device("cpu"))
+        table = TokenTable(self.timeline.catalogue.texts, tokeniser(), processes.device())
         bert = bert or tiny_bert()
         torch.manual_seed(1)
-        encoder = ItemEncoder(bert, DIM, adaptation).eval()
+        encoder = ItemEncoder(bert, DIM, adaptation).to(processes.device()).eval()
         pooled = encode_all(lambda text: encoder.pooled(*table.rows(text)), table)
-        encoder.start_projection(pooled[1:].numpy())
+        encoder.start_projection(pooled[1:].cpu().numpy())
         head = BehaviorModel(DIM, dropout)
         head.numbers.fit(self.training.features)
-        model = ShopperModel(encoder, head, table, [True, True, False])
+        model = ShopperModel(encoder, head, table, [True, True, False]).to(processes.device())
         model.refresh()
         return model
 

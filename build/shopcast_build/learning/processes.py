@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from shopcast_build.data.errors import DataError
+
 T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=12)
@@ -20,10 +22,17 @@ _PATIENCE = timedelta(hours=12)
 
 
 def join() -> None:
-    """Meet the other processes, if torchrun started this one."""
+    """Meet the other processes, if torchrun started this one. Raises DataError where they are more
+    than there are GPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     if torch.cuda.is_available():
+        gpus, here = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+        if here > gpus:
+            raise DataError(
+                f"torchrun started {here} processes on a machine with {gpus} GPU(s), and each needs"
+                f" one of its own: run it with --nproc-per-node {gpus}"
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
 

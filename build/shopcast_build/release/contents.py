@@ -183,7 +183,8 @@ def _check_vectors(model: ShopperModel) -> None:
     """The table of vectors must be what the encoder says now, of some texts at least."""
     texts = torch.from_numpy(1 + spread(len(model.table) - 1, _CHECKED))
     for rows in texts.split(ROWS):
-        off = (model.encoder(*model.table.rows(rows)) - model.vectors[rows]).abs().max()
+        read = (part.cpu() for part in model.table.rows(rows.to(model.table.tokens.device)))
+        off = (model.encoder(*read) - model.vectors[rows]).abs().max()
         if not off < _STALE:
             raise ParityError(
                 f"the vectors that the scorer was fitted on differ from the encoder's by {off:.2g}:"

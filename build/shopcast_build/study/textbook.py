@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import BaseModel
 from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.encoder import ItemEncoder
@@ -56,7 +57,7 @@ def textbook_recipe(
     torch.manual_seed(seed)
     texts = LongTexts(base, timeline)
     trained = [int(label) for label in np.unique(parts.train.outcome)]
-    model = _Classifier(base, trained)
+    model = _Classifier(base, trained).to(processes.device())
     drawn = np.resize(rng.permutation(len(parts.train)), steps * BATCH)
     calls = -(-VALIDATION_ROWS // BATCH) + -(-TEST_ROWS // BATCH)
     optimiser = torch.optim.AdamW(
@@ -72,9 +73,9 @@ def textbook_recipe(
     )
     model.train()
     for step, rows in enumerate(np.split(drawn, steps), 1):
-        loss = nn.functional.cross_entropy(
-            model(*texts.batch(parts.train, rows)), torch.from_numpy(parts.train.outcome[rows])
-        )
+        logits = model(*texts.batch(parts.train, rows))
+        outcome = torch.from_numpy(parts.train.outcome[rows]).to(logits.device)
+        loss = nn.functional.cross_entropy(logits, outcome)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -142,7 +143,8 @@ class _Classifier(nn.Module):
         self._never = [kind for kind in range(len(Outcome)) if kind not in trained]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits = self.head(self.encoder.pooled(input_ids, attention_mask))
+        read = (part.to(self.head.weight.device) for part in (input_ids, attention_mask))
+        logits = self.head(self.encoder.pooled(*read))
         logits[:, self._never] = -1e4
         return logits
 
@@ -154,5 +156,5 @@ class _Classifier(nn.Module):
         order = np.argsort(lengths, kind="stable")
         found = np.empty((len(rows), len(Outcome)), dtype=np.float32)
         for batch in np.array_split(order, max(1, len(order) // BATCH)):
-            found[batch] = self(*texts.batch(examples, rows[batch])).numpy()
+            found[batch] = self(*texts.batch(examples, rows[batch])).cpu().numpy()
         return found
