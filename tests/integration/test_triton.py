@@ -491,6 +491,19 @@ async def test_bytecode_beside_a_version_is_neither_run_nor_written(
         await triton.stop()
 
 
+async def test_what_a_model_imports_is_compiled_once(
+    triton_environment: TritonEnvironment, tmp_path: Path
+) -> None:
+    link = tmp_path / "python"  # as a server has one, of another name each time
+    link.symlink_to(triton_environment.python_bin.parent)
+    told = "import numpy.typing as n, onnxruntime as o; print(n.__cached__); print(o.__cached__)"
+    command = [link / "bin" / "python", "-c", told]
+    said = await asyncio.to_thread(subprocess.check_output, command, text=True)
+    found = [Path(line) for line in said.splitlines()]
+    assert len(found) == 2
+    assert all(one.is_file() for one in found)
+
+
 async def test_the_server_sees_no_secrets_of_ours(
     triton_environment: TritonEnvironment,
     repository: Path,
