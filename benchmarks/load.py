@@ -6,13 +6,15 @@
 Asks for the demo's people and items, whose vectors are at hand. A closed loop keeps some calls in
 flight. Overload comes at a constant rate whatever is answered, three times the most that the closed
 loops reached, each call with a deadline of a second. The callers are in this process, on the
-same cores.
+same cores; with --apart the gateway and its Triton have one core and the callers another, so that
+those who are refused take nothing from those who are answered.
 """
 
 import argparse
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import statistics
 import tempfile
@@ -202,11 +204,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--target", action="append", help="host:port; more than one take turns")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each loop")
+    parser.add_argument(
+        "--apart", action="store_true", help="one core for what is served, one for the callers"
+    )
     options = parser.parse_args()
     if options.target:
         asyncio.run(run(options.target, options.seconds))
         return
+    cores = sorted(os.sched_getaffinity(0))
+    if options.apart:
+        os.sched_setaffinity(0, cores[:1])  # what this process starts inherits it
     with served() as (target, _):
+        if options.apart:
+            os.sched_setaffinity(0, cores[1:2])
         asyncio.run(run([target], options.seconds))
 
 
