@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shopcast_build.learning.base_model import BUNDLED, load_base_model
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import Examples
-from shopcast_build.learning.pretrained import read_catalogue
+from shopcast_build.learning.pretrained import Pretrained
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.learning.trees import Matrix
@@ -44,7 +43,7 @@ class Pairs:
         self._has_next = np.append(owner[1:] == owner[:-1], False)
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-        """n pairs of different texts, int64 (n,) each; half of them within one basket."""
+        """n pairs of different texts, int64 (n,) each; at least half of them within one basket."""
         left, right = [], []
         while sum(map(len, left)) < n:
             basket = rng.integers(len(self._first), size=4 * n)
@@ -74,17 +73,13 @@ def targets(examples: Examples, texts: int) -> tuple[Tensor, Tensor]:
 
 
 def item_marks(
-    material: Material, settings: BuildSettings, steps: Sequence[int]
+    material: Material, settings: BuildSettings, start: Pretrained, steps: Sequence[int]
 ) -> Iterator[tuple[int, Matrix]]:
-    """The catalogue's vectors, float32 (texts, d), after so many steps of all layers, from 0 on."""
-    base = load_base_model(BUNDLED, settings.encoder)
-    texts = material.timeline.catalogue.texts
-    start = read_catalogue(base, texts, settings, lambda done, total: None)
-    yield 0, start.vectors.cpu().numpy().copy()
+    """The catalogue's vectors, float32 (texts, d), after so many steps of all layers."""
     table, encoder = start.table, copy.deepcopy(start.encoder).train()
     device = start.vectors.device
     pairs = Pairs(material.parts.train)
-    wanted, trust = (part.to(device) for part in targets(material.parts.train, len(texts)))
+    wanted, trust = (part.to(device) for part in targets(material.parts.train, len(table)))
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
     tell = nn.Linear(settings.encoder.vector_dim, 2).to(device)

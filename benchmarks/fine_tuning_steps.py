@@ -12,6 +12,7 @@ trees, 95 % by customer. Nothing is chosen here.
 
 import argparse
 import copy
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from shopcast_build.data.mapping import load_mapping
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
 from shopcast_build.learning.examples import Examples, Progress
 from shopcast_build.learning.heads import HeadTraining
-from shopcast_build.learning.pretrained import read_catalogue
+from shopcast_build.learning.pretrained import Pretrained, read_catalogue
 from shopcast_build.learning.settings import BuildSettings, load_settings
 from shopcast_build.learning.stages import Stage, young_head_stage
 from shopcast_build.learning.trees import Matrix, Rows, TextComponents, Trees
@@ -58,13 +59,9 @@ class Spoken:
 
 
 def outcome_marks(
-    material: Material, settings: BuildSettings, steps: Sequence[int]
+    material: Material, settings: BuildSettings, start: Pretrained, steps: Sequence[int]
 ) -> Iterator[tuple[int, Matrix]]:
-    """The catalogue's vectors, float32 (texts, d), after so many steps, from 0 on."""
-    base = load_base_model(BUNDLED, settings.encoder)
-    texts = material.timeline.catalogue.texts
-    start = read_catalogue(base, texts, settings, lambda done, total: None)
-    yield 0, start.vectors.cpu().numpy().copy()
+    """The catalogue's vectors, float32 (texts, d), after so many steps."""
     heads = HeadTraining(material.timeline, material.parts, settings, Spoken())
     model = heads.model(copy.deepcopy(start.encoder), start.table, start.vectors)
     heads.train(young_head_stage("a young head", heads.exposures_of_a_pass, settings), model)
@@ -126,12 +123,17 @@ def main() -> None:
     scores: dict[int, list[tuple[Scores, Scores]]] = {}
     for seed in given.seeds:
         settings = plain.model_copy(update={"seed": seed})
-        for mark, vectors in marks(material, settings, given.steps):
+        base = load_base_model(BUNDLED, settings.encoder)
+        texts = material.timeline.catalogue.texts
+        start = read_catalogue(base, texts, settings, lambda done, total: None)
+        frozen_mark = (0, start.vectors.cpu().numpy())
+        learned = marks(material, settings, start, given.steps)
+        for mark, vectors in itertools.chain([frozen_mark], learned):
             scores.setdefault(mark, []).append(judge(material, settings, vectors))
     resampling = Resampling(material.parts.test.person, hits[1])
     frozen = resampling.auc([test for _, test in scores[0]])
-    what = f"learns {given.learns}, seeds {given.seeds}"
-    table = Table(title=f"trees over numbers and text, {what}")
+    learns = "items" if given.learns == "items" else f"outcomes, tuning {given.tuning}"
+    table = Table(title=f"trees over numbers and text; learns {learns}; seeds {given.seeds}")
     for name in ("steps", "validation AUC", "test AUC", "test PR-AUC", "test AUC less frozen"):
         table.add_column(name, justify="right")
     results: list[dict[str, Any]] = []

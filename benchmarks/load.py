@@ -208,10 +208,12 @@ def main() -> None:
         "--apart", action="store_true", help="one core for what is served, one for the callers"
     )
     options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if options.apart and (options.target or len(cores) < 2):
+        parser.error("--apart needs two cores, and a gateway that is started here: no --target")
     if options.target:
         asyncio.run(run(options.target, options.seconds))
         return
-    cores = sorted(os.sched_getaffinity(0))
     if options.apart:
         os.sched_setaffinity(0, cores[:1])  # what this process starts inherits it
     with served() as (target, _):

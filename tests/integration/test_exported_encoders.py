@@ -1,7 +1,7 @@
 """What is served says what was trained, whatever the base model, its adaptation and its tuning."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_bases import DECODERS, ENCODERS, save_base
 
+from shopcast_build.learning.adaptation import Adaptation
 from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.encoder import ItemEncoder, layer_stack
 from shopcast_build.learning.export import ENCODER_INPUTS, export_encoder, open_session
@@ -45,8 +46,14 @@ def one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
-def test_every_base_model_is_tried() -> None:
-    assert {name for name, *_ in CASES} == {*ENCODERS, *DECODERS}
+@pytest.mark.parametrize("names", [ENCODERS, DECODERS], ids=["encoders", "decoders"])
+def test_everything_is_tried_with_both_kinds_of_models(names: tuple[str, ...]) -> None:
+    tried = [case for case in CASES if case[0] in names]
+    tunings = get_args(EncoderSettings.model_fields["tuning"].annotation)
+    assert {name for name, *_ in tried} == set(names)
+    assert {adaptation for _, adaptation, _ in tried} == set(get_args(Adaptation))
+    # What learns of a plain encoder makes no difference to its graph.
+    assert {tuning for *_, tuning in tried} == set(tunings) - {"top", "full"}
 
 
 @pytest.mark.parametrize(("name", "adaptation", "tuning"), CASES, ids=map("-".join, CASES))

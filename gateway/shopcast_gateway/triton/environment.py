@@ -91,7 +91,7 @@ def install(folder: Path, *, progress: Callable[[str], None]) -> TritonEnvironme
         shutil.copy2(_stub_of_this_python(environment), stub)
         _check_libraries(stub, environment.libraries)
         (_packages(folder) / _SITE_FILE).write_text(_SITE, encoding="utf-8")
-        _run([python, "-c", _COMPILE], "ONNX Runtime does not load")
+        _run([python, "-c", _COMPILE], "ONNX Runtime cannot start on this system")
         _write_stamp(folder)
     except OSError as problem:
         raise StartupError(
