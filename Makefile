@@ -35,8 +35,9 @@ redis:  ## install redis-server, which the tests start themselves, where it is m
 	  apt-get install -y -qq --no-install-recommends redis-server; } \
 	  || { echo "install redis-server 7 first (Debian: apt-get install redis-server)"; exit 1; }
 
+# Three processes on two cores: many tests wait for others' processes.
 test: $(READY) redis check  ## checks and all tests but those of faults
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(READY) redis  ## what callers see when something breaks under load; alone on the machine
 	$(BIN)/pytest tests/faults

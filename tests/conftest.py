@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,10 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from shopcast_gateway.triton.environment import TritonEnvironment, install, locate
+
+# The tests' processes share few cores, and what they compute is too small to share among threads.
+# Said before the first library reads it; children inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -79,8 +84,8 @@ def wait_until_fixture() -> Callable[..., Any]:
 
 
 def variables(**more: str) -> dict[str, str]:
-    """The environment of a child: waiting threads sleep, and no model hub is asked."""
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    """The environment of a child: no model hub is asked."""
+    quiet = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     return os.environ | quiet | more
 
 
@@ -119,12 +124,15 @@ class Built(BaseModel, frozen=True):
 
 
 @pytest.fixture(scope="session")
-def built(run_folder: Path, tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Built:
-    """Logs of three platforms that end last Monday, a model built from them, and a directory."""
-    made = run_folder / "chain.json"
-    with FileLock(run_folder / "chain.lock"):
+def built(run_folder: Path, platform: Platform) -> Built:
+    """Logs of three platforms that end last Monday, a model built from them, and a directory. Of
+    the folder that SHOPCAST_TESTS_BUILT names, where one run leaves them to the next."""
+    folder = Path(os.environ.get("SHOPCAST_TESTS_BUILT", run_folder / "chain"))
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "chain.json"
+    with FileLock(folder / "chain.lock"):
         if not made.exists():
-            told = _build(tmp_path_factory.mktemp("chain"), platform)
+            told = _build(Path(tempfile.mkdtemp(dir=folder)), platform)
             made.write_text(told.model_dump_json(), encoding="utf-8")
     return Built.model_validate_json(made.read_bytes())
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from shopcast_gateway.drain import Leaving
 from shopcast_gateway.engine import Engine, Tritons
 from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import Frontend, access_of, open_frontend
+from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
-from shopcast_gateway.settings import SWITCH_S, ServeSettings
+from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.supervisor import Supervisor
 from shopcast_gateway.transport.admin_server import build_admin_server
 from shopcast_gateway.transport.credentials import server_credentials
@@ -48,7 +48,7 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 
     ready: called once, when health says SERVING. Raises StartupError.
     """
-    sys.setswitchinterval(SWITCH_S)
+    make_ready()
     gateway = asyncio.create_task(_serve(settings, ready, lambda: leaving))
     leaving = Leaving(gateway, settings.drain)
     loop = asyncio.get_running_loop()

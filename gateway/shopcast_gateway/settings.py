@@ -9,10 +9,6 @@ from shopcast_gateway.drain import Drain
 from shopcast_gateway.logs import Logs
 from shopcast_gateway.transport.credentials import Tls
 
-SWITCH_S = 5e-4
-"""After which a thread that reads or computes lets the event loop go on, which waits for that in
-every turn: Python's 5 ms would be all that it does."""
-
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:

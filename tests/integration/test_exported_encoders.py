@@ -38,14 +38,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("names", [ENCODERS, DECODERS], ids=["encoders", "decoders"])
 def test_everything_is_tried_with_both_kinds_of_models(names: tuple[str, ...]) -> None:
     tried = [case for case in CASES if case[0] in names]

@@ -22,7 +22,6 @@ from shopcast_build.learning import processes
 from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.training import train
 
-torch.set_num_threads(1)
 processes.join()
 folder = Path(processes.from_first(sys.argv[1]) + sys.argv[2])
 problem = Problem()
@@ -64,7 +63,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     sources = [Path(shopcast_build.__file__).parents[1], Path(__file__).parents[1]]
     paths = [*map(str, sources), os.environ.get("PYTHONPATH", "")]
     more = {
-        "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": os.pathsep.join(paths),
     }

@@ -26,7 +26,6 @@ from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.settings import LossSettings, StoppingSettings
 from shopcast_build.learning.training import train
 
-torch.set_num_threads(1)
 problem = Problem()
 SETTINGS = SETTINGS.model_copy(update={
     "loss": LossSettings(view_share_kept=0.8, class_weights="sqrt_balanced"),
@@ -85,7 +84,7 @@ class Trainer:
 def trainer() -> Iterator[Trainer]:
     sources = [Path(shopcast_build.__file__).parents[1], Path(__file__).parents[1]]
     paths = [*map(str, sources), os.environ.get("PYTHONPATH", "")]
-    quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet = {"TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen(
         [sys.executable, "-c", TRAINER],
         stdin=subprocess.PIPE,

@@ -13,8 +13,6 @@ from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.trunk import keep_trunk
 from shopcast_build.learning.tuning import start_tuning
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FGM = AdversarialSettings(method="fgm", epsilon=0.3)
 PGD = AdversarialSettings(method="pgd", epsilon=0.3, step_size=0.2, steps=3)
 

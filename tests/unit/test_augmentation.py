@@ -11,8 +11,6 @@ from learning_problem import JOINT, SETTINGS, Problem, changed, weights
 from shopcast_build.learning.augmentation import Augmentation
 from shopcast_build.learning.settings import AugmentationSettings, BuildSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXT = "Trail running shoe | Nordwind | shoes > trainers | price 64 to 128"
 SYNONYMS = {"running shoe": ("runner", "jogger"), "shoe": ("boot",), "Nordwind": ("north",)}
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from shopcast_build.learning.behavior import BehaviorModel, PiecewiseLinear
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS, KINDS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIM = 8
 Inputs = dict[str, Tensor]
 

@@ -13,8 +13,6 @@ from shopcast_build.learning.checkpoints import Run, digest, open_run
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.training import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PLAIN = BuildSettings.model_validate({"tracking": {"to": []}})
 
 

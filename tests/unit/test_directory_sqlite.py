@@ -7,16 +7,19 @@ import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory import sqlite_reading
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.directory.sqlite_reading import CANDIDATES, WINDOW
-from shopcast_gateway.directory.types import LinkKind, Person
+from shopcast_gateway.directory.types import LinkKind, Person, Reading
 from shopcast_gateway.errors import StartupError, Unavailable
 
 PSEUDONYMS = Pseudonyms(bytes(32))
@@ -296,6 +299,67 @@ async def test_the_event_loop_runs_on_while_the_store_is_slow(path: Path) -> Non
             assert not recording.done()
             connection.execute("ROLLBACK")
         assert (await recording).recorded == 1
+
+
+# Reading
+
+
+@dataclass
+class Readers:
+    """What the threads do that read. most: how many read at once. hold: those that begin wait."""
+
+    most: int = 0
+    running: int = 0
+    hold: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Readers]:
+    seen, lock, real = Readers(), threading.Lock(), sqlite_reading.read
+
+    def read(*arguments: Any) -> Reading:
+        with lock:
+            seen.running += 1
+            seen.most = max(seen.most, seen.running)
+        try:
+            assert seen.hold.wait(60)
+            return real(*arguments)
+        finally:
+            with lock:
+                seen.running -= 1
+
+    monkeypatch.setattr(sqlite_reading, "read", read)
+    yield seen
+    seen.hold.set()
+
+
+async def ask(directory: SqliteDirectory) -> bool:
+    reading = await directory.read(ANNA, [SHOE], before_s=2e9, limit=9)
+    return reading.candidate_known == (True,)
+
+
+async def test_quick_reads_do_not_take_the_interpreter_from_each_other(
+    path: Path, readers: Readers
+) -> None:
+    readers.hold.set()
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        assert all(await asyncio.gather(*(ask(directory) for _ in range(50))))
+    assert readers.most == 1
+
+
+async def test_a_read_that_waits_for_the_disk_does_not_hold_up_the_next(
+    path: Path, readers: Readers
+) -> None:
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        async with asyncio.TaskGroup() as group:
+            stuck = group.create_task(ask(directory))
+            await asyncio.sleep(0.3)
+            assert await asyncio.wait_for(directory.resolve(ANNA), 30) is not None
+            assert not stuck.done()
+            readers.hold.set()
+        assert stuck.result()
 
 
 # Closing

@@ -13,8 +13,6 @@ from shopcast_build.learning.encoder import layer_stack
 from shopcast_build.learning.export import export_encoder, open_session
 from shopcast_build.learning.settings import DistillationSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def quiet(done: int, total: int) -> None:
     """Nothing is shown."""

@@ -16,8 +16,6 @@ from shopcast_build.learning.optimisation import set_dropout
 from shopcast_build.learning.token_table import TokenTable
 from shopcast_domain.tokeniser import ItemTokeniser
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = ("", "red shoe", "blue hat under 8 | north", "lamp", "green lamp | price 4 to 8 | north")
 
 ADAPTATIONS = ("linear", "mlp", "convolution")

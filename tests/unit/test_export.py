@@ -20,8 +20,6 @@ from shopcast_build.learning.export import (
 )
 from shopcast_domain.features import FEATURES, HISTORY_NUMBERS, KINDS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIM = 8
 ROOT = Path(__file__).parents[2]
 Arrays = dict[str, np.ndarray]

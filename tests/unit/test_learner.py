@@ -19,8 +19,6 @@ from shopcast_build.learning.scorer_graph import into_graph
 from shopcast_build.learning.scoring import BLEND, TREES
 from shopcast_build.learning.settings import BuildSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:

@@ -12,8 +12,6 @@ from shopcast_build.learning.prediction import predict_logits
 from shopcast_build.learning.settings import BuildSettings, LossSettings
 from shopcast_domain.features import Ints
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = torch.device("cpu")
 OUTCOME = np.repeat([0, 1, 2], [90, 8, 2])
 ALL: Ints = np.arange(100)

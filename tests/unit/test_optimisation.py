@@ -24,8 +24,6 @@ from shopcast_build.learning.optimisation import (
 from shopcast_build.learning.settings import BuildSettings, OptimiserSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:

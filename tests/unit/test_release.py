@@ -45,8 +45,6 @@ from shopcast_repository.serving import promote
 from shopcast_repository.verification import verify
 from shopcast_repository.versions import find_manifest
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SETTINGS = BuildSettings(
     threads=1,
     encoder=EncoderSettings(vector_dim=8, max_tokens=16, steps=2),

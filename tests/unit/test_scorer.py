@@ -15,8 +15,6 @@ from shopcast_build.learning.trees import Rows, TextComponents, Trees, member_se
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import NO_CHANCE
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIM, TEXTS = 8, 40
 RNG = np.random.default_rng(3)
 VECTORS = RNG.normal(size=(TEXTS, DIM)).astype(np.float32)

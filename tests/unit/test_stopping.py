@@ -14,8 +14,6 @@ from shopcast_build.learning.stages import head_stage, joint_stage, steps_of_pas
 from shopcast_build.learning.stopping import validation_metric
 from shopcast_build.learning.training import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LOGITS = np.log(np.float32([[0.8, 0.1, 0.1], [0.5, 0.4, 0.1], [0.6, 0.3, 0.1], [0.3, 0.6, 0.1]]))
 OUTCOME = np.array([0, 0, 1, 1])
 

@@ -35,8 +35,6 @@ from shopcast_build.study.verdicts import SEVERAL
 from shopcast_build.study.words import newest_texts
 from shopcast_cli.app import app
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SETTINGS = BuildSettings(
     threads=1,
     encoder=EncoderSettings(vector_dim=8, max_tokens=16, steps=2),

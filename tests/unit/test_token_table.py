@@ -13,8 +13,6 @@ from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_domain.item_text import text_digest
 from shopcast_domain.tokeniser import ItemTokeniser
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = ("", "red shoe", "blue hat under 8 | north", "lamp", "green lamp | price 4 to 8 | north")
 UNK = 1
 

@@ -18,8 +18,6 @@ from shopcast_build.learning.settings import BuildSettings, TrackingSettings
 from shopcast_build.learning.tracking import check_trackers
 from shopcast_build.learning.training import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TRACKERS: tuple[Any, ...] = ("tensorboard", "wandb", "mlflow")
 CURVES = {
     "loss", "gradient norm", "learning rate head", "validation loss", "validation auc",

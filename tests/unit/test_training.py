@@ -15,8 +15,6 @@ from shopcast_build.learning.stages import Stage
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import NO_CHANCE
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:

@@ -15,8 +15,6 @@ from shopcast_build.learning.trunk import keep_trunk
 from shopcast_build.learning.tuning import start_tuning
 from shopcast_domain.tokeniser import ItemTokeniser
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = ("", "red shoe", "blue hat under 8 | north", "lamp", "green lamp | price 4 to 8 | north")
 BaseOf = Callable[[str], Path]
 SUBSETS = [[1], [3, 1], [1, 2, 3, 4], [4, 4, 3]]

@@ -19,8 +19,6 @@ from shopcast_build.learning.settings import EncoderSettings
 from shopcast_build.learning.training import train
 from shopcast_build.learning.tuning import Tuning, start_tuning
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 STEPS = 20
 ADDED = {"lora": "lora_", "adalora": "lora_", "prefix": "prompt_encoder", "adapter": "bottleneck"}
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0], [13, 14, 15, 16, 0], [20, 21, 0, 0, 0]])

@@ -29,7 +29,7 @@ CALLS = 2
 """Calls to a model at once, of each server: one is computed while the next is on its way."""
 _BOUNDS = Bounds(rows=SCORE_BATCH, small=2**18, largest=2**22)  # of numbers; 16 MiB
 
-_IN_A_THREAD = 2**15
+_IN_A_THREAD = 2**17
 """Numbers of a batch above which it is made up off the event loop."""
 
 

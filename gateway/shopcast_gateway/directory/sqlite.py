@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,8 +57,12 @@ from shopcast_gateway.directory.types import (
 )
 from shopcast_gateway.errors import Unavailable
 
-READERS, BROWSERS = 2, 2
+READERS, BROWSERS = 4, 2
 """Threads that read for predictions, and for those who look around and may take long."""
+_LONG_S = 0.1
+"""How long a turn of reading must have taken for another thread to begin one: several overlap what
+they wait for of a slow disk. From memory one is faster: threads that compute in Python take turns,
+with each other and with the event loop, and each change costs (docs/decisions/0016)."""
 _TOGETHER = 10_000  # events of one transaction, if several calls wait
 _READ_TOGETHER = 8  # reads of one turn of a thread, if several wait: changing threads costs as much
 
@@ -123,6 +128,7 @@ class SqliteDirectory:
         self._recordings: deque[_Recording] = deque()
         self._reads: deque[_Read] = deque()
         self._turns: set[asyncio.Future[None]] = set()  # of the threads that read
+        self._turn_began = 0.0  # the last of them
         self._erased = False
         self._closed = False
 
@@ -392,7 +398,7 @@ class SqliteDirectory:
         return await self._run(self._writer, partial(work, self._connections.writer))
 
     async def _read(self, work: _Work[_Answer]) -> _Answer:
-        """What waits while all threads read goes together, some to each that gets free."""
+        """What waits while a thread reads goes together, some to each turn."""
         if self._closed:
             raise Unavailable("The directory is closed.")
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
@@ -404,7 +410,8 @@ class SqliteDirectory:
             raise _cause(error) from error
 
     def _start_reading(self) -> None:
-        while self._reads and len(self._turns) < READERS:
+        while self._reads and self._may_begin_turn():
+            self._turn_began = time.monotonic()
             batch = [self._reads.popleft() for _ in range(min(len(self._reads), _READ_TOGETHER))]
 
             def run(store: sqlite3.Connection, batch: Sequence[_Read] = batch) -> None:
@@ -414,6 +421,11 @@ class SqliteDirectory:
             turn = asyncio.wrap_future(self._readers.submit(_with_one_of, self._idle, run))
             self._turns.add(turn)
             turn.add_done_callback(partial(self._have_read, batch))
+
+    def _may_begin_turn(self) -> bool:
+        if not self._turns:
+            return True
+        return len(self._turns) < READERS and time.monotonic() - self._turn_began >= _LONG_S
 
     def _have_read(self, batch: Sequence[_Read], turn: "asyncio.Future[None]") -> None:
         self._turns.discard(turn)

@@ -13,7 +13,7 @@ from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.engine import Engine
 from shopcast_gateway.errors import GatewayError, StartupError
 from shopcast_gateway.frontend import Frontend, access_of, open_frontend
-from shopcast_gateway.settings import SWITCH_S
+from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
@@ -182,7 +182,7 @@ class _Worker:
 
 async def work(end: socket.socket) -> None:
     """Answer until the other end says so, or has gone."""
-    sys.setswitchinterval(SWITCH_S)
+    make_ready()
     link = await Link.over(end, FROM_WORKER, TO_WORKER)
     begin = await link.receive()
     if not isinstance(begin, Begin):
