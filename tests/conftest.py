@@ -38,8 +38,8 @@ PATIENCE_S = 180.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First one file that takes long and needs no model: of two processes one works through it
-    while the other builds the model that both need."""
+    """First one file that takes long and needs no model: one process works through it
+    while another builds the model that all need."""
     items.sort(key=lambda item: item.path.name != "test_exported_encoders.py")
 
 

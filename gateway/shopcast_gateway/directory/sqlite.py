@@ -1,6 +1,7 @@
 """The embedded directory: one SQLite file, nothing to install or run."""
 
 import asyncio
+import math
 import queue
 import sqlite3
 import time
@@ -60,9 +61,9 @@ from shopcast_gateway.errors import Unavailable
 READERS, BROWSERS = 4, 2
 """Threads that read for predictions, and for those who look around and may take long."""
 _LONG_S = 0.1
-"""How long a turn of reading must have taken for another thread to begin one: several overlap what
-they wait for of a slow disk. From memory one is faster: threads that compute in Python take turns,
-with each other and with the event loop, and each change costs (docs/decisions/0016)."""
+"""How long all turns of reading must have taken for another thread to begin one: several overlap
+what they wait for of a slow disk. From memory one is faster: threads that compute in Python wait
+for each other and the event loop for them, and each change costs (docs/decisions/0016)."""
 _TOGETHER = 10_000  # events of one transaction, if several calls wait
 _READ_TOGETHER = 8  # reads of one turn of a thread, if several wait: changing threads costs as much
 
@@ -127,8 +128,8 @@ class SqliteDirectory:
         self._browsers = ThreadPoolExecutor(BROWSERS, "directory-browser")
         self._recordings: deque[_Recording] = deque()
         self._reads: deque[_Read] = deque()
-        self._turns: set[asyncio.Future[None]] = set()  # of the threads that read
-        self._turn_began = 0.0  # the last of them
+        self._turns: dict[asyncio.Future[None], float] = {}  # of reading, and when each began
+        self._reminder: asyncio.TimerHandle | None = None  # of reads that wait
         self._erased = False
         self._closed = False
 
@@ -410,8 +411,14 @@ class SqliteDirectory:
             raise _cause(error) from error
 
     def _start_reading(self) -> None:
-        while self._reads and self._may_begin_turn():
-            self._turn_began = time.monotonic()
+        while self._reads and len(self._turns) < READERS:
+            now = time.monotonic()
+            wait_s = max(self._turns.values(), default=-math.inf) + _LONG_S - now
+            if wait_s > 0:
+                if self._reminder is None:
+                    loop = asyncio.get_running_loop()
+                    self._reminder = loop.call_later(wait_s, self._remind)
+                return
             batch = [self._reads.popleft() for _ in range(min(len(self._reads), _READ_TOGETHER))]
 
             def run(store: sqlite3.Connection, batch: Sequence[_Read] = batch) -> None:
@@ -419,16 +426,15 @@ class SqliteDirectory:
                     read.run(store)
 
             turn = asyncio.wrap_future(self._readers.submit(_with_one_of, self._idle, run))
-            self._turns.add(turn)
+            self._turns[turn] = now
             turn.add_done_callback(partial(self._have_read, batch))
 
-    def _may_begin_turn(self) -> bool:
-        if not self._turns:
-            return True
-        return len(self._turns) < READERS and time.monotonic() - self._turn_began >= _LONG_S
+    def _remind(self) -> None:
+        self._reminder = None
+        self._start_reading()
 
     def _have_read(self, batch: Sequence[_Read], turn: "asyncio.Future[None]") -> None:
-        self._turns.discard(turn)
+        del self._turns[turn]
         for read in batch:
             read.tell()
         self._start_reading()
