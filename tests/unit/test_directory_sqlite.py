@@ -379,7 +379,6 @@ async def test_many_reads_beside_one_that_is_stuck_are_as_quick_as_ever(
             many = asyncio.gather(*(ask(directory, 100) for _ in range(8)))
             assert all(await asyncio.wait_for(many, 50))  # 100 s if each turn waited
             assert not stuck.done()
-            assert disk.most == 2
             disk.back.set()
         assert stuck.result()
 
