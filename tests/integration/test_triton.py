@@ -262,8 +262,13 @@ async def test_a_storm_of_deadlines_and_of_callers_who_hang_up_calls_nothing_off
     random_ = random.Random(1)
 
     async def answered() -> int:
-        found = await backend._client.get_inference_statistics("encoder", "1")
-        return int(found.model_stats[0].inference_stats.success.count)
+        """By Triton's count, which comes a moment after the answers."""
+        before, now = -1, 0
+        while before != now:
+            await asyncio.sleep(0.3)
+            found = await backend._client.get_inference_statistics("encoder", "1")
+            before, now = now, int(found.model_stats[0].inference_stats.success.count)
+        return now
 
     before, begun = await answered(), 0
 
