@@ -74,7 +74,7 @@ def train_head(
     settings: BuildSettings,
 ) -> Both:
     """As a build trains the head, but for what it learns from; without a warm-up, and without
-    stopping early."""  # fmt: skip
+    stopping early."""
     parts, head, moved = material.parts, settings.head, settings.optimiser
     training, validation = examples(parts.train), examples(parts.validation)
     torch.manual_seed(settings.seed)

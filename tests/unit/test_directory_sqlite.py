@@ -341,6 +341,21 @@ async def ask(directory: SqliteDirectory, times: int = 1) -> bool:
     return reading.candidate_known == (True,)
 
 
+@contextlib.asynccontextmanager
+async def stuck_read(path: Path, disk: Disk) -> AsyncIterator[SqliteDirectory]:
+    """A directory one of whose reads is stuck, and stays so as long as it is needed."""
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        disk.stuck = 1
+        async with asyncio.TaskGroup() as group:
+            stuck = group.create_task(ask(directory))
+            await asyncio.sleep(0.01)
+            yield directory
+            assert not stuck.done()
+            disk.back.set()
+        assert stuck.result()
+
+
 async def test_quick_reads_do_not_take_the_interpreter_from_each_other(
     path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,33 +369,17 @@ async def test_quick_reads_do_not_take_the_interpreter_from_each_other(
 async def test_who_comes_just_after_a_read_that_is_stuck_is_answered(
     path: Path, disk: Disk
 ) -> None:
-    async with opened(path) as directory:
-        await directory.record([event(1)])
-        disk.stuck = 1
-        async with asyncio.TaskGroup() as group:
-            stuck = group.create_task(ask(directory))
-            await asyncio.sleep(0.01)
-            assert await asyncio.wait_for(ask(directory), 30)
-            assert not stuck.done()
-            disk.back.set()
-        assert stuck.result()
+    async with stuck_read(path, disk) as directory:
+        assert await asyncio.wait_for(ask(directory), 30)
 
 
 async def test_many_reads_beside_one_that_is_stuck_are_as_quick_as_ever(
     path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_LONG_S", 1.0)  # what they would wait for again and again
-    async with opened(path) as directory:
-        await directory.record([event(1)])
-        disk.stuck = 1
-        async with asyncio.TaskGroup() as group:
-            stuck = group.create_task(ask(directory))
-            await asyncio.sleep(0.01)
-            many = asyncio.gather(*(ask(directory, 100) for _ in range(8)))
-            assert all(await asyncio.wait_for(many, 50))  # 100 s if each turn waited
-            assert not stuck.done()
-            disk.back.set()
-        assert stuck.result()
+    async with stuck_read(path, disk) as directory:
+        many = asyncio.gather(*(ask(directory, 100) for _ in range(8)))
+        assert all(await asyncio.wait_for(many, 50))  # 100 s if each turn waited
 
 
 # Closing
