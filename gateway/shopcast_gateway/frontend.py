@@ -101,7 +101,7 @@ def access_of(settings: ServeSettings) -> Access | None:
     if settings.auth is None:
         return None
     mutual = settings.tls is not None and settings.tls.client_ca is not None
-    return Access(settings.auth, certificates=mutual)
+    return Access(settings.auth, certificates=mutual, shared=settings.workers > 1)
 
 
 def _published(settings: ServeSettings) -> list[str]:

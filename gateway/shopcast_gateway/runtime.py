@@ -8,19 +8,21 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from shopcast_gateway.backend.rotation import RotationStatus
+from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.drain import Leaving
 from shopcast_gateway.engine import Engine, Tritons
 from shopcast_gateway.fleet import Addresses
-from shopcast_gateway.frontend import Frontend, access_of, open_frontend
+from shopcast_gateway.frontend import access_of, open_frontend
 from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
 from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.supervisor import Supervisor
-from shopcast_gateway.transport.admin_server import build_admin_server
+from shopcast_gateway.tracing import OtlpTracer, traced
+from shopcast_gateway.transport.admin_server import ADMIN_METHODS, build_admin_server
 from shopcast_gateway.transport.credentials import server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
 from shopcast_gateway.transport.model_admin_service import Administered
@@ -93,18 +95,22 @@ async def _serve(
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
         server: GatewayServer | Pool
-        frontend: Frontend | None = None
+        calls: CallMetrics | None = None
+        tracer: OtlpTracer | None = None
         recorder: Recorder = UNRECORDED
         busy: Callable[[], bool] = _never
         if settings.workers > 1:
-            server = pool = await stack.enter_async_context(open_pool(settings, status))
+            server = pool = await stack.enter_async_context(open_pool(settings, status, access))
             switch, registry = pool.switch, pool.registry
             health.listeners.append(pool.tell_triton)
+            if settings.admin_port is not None:
+                calls = CallMetrics(registry, ADMIN_METHODS) if registry else None
+                tracer = await stack.enter_async_context(traced(settings.otlp_endpoint))
         else:
             frontend = await stack.enter_async_context(open_frontend(settings, directory, access))
             server = frontend.build_server(settings.port)
             switch, registry, recorder = frontend.switch, frontend.registry, frontend.recorder
-            busy = frontend.busy
+            calls, tracer, busy = frontend.calls, frontend.tracer, frontend.busy
         admin = None
         if settings.admin_port is not None:
             admin = build_admin_server(
@@ -113,8 +119,8 @@ async def _serve(
                 port=settings.admin_port,
                 credentials=admin_credentials,
                 access=access,
-                recorder=frontend.calls if frontend else None,
-                tracer=frontend.tracer if frontend else None,
+                recorder=calls,
+                tracer=tracer,
             )
         status.listeners.append(lambda now, _: server.tell_adoption(now.refusal))
         metrics = None

@@ -3,11 +3,13 @@
 import asyncio
 import re
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from versions import again, nothing, torn_graph
 
 from shopcast_client import Item, Refused, ServingState, ShopcastClient
@@ -30,12 +32,29 @@ async def until(
     return state
 
 
+def ended_calls(gateway: "Gateway") -> dict[tuple[str, str], float]:
+    """By method and status. Fails where a metric or a sample is there twice."""
+    found = re.search(r"metrics on port (\d+)", gateway.said)
+    assert found
+    with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/metrics", timeout=20) as page:
+        families = list(text_string_to_metric_families(page.read().decode()))
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    for family in families:
+        keys = [(one.name, tuple(sorted(one.labels.items()))) for one in family.samples]
+        assert len(keys) == len(set(keys)), family.name
+    [requests] = [one for one in families if one.name == "shopcast_requests"]
+    ended = [one for one in requests.samples if one.name == "shopcast_requests_total"]
+    return {(one.labels["method"].lstrip("/"), one.labels["code"]): one.value for one in ended}
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_versions_are_promoted_tried_refused_and_taken_back(
     repository: Path, store: Path, serve: Serve, workers: int
 ) -> None:
     second, torn = again(repository, nothing), again(repository, torn_graph)
-    gateway = serve(repository, store, "--admin-port", 0, "--workers", workers).wait_ready()
+    options = ("--admin-port", 0, "--metrics-port", 0, "--workers", workers)
+    gateway = serve(repository, store, *options).wait_ready()
     port = re.search(r"administration on port (\d+)", gateway.said)
     assert port
 
@@ -75,6 +94,10 @@ def test_versions_are_promoted_tried_refused_and_taken_back(
             assert (await admin.roll_back_model(wait_s=PATIENCE_S)).serving == 1
 
     asyncio.run(see())
+    counted = ended_calls(gateway)
+    assert counted["shopcast.v1.ModelAdminService/RollBackModel", "OK"] == 2
+    assert counted["shopcast.v1.ModelAdminService/PromoteModel", "FAILED_PRECONDITION"] == 1
+    assert counted["shopcast.v1.PredictionService/Predict", "OK"] > 5
     log = gateway.log.read_text()
     audited = re.findall(r"shopcast_gateway\.audit .*ModelAdminService/(\w+)", log)
     assert {"PromoteModel", "RollBackModel", "SetTrial", "EndTrial"} <= set(audited)

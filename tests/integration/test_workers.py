@@ -5,7 +5,9 @@ import asyncio
 import re
 import signal
 import socket
+import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +17,7 @@ import grpc
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tokens import AUDIENCE, ISSUER, Issuer
 from versions import again, nothing, torn_graph
 
 from shopcast.v1 import prediction_service_pb2 as pb
@@ -230,6 +233,50 @@ def test_they_outlive_their_triton_and_leave_nothing(looks: Looks, wait_until: W
             )
 
     asyncio.run(see())
+
+
+def test_they_keep_one_quota(repository: Path, store: Path, serve: Serve, tmp_path: Path) -> None:
+    issued = Issuer()
+    (tmp_path / "keys.pem").write_bytes(issued.pem)
+    burst, calls = 30, 100
+    (tmp_path / "access.toml").write_text(f"""
+[tokens]
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+algorithms = ["ES256"]
+keys = "keys.pem"
+[[caller]]
+name = "shop"
+subjects = ["svc-shop"]
+roles = ["predict"]
+quota = {{ requests_per_s = 1, burst = {burst} }}
+""")
+    options = ("--workers", WORKERS, "--auth", tmp_path / "access.toml")
+    gateway = serve(repository, store, *options).wait_ready()
+    sent = [("authorization", f"Bearer {issued.token('svc-shop')}")]
+
+    async def see() -> None:
+        channels = [grpc.aio.insecure_channel(gateway.address, options=APART) for _ in range(12)]
+        stubs = [services.PredictionServiceStub(one) for one in channels]
+        codes: Counter[str] = Counter()
+        began = time.monotonic()
+        for number in range(calls):
+            stub = stubs[number % len(stubs)]
+            try:
+                await stub.Predict(request(), timeout=20.0, metadata=sent, wait_for_ready=True)
+                codes["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                codes[error.code().name] += 1
+            await asyncio.sleep(0.02)
+        filled = time.monotonic() - began
+        print(f"{dict(codes)} within {filled:.1f} s of a quota of {burst} and 1 a second")
+        assert codes["OK"] + codes["RESOURCE_EXHAUSTED"] == calls
+        late = 10  # what was let in before the other worker heard of it
+        assert burst <= codes["OK"] <= burst + filled + late
+        await asyncio.gather(*(one.close() for one in channels))
+
+    asyncio.run(see())
+    assert gateway.stop() == 0
 
 
 def test_they_end_with_who_looks_after_them(looks: Looks, wait_until: WaitUntil) -> None:

@@ -182,7 +182,7 @@ def test_reflection_is_for_any_role_health_for_all_and_the_unknown_for_none(
 
 
 def test_a_bucket_holds_a_burst_and_fills_again(clock: Clock) -> None:
-    quotas, asked = Quotas(clock=clock), [("shop", Quota(requests_per_s=2, burst=3))]
+    quotas, asked = Quotas(clock=clock), [(("shop",), Quota(requests_per_s=2, burst=3))]
     for _ in range(3):
         quotas.spend(asked)
     with pytest.raises(QuotaExceeded) as caught:
@@ -198,7 +198,7 @@ def test_a_bucket_holds_a_burst_and_fills_again(clock: Clock) -> None:
 
 
 def test_a_slow_quota_lets_the_first_call_in(clock: Clock) -> None:
-    quotas, asked = Quotas(clock=clock), [("shop", Quota(requests_per_s=0.1))]
+    quotas, asked = Quotas(clock=clock), [(("shop",), Quota(requests_per_s=0.1))]
     quotas.spend(asked)
     with pytest.raises(QuotaExceeded) as caught:
         quotas.spend(asked)
@@ -207,7 +207,7 @@ def test_a_slow_quota_lets_the_first_call_in(clock: Clock) -> None:
 
 def test_a_call_that_one_quota_refuses_costs_the_other_nothing(clock: Clock) -> None:
     quotas = Quotas(clock=clock)
-    wide, narrow = ("a", Quota(requests_per_s=1, burst=3)), ("b", Quota(requests_per_s=1))
+    wide, narrow = (("a",), Quota(requests_per_s=1, burst=3)), (("b",), Quota(requests_per_s=1))
     quotas.spend([wide, narrow])
     for _ in range(5):
         with pytest.raises(QuotaExceeded):
@@ -219,7 +219,7 @@ def test_a_call_that_one_quota_refuses_costs_the_other_nothing(clock: Clock) -> 
 @given(st.lists(st.floats(0, 5), max_size=60), st.floats(0.1, 20), st.floats(1, 10))
 def test_never_more_than_burst_and_rate(pauses: list[float], rate: float, burst: float) -> None:
     clock = Clock()
-    quotas, asked = Quotas(clock=clock), [("a", Quota(requests_per_s=rate, burst=burst))]
+    quotas, asked = Quotas(clock=clock), [(("a",), Quota(requests_per_s=rate, burst=burst))]
     taken = 0
     for pause_s in pauses:
         clock.now_s += pause_s
@@ -233,14 +233,49 @@ def test_never_more_than_burst_and_rate(pauses: list[float], rate: float, burst:
 
 def test_the_longest_unused_bucket_is_forgotten(clock: Clock) -> None:
     quotas, quota = Quotas(clock=clock, max_buckets=2), Quota(requests_per_s=1)
-    quotas.spend([("a", quota)])
-    quotas.spend([("b", quota)])
+    quotas.spend([(("a",), quota)])
+    quotas.spend([(("b",), quota)])
     with pytest.raises(QuotaExceeded):
-        quotas.spend([("a", quota)])
-    quotas.spend([("c", quota)])
+        quotas.spend([(("a",), quota)])
+    quotas.spend([(("c",), quota)])
     with pytest.raises(QuotaExceeded):
-        quotas.spend([("a", quota)])
-    quotas.spend([("b", quota)])
+        quotas.spend([(("a",), quota)])
+    quotas.spend([(("b",), quota)])
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 2)), max_size=80))
+def test_several_processes_keep_one_quota(calls: list[tuple[float, int]]) -> None:
+    clock, quota = Clock(), Quota(requests_per_s=2, burst=4)
+    processes = [Quotas(clock=clock, shared=True) for _ in range(3)]
+    taken = 0
+    for pause_s, number in calls:
+        clock.now_s += pause_s
+        try:
+            processes[number].spend([(("a",), quota)])
+            taken += 1
+        except QuotaExceeded:
+            pass
+        for one in processes:  # at once, here; a moment later between real ones
+            spent = one.take_spent()
+            for other in processes:
+                if other is not one:
+                    other.charge(spent)
+    assert taken <= 4 + 2 * (clock.now_s - 1000) + 1e-3
+
+
+def test_what_others_let_in_is_owed(clock: Clock) -> None:
+    asked = [(("a",), Quota(requests_per_s=1, burst=3))]
+    here, there = (Quotas(clock=clock, shared=True) for _ in range(2))
+    for one in (here, there):
+        for _ in range(3):
+            one.spend(asked)  # before either has heard of the other
+    here.charge(there.take_spent())
+    assert there.take_spent() == ()
+    with pytest.raises(QuotaExceeded) as caught:
+        here.spend(asked)
+    assert caught.value.retry_after_s == pytest.approx(4)
+    clock.now_s += 4
+    here.spend(asked)
 
 
 def test_the_callers_quota_goes_before_that_of_the_role(access: Callable[[str], Access]) -> None:

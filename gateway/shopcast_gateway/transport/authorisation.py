@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from shopcast_gateway.transport.authentication import (
     token_keys,
 )
 from shopcast_gateway.transport.followed import Followed
-from shopcast_gateway.transport.quotas import Quotas
+from shopcast_gateway.transport.quotas import Owner, Quotas
 from shopcast_gateway.transport.token_keys import Keys
 
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
@@ -75,13 +75,15 @@ class Access:
         path: Path,
         *,
         certificates: bool,
+        shared: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """certificates: whether clients show some. now: Unix time. Raises StartupError."""
+        """certificates: whether clients show some. shared: as of Quotas. now: Unix time. Raises
+        StartupError."""
         self._folder, self._monotonic, self._now = path.parent, monotonic, now
         self._certificates = certificates
-        self._quotas = Quotas(clock=monotonic)
+        self.quotas = Quotas(clock=monotonic, shared=shared)
         self._tokens: Tokens | None = None
         self._keys: Keys | None = None
         self._followed = Followed(path, self._read, clock=monotonic)
@@ -97,7 +99,7 @@ class Access:
     def admit(self, caller: Caller, method: str) -> None:
         """Let a call in. Raises PermissionDenied and QuotaExceeded."""
         self._allow(caller, method)
-        self._quotas.spend(self._followed.held().quotas(caller, method))
+        self.quotas.spend(self._followed.held().quotas(caller, method))
 
     async def messages(
         self, caller: Caller, method: str, asked: AsyncIterator[M]
@@ -110,7 +112,7 @@ class Access:
             while True:
                 self.still(caller, method)
                 try:
-                    self._quotas.spend(self._followed.held().quotas(caller, method))
+                    self.quotas.spend(self._followed.held().quotas(caller, method))
                     break
                 except QuotaExceeded as error:
                     await asyncio.sleep(min(error.retry_after_s, 1.0))
@@ -155,7 +157,7 @@ class _Policy:
         self.roles = {one.name: frozenset(one.roles) for one in file.caller}
         self._own = {one.name: one.quota for one in file.caller}
 
-    def quotas(self, caller: Caller, method: str) -> list[tuple[Hashable, Quota]]:
+    def quotas(self, caller: Caller, method: str) -> list[tuple[Owner, Quota]]:
         """The caller's quota, or where they have none, that of the method's role."""
         who, role = (caller.name, caller.key), METHODS.get(method)
         if own := self._own.get(caller.name):

@@ -9,6 +9,10 @@ from pydantic import Field, TypeAdapter
 
 from shopcast_gateway.core.trial import Comparison, Trial
 from shopcast_gateway.settings import ServeSettings
+from shopcast_gateway.transport.quotas import Spending
+
+SHARE_S = 0.1
+"""After which a process tells the others what it has let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,14 @@ class Forget:
     then to all others."""
 
     kind: Literal["forget"] = "forget"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Calls that were let in, for all others to count as well."""
+
+    spendings: tuple[Spending, ...]
+    kind: Literal["spent"] = "spent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +149,8 @@ class Failed:
     kind: Literal["failed"] = "failed"
 
 
-ToWorker = Begin | Assignment | GiveUp | Forget | Stop
-FromWorker = Report | Forget | Failed
+ToWorker = Begin | Assignment | GiveUp | Forget | Spent | Stop
+FromWorker = Report | Forget | Spent | Failed
 TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(
     Annotated[FromWorker, Field(discriminator="kind")]

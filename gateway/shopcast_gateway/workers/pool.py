@@ -13,17 +13,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import mark_process_dead
 
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.settings import ServeSettings
+from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.binding import reserve_port
+from shopcast_gateway.transport.quotas import Quotas
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
     FROM_WORKER,
+    SHARE_S,
     TO_WORKER,
     Assignment,
     Begin,
@@ -35,10 +38,12 @@ from shopcast_gateway.workers.messages import (
     OnTrial,
     Place,
     Report,
+    Spent,
     Stop,
     ToWorker,
     in_all,
 )
+from shopcast_gateway.workers.registry import PoolRegistry
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable by which prometheus_client keeps values in files, which processes share."""
@@ -113,12 +118,16 @@ class Pool:
         port: int,
         registry: CollectorRegistry | None,
         metrics: Path | None,
+        access: Access | None = None,
     ) -> None:
+        """access: what is asked on the admin port; its quotas are those of the workers, too."""
         self.port, self.registry = port, registry
+        self._access = access
         self.switch = Switch(changed=self._assign, released=self._released)
         self._settings, self._status, self._metrics = settings, status, metrics
         self._workers: set[Worker] = set()
         self._keeping: list[asyncio.Task[None]] = []
+        self._sharing: asyncio.Task[None] | None = None
         self._number, self._able, self._leaving = 0, True, False
         self._ended_compared: list[Compared] = []
         self._reported = asyncio.Event()
@@ -140,6 +149,8 @@ class Pool:
             asyncio.create_task(self._keep(number, up)) for number, up in enumerate(first)
         ]
         await asyncio.gather(*first)
+        if self._access is not None:
+            self._sharing = asyncio.create_task(self._share(self._access.quotas))
 
     async def wait(self) -> None:
         """Return when the workers are told to stop."""
@@ -167,6 +178,8 @@ class Pool:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        if self._sharing is not None:
+            self._sharing.cancel()
         for worker in self._workers:
             worker.send(Stop(grace_s))
         if self._keeping:
@@ -189,6 +202,12 @@ class Pool:
         for worker in self._workers:
             if worker is not but:
                 worker.send(message)
+
+    async def _share(self, quotas: Quotas) -> None:
+        while True:
+            await asyncio.sleep(SHARE_S)
+            if spendings := quotas.take_spent():
+                self._tell(Spent(spendings))
 
     def _assignment(self) -> Assignment:
         engine, trial, trial_engine = (
@@ -250,6 +269,10 @@ class Pool:
                     why = message.sentence
                 elif isinstance(message, Forget):
                     self._tell(message, but=worker)
+                elif isinstance(message, Spent):
+                    if self._access is not None:
+                        self._access.quotas.charge(message.spendings)
+                    self._tell(message, but=worker)
                 else:
                     self._take(worker, message, up)
             await worker.process.wait()
@@ -292,18 +315,21 @@ class Pool:
 
 
 @asynccontextmanager
-async def open_pool(settings: ServeSettings, status: AdoptionStatus) -> AsyncIterator[Pool]:
-    """A pool that has its port, and no workers yet; lets go of the model at the end. Raises
-    StartupError."""
+async def open_pool(
+    settings: ServeSettings, status: AdoptionStatus, access: Access | None = None
+) -> AsyncIterator[Pool]:
+    """A pool that has its port, and no workers yet; lets go of the model at the end. access: as of
+    Pool. Raises StartupError."""
     with (
         reserve_port(settings.host, settings.port) as kept,
         tempfile.TemporaryDirectory(prefix="shopcast-metrics-") as folder,
     ):
         registry, metrics = None, None
         if settings.metrics_port is not None:
-            registry, metrics = CollectorRegistry(), Path(folder)
-            MultiProcessCollector(registry, path=folder)
-        pool = Pool(settings, status, int(kept.getsockname()[1]), registry, metrics)
+            metrics = Path(folder)
+            registry = PoolRegistry(metrics)
+        port = int(kept.getsockname()[1])
+        pool = Pool(settings, status, port, registry, metrics, access)
         try:
             yield pool
         finally:

@@ -18,6 +18,7 @@ from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
     FROM_WORKER,
+    SHARE_S,
     TO_WORKER,
     Assignment,
     Begin,
@@ -28,6 +29,7 @@ from shopcast_gateway.workers.messages import (
     GiveUp,
     Place,
     Report,
+    Spent,
     Stop,
     ToWorker,
 )
@@ -51,8 +53,9 @@ class _Worker:
         """Until it is told to stop: returns what running calls get then, in seconds."""
         carrying_out = asyncio.create_task(self._carry_out(begin))
         reporting = asyncio.create_task(self._keep_reporting())
+        sharing = asyncio.create_task(self._keep_sharing())
         receiving = asyncio.create_task(self._receive())
-        tasks = (carrying_out, reporting, receiving)
+        tasks = (carrying_out, reporting, sharing, receiving)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -78,6 +81,9 @@ class _Worker:
                             engine.give_up(model)
                 case Forget():
                     self._switch.forget()
+                case Spent(spendings):
+                    if self._frontend.access is not None:
+                        self._frontend.access.quotas.charge(spendings)
                 case Stop(grace_s):
                     return grace_s
                 case Begin():
@@ -170,6 +176,13 @@ class _Worker:
             await asyncio.sleep(_REPORT_S)
             self._compare()
             self._report()
+
+    async def _keep_sharing(self) -> None:
+        access = self._frontend.access
+        while True:
+            await asyncio.sleep(SHARE_S)
+            if access is not None and (spendings := access.quotas.take_spent()):
+                self._link.send(Spent(spendings))
 
     def _compare(self) -> None:
         if self._switch.trial is not None:
