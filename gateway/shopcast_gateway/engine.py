@@ -1,10 +1,11 @@
 """A model on a Triton, and the switch that predictions go through."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -94,8 +95,13 @@ class Tritons:
         return self._url
 
 
+_numbers = itertools.count(1)
+
+
 class Engine:
-    """A version that answers. address: host:port of its Triton, or of several."""
+    """A version that answers. address: host:port of its Triton, or of several. number: no other
+    engine of this process has it; in a worker it is that of the engine which it follows.
+    """
 
     def __init__(
         self,
@@ -106,9 +112,11 @@ class Engine:
         triton: TritonProcess | None,
         address: str,
         model: Model,
+        number: int | None = None,
     ) -> None:
         self._model = model
         self.version, self.address = version, address
+        self.number = next(_numbers) if number is None else number
         self._predictor, self._vectors = predictor, vectors
         self._backend, self._triton = backend, triton
         self._calls, self._idle = 0, asyncio.Event()
@@ -147,21 +155,32 @@ class Engine:
         cls,
         repository: Path,
         version: int,
-        address: str,
+        addresses: Addresses,
         directory: Directory,
         recorder: Recorder = UNRECORDED,
+        *,
+        number: int,
+        rotation: Mapping[str, bool],
     ) -> "Engine":
-        """A version that another process has adopted, on a Triton that is that process's to look
-        after. Raises StartupError, Refused, and what Backend.infer raises."""
-        manifest, tokeniser = await check(repository, version)
-        backend = await TritonBackend.connect(address, repository=repository)
-        model = Model(manifest, tokeniser, backend)
+        """A version that another process has adopted, on Tritons that are that process's to look
+        after. rotation: of several addresses, as in `follow`. Raises StartupError, Refused, and
+        what Backend.infer raises."""
+        backend: TritonBackend | Fleet
+        if rotation:
+            backend = fleet = await Fleet.attach(repository, version, addresses, rotation)
+            model = fleet.model
+        else:
+            manifest, tokeniser = await check(repository, version)
+            [address] = addresses.status.addresses
+            backend = await TritonBackend.connect(address, repository=repository)
+            model = Model(manifest, tokeniser, backend)
         try:
             await model.try_behavior(timeout_s=_ATTACH_S)
         except BaseException:
             await backend.close()
             raise
-        return cls._of(version, model, directory, backend, None, address, recorder)
+        address = ", ".join(addresses.status.addresses)
+        return cls._of(version, model, directory, backend, None, address, recorder, number)
 
     @classmethod
     def _of(
@@ -173,11 +192,12 @@ class Engine:
         process: TritonProcess | None,
         address: str,
         recorder: Recorder,
+        number: int | None = None,
     ) -> "Engine":
         model.record(recorder)  # from now on: not the replay of its goldens
         vectors = ItemVectors(model, directory, recorder=recorder)
         predictor = ModelPredictor(model, vectors, directory, recorder=recorder)
-        return cls(version, predictor, vectors, backend, process, address, model)
+        return cls(version, predictor, vectors, backend, process, address, model, number)
 
     @classmethod
     async def first_that_passes(
@@ -220,6 +240,21 @@ class Engine:
         """Fail the calls to a model that hang, as TritonBackend.give_up."""
         if isinstance(self._backend, TritonBackend):
             self._backend.give_up(model)
+
+    @property
+    def rotation(self) -> dict[str, bool]:
+        """Which of several Tritons take calls, by address; empty where there is one."""
+        return self._backend.rotation if isinstance(self._backend, Fleet) else {}
+
+    def follow(self, rotation: Mapping[str, bool]) -> None:
+        """Of several Tritons, call those that another process says take calls."""
+        if isinstance(self._backend, Fleet):
+            self._backend.follow(rotation)
+
+    def eject(self, address: str) -> None:
+        """As Fleet.eject, where it has several Tritons."""
+        if isinstance(self._backend, Fleet):
+            self._backend.eject(address)
 
     async def kill(self) -> None:
         """End its Triton if it is its own; `ended` returns then."""
@@ -308,10 +343,10 @@ class Switch:
         self._changed()
 
     @property
-    def held(self) -> tuple[str, ...]:
-        """Addresses of all that is called, or may still be."""
+    def held(self) -> tuple[int, ...]:
+        """Numbers of all engines that are called, or may still be."""
         engines = (self._engine, self._trial_engine, *self._retiring.values())
-        return tuple(engine.address for engine in engines if engine is not None)
+        return tuple(engine.number for engine in engines if engine is not None)
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         """As Predictor.predict."""

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
 from shopcast_gateway.backend.balanced import BalancedBackend, Member
-from shopcast_gateway.backend.rotation import Moved, RotationStatus
+from shopcast_gateway.backend.rotation import Ejected, Moved, RotationStatus
 from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused, check, load_and_replay, replay
 from shopcast_gateway.core.model import CALLS, Model
@@ -88,6 +88,28 @@ class Fleet:
 
         Raises Refused where it passes on none that answers, StartupError where none answers.
         """
+        fleet = await cls._of(repository, version, addresses)
+        try:
+            await fleet._adopt()
+        except BaseException:
+            await asyncio.gather(*(seat.backend.put_back() for seat in fleet._seats))
+            await fleet.close()
+            raise
+        return fleet
+
+    @classmethod
+    async def attach(
+        cls, repository: Path, version: int, addresses: Addresses, rotation: Mapping[str, bool]
+    ) -> "Fleet":
+        """A version that another process has taken up, and looks after. rotation: as in `follow`.
+        Raises Refused."""
+        fleet = await cls._of(repository, version, addresses)
+        fleet.follow(rotation)
+        return fleet
+
+    @classmethod
+    async def _of(cls, repository: Path, version: int, addresses: Addresses) -> "Fleet":
+        """None of its servers takes calls yet. Raises Refused."""
         manifest, tokeniser = await check(repository, version)
         seats = []
         for address in addresses.status.addresses:
@@ -99,14 +121,29 @@ class Fleet:
             [seat.member for seat in seats], status, hedge_after_s=addresses.hedge_after_s
         )
         model = Model(manifest, tokeniser, balanced, calls=lambda: CALLS * max(1, balanced.up))
-        fleet = cls(seats, balanced, model, status)
-        try:
-            await fleet._adopt()
-        except BaseException:
-            await asyncio.gather(*(seat.backend.put_back() for seat in seats))
-            await fleet.close()
-            raise
-        return fleet
+        return cls(seats, balanced, model, status)
+
+    @property
+    def rotation(self) -> dict[str, bool]:
+        """Who takes calls, by address."""
+        return {seat.member.address: seat.member.up for seat in self._seats}
+
+    def follow(self, rotation: Mapping[str, bool]) -> None:
+        """Let those take calls that may, by address, and no others."""
+        for seat in self._seats:
+            up = rotation.get(seat.member.address, False)
+            if up and not seat.member.up:
+                seat.member.join()
+            elif seat.member.up and not up:
+                seat.leave()
+
+    def eject(self, address: str) -> None:
+        """Take a server out that failed calls of another process, unless it is the last one."""
+        for seat in self._seats:
+            if seat.member.address == address and seat.member.up and self._balanced.up > 1:
+                _log.error("%s is ejected: a worker's calls to it failed", address)
+                seat.leave()
+                self._status.tell(Ejected(address))
 
     async def watch(self, health: TritonStatus, able: Callable[[bool], None]) -> None:
         """Let everyone take calls who answers, and nobody else; forever. able: as for Probe."""

@@ -167,6 +167,24 @@ def observe_rotation(rotation: RotationStatus, registry: CollectorRegistry) -> N
     ejections = Counter(
         "shopcast_triton_ejections", "Ejected for failed calls.", ["address"], registry=registry
     )
+    count = second_calls(registry)
+    for address in rotation.addresses:
+        taking.labels(address)
+        ejections.labels(address)
+
+    def tell(what: RotationChange) -> None:
+        if isinstance(what, Moved):
+            taking.labels(what.address).set(what.up)
+        elif isinstance(what, Ejected):
+            ejections.labels(what.address).inc()
+        else:
+            count(what)
+
+    rotation.listeners.append(tell)
+
+
+def second_calls(registry: CollectorRegistry) -> Callable[[Did], None]:
+    """What counts the calls that were sent to another model server as well."""
     counters: dict[Did, Counter] = {
         "retry": Counter(
             "shopcast_triton_retries", "Calls sent elsewhere: failed or hung.", registry=registry
@@ -178,16 +196,4 @@ def observe_rotation(rotation: RotationStatus, registry: CollectorRegistry) -> N
             "shopcast_triton_retries_refused", "Beyond the retry budget.", registry=registry
         ),
     }
-    for address in rotation.addresses:
-        taking.labels(address)
-        ejections.labels(address)
-
-    def tell(what: RotationChange) -> None:
-        if isinstance(what, Moved):
-            taking.labels(what.address).set(what.up)
-        elif isinstance(what, Ejected):
-            ejections.labels(what.address).inc()
-        else:
-            counters[what].inc()
-
-    rotation.listeners.append(tell)
+    return lambda did: counters[did].inc()

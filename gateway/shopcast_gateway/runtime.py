@@ -103,6 +103,8 @@ async def _serve(
             server = pool = await stack.enter_async_context(open_pool(settings, status, access))
             switch, registry = pool.switch, pool.registry
             health.listeners.append(pool.tell_triton)
+            if rotation is not None:
+                rotation.listeners.append(pool.tell_rotation)
             if settings.admin_port is not None:
                 calls = CallMetrics(registry, ADMIN_METHODS) if registry else None
                 tracer = await stack.enter_async_context(traced(settings.otlp_endpoint))

@@ -17,7 +17,7 @@ class ServeSettings:
     each Triton to use in place of the bundled one, whose environment lies in triton_home and whose
     output goes to triton_log. hedge_after_s: as of BalancedBackend, if there are several. Ports:
     0 takes a free one; metrics_port, admin_port: None serves none of that. workers: processes that
-    answer on the port; with several there is one Triton at most.
+    answer on the port.
     max_rows: of predictions under way, as Admission counts them, in all workers together. tls: None
     is plain text. auth: the file of who may call what; None admits everybody.
     otlp_endpoint: URL of a collector of traces; None traces nothing. compress: responses. drain:

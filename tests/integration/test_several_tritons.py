@@ -93,17 +93,19 @@ def in_rotation(gateway: "Gateway", address: str) -> bool:
 
 
 class Callers:
-    """Callers who never retry. seen: what became of their calls, since it was last read."""
+    """Callers with a connection each, who never retry. seen: what became of their calls, since it
+    was last read."""
 
     def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, [("grpc.enable_retries", 0)])
-        self._stub = services.PredictionServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.aio.insecure_channel(target, options) for _ in range(CALLERS)]
+        self._stubs = [services.PredictionServiceStub(one) for one in self._channels]
+        self._health = health_pb2_grpc.HealthStub(self._channels[0])
         self._seen: list[tuple[str, float]] = []
-        self._tasks = [asyncio.create_task(self._run()) for _ in range(CALLERS)]
+        self._tasks = [asyncio.create_task(self._run(number)) for number in range(CALLERS)]
 
-    async def ask(self, timeout_s: float = 10.0) -> tuple[str, float]:
-        """The status of a call, and the seconds it took."""
+    async def ask(self, number: int = 0, timeout_s: float = 10.0) -> tuple[str, float]:
+        """The status of a call of one of them, and the seconds it took."""
         title = f"Trail shoe {uuid.uuid4().hex}"  # so that the encoder is asked too
         request = pb.PredictRequest(
             account=types_pb2.Account(platform="web", platform_user_id="u"),
@@ -111,7 +113,7 @@ class Callers:
         )
         began, status = time.monotonic(), "OK"
         try:
-            await self._stub.Predict(request, timeout=timeout_s)
+            await self._stubs[number].Predict(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             status = error.code().name
         return status, time.monotonic() - began
@@ -143,11 +145,11 @@ class Callers:
 
     async def close(self) -> None:
         await self.stop()
-        await self._channel.close()
+        await asyncio.gather(*(one.close() for one in self._channels))
 
-    async def _run(self) -> None:
+    async def _run(self, number: int) -> None:
         while True:
-            self._seen.append(await self.ask())
+            self._seen.append(await self.ask(number))
             await asyncio.sleep(0.1)
 
 
@@ -177,10 +179,11 @@ async def until(wait_until: WaitUntil, holds: Callable[[], Any], what: str) -> N
     await asyncio.to_thread(wait_until, holds, what, timeout_s=SOON_S)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_one_that_dies_costs_no_call_and_both_say_unavailable(
-    pair: Pair, built: "Built", serve: Serve, tmp_path: Path, wait_until: WaitUntil
+    pair: Pair, built: "Built", serve: Serve, tmp_path: Path, wait_until: WaitUntil, workers: int
 ) -> None:
-    more = (*pair.options(), "--metrics-port", 0)
+    more = (*pair.options(), "--metrics-port", 0, "--workers", workers)
     gateway = serve(built.repository, tmp_path / "shop.db", *more)
     async with calling(gateway) as callers:
         await asyncio.sleep(3)
@@ -209,7 +212,7 @@ async def test_one_that_dies_costs_no_call_and_both_say_unavailable(
 
         await callers.stop()
         await asyncio.gather(pair.kill(0), pair.kill(1))
-        found = [await callers.ask() for _ in range(20)]
+        found = [await callers.ask(number % CALLERS) for number in range(20)]
         print(f"both away: {Counter(status for status, _ in found)},", end=" ")
         print(f"longest {1e3 * max(took for _, took in found):.0f} ms")
         assert {status for status, _ in found} == {"UNAVAILABLE"}

@@ -259,6 +259,47 @@ async def test_when_all_are_away_that_is_told_until_one_is_back(world: World) ->
     await world.ask()
 
 
+async def test_where_another_process_looks_after_them_those_take_calls_that_it_says(
+    world: World,
+) -> None:
+    for triton in (world.a, world.b):
+        triton.held = {ENCODER, BEHAVIOR}
+    rotation = dict.fromkeys(ADDRESSES, True)
+    world.fleet = await Fleet.attach(Path(), VERSION, Addresses(world.rotation), rotation)
+    for _ in range(10):
+        await world.ask()
+    assert (world.a.calls, world.b.calls) == (5, 5)
+    world.fleet.follow(rotation | {ADDRESSES[0]: False})
+    for _ in range(10):
+        await world.ask()
+    assert (world.a.calls, world.b.calls) == (5, 15)
+    world.fleet.follow(dict.fromkeys(ADDRESSES, False))
+    with pytest.raises(Unavailable):
+        await world.ask()
+    world.fleet.follow(rotation)
+    await world.ask()
+    assert world.a.loads == world.b.loads == [], "nothing is loaded from here"
+
+
+async def test_who_failed_another_process_is_left_out_until_it_answers_but_not_the_last(
+    world: World,
+) -> None:
+    await world.adopt()
+    world.watch()
+    await until(lambda: world.taking() == [1, 1])
+    world.a.away = True
+    first, last = ADDRESSES
+    world.fleet.eject(first)
+    world.fleet.eject(last)
+    assert world.fleet.rotation == {first: False, last: True}
+    await until(lambda: world.taking() == [0, 1])
+    world.a.restart()
+    await until(lambda: world.taking() == [1, 1])
+    name = "shopcast_triton_ejections_total"
+    ejected = [world.registry.get_sample_value(name, {"address": one}) for one in ADDRESSES]
+    assert ejected == [1, 0]
+
+
 def test_pauses_before_it_is_tried_again_double(manifest: Manifest) -> None:
     @timed
     async def test() -> None:

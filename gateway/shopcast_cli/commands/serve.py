@@ -194,11 +194,6 @@ def serve(
     urls = tuple(dict.fromkeys(triton_url or ()))
     if hedge_after is not None and len(urls) < 2:
         raise typer.BadParameter("needs several --triton-url", param_hint="--hedge-after")
-    if workers > 1 and len(urls) > 1:
-        raise typer.BadParameter(
-            "several workers share one Triton: name one --triton-url, or start a gateway for each",
-            param_hint="--workers",
-        )
     if (log_level := log_level.lower()) not in LEVELS:
         raise typer.BadParameter(f"one of {', '.join(LEVELS)}", param_hint="--log-level")
     if log_format not in ("text", "json"):

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from shopcast_gateway.core.trial import Comparison, Trial
+from shopcast_gateway.engine import Engine
 from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.transport.quotas import Spending
 
@@ -27,10 +28,17 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A version, and the Triton that has loaded it: host:port of its KServe v2 gRPC service."""
+    """An engine that a worker is to answer with, too. address, rotation: as of Engine."""
 
+    number: int
     version: int
     address: str
+    rotation: dict[str, bool]
+
+    @classmethod
+    def of(cls, engine: Engine) -> "Place":
+        """Where an engine of this process is now."""
+        return cls(engine.number, engine.version, engine.address, engine.rotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,16 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Failing:
+    """A worker's calls to one of an engine's Tritons failed too often: it sends none there until it
+    is told anew who takes calls."""
+
+    engine: int
+    address: str
+    kind: Literal["failing"] = "failing"
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Drain and end. grace_s: what running calls get."""
 
@@ -93,9 +111,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A Comparison, and how many answers were given on trial, as one worker counted them."""
+    """A Comparison, and how many answers were given on trial, as one worker counted them. engine:
+    the number of the one on trial."""
 
-    address: str
+    engine: int
     answered: int
     compared: int
     failed: int
@@ -108,12 +127,12 @@ class Compared:
     trial: tuple[float, ...]
 
     @classmethod
-    def of(cls, address: str, trial: Trial) -> "Compared":
-        """address: of the Triton on trial, which no other trial has had."""
+    def of(cls, engine: int, trial: Trial) -> "Compared":
+        """What has been counted so far."""
         counted = asdict(trial.comparison)
         for name in ("serving", "trial"):
             counted[name] = tuple(counted[name].tolist())
-        return cls(address=address, answered=trial.answered, **counted)
+        return cls(engine=engine, answered=trial.answered, **counted)
 
 
 def in_all(counted: Sequence[Compared]) -> Comparison:
@@ -131,12 +150,12 @@ def in_all(counted: Sequence[Compared]) -> Comparison:
 class Report:
     """How a worker does; sent at every change, and every second as a sign of life.
 
-    number: of the assignment that it has carried out. held: addresses of the Tritons that it may
+    number: of the assignment that it has carried out. held: numbers of the engines that it may
     still call.
     """
 
     number: int
-    held: tuple[str, ...]
+    held: tuple[int, ...]
     compared: Compared | None = None
     kind: Literal["report"] = "report"
 
@@ -150,7 +169,7 @@ class Failed:
 
 
 ToWorker = Begin | Assignment | GiveUp | Forget | Spent | Stop
-FromWorker = Report | Forget | Spent | Failed
+FromWorker = Report | Forget | Spent | Failing | Failed
 TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(
     Annotated[FromWorker, Field(discriminator="kind")]

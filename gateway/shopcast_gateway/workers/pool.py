@@ -15,6 +15,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.multiprocess import mark_process_dead
 
+from shopcast_gateway.backend.rotation import Change as RotationChange
+from shopcast_gateway.backend.rotation import Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import StartupError
@@ -32,6 +34,7 @@ from shopcast_gateway.workers.messages import (
     Begin,
     Compared,
     Failed,
+    Failing,
     Forget,
     FromWorker,
     GiveUp,
@@ -65,7 +68,7 @@ class Worker:
     ) -> None:
         self.process, self.number, self._link = process, number, link
         self.report: Report | None = None
-        self.compared: dict[str, Compared] = {}
+        self.compared: dict[int, Compared] = {}
 
     @classmethod
     async def start(cls, number: int, metrics: Path | None) -> "Worker":
@@ -95,9 +98,11 @@ class Worker:
         limit_s = SILENCE_S if self.report is not None else _START_S
         return await asyncio.wait_for(self._link.receive(), limit_s)
 
-    def holds(self, address: str, number: int) -> bool:
-        """Whether it may call a Triton that the assignment of this number does without."""
-        return self.report is None or self.report.number < number or address in self.report.held
+    def holds(self, engine: Engine, number: int) -> bool:
+        """Whether it may call the Triton of an engine that the assignment of this number does
+        without."""
+        report = self.report
+        return report is None or report.number < number or engine.number in report.held
 
     async def end(self) -> None:
         """Leave nothing of it."""
@@ -194,6 +199,11 @@ class Pool:
         if isinstance(change, Repaired) and change.hung:
             self._tell(GiveUp(change.model))
 
+    def tell_rotation(self, change: RotationChange) -> None:
+        """Which of several Tritons take calls."""
+        if isinstance(change, Moved):
+            self._assign()
+
     def _assign(self) -> None:
         self._number += 1
         self._tell(self._assignment())
@@ -217,12 +227,10 @@ class Pool:
         )
         return Assignment(
             self._number,
-            None if engine is None else Place(engine.version, engine.address),
+            None if engine is None else Place.of(engine),
             None
             if trial is None or trial_engine is None
-            else OnTrial(
-                Place(trial_engine.version, trial_engine.address), trial.share, trial.shadow
-            ),
+            else OnTrial(Place.of(trial_engine), trial.share, trial.shadow),
             self._able and not self.switch.off,
             self._status.refusal,
             self._leaving,
@@ -230,7 +238,7 @@ class Pool:
 
     async def _released(self, engine: Engine) -> None:
         number = self._number
-        while any(worker.holds(engine.address, number) for worker in self._workers):
+        while any(worker.holds(engine, number) for worker in self._workers):
             self._reported.clear()
             await self._reported.wait()
 
@@ -273,6 +281,8 @@ class Pool:
                     if self._access is not None:
                         self._access.quotas.charge(message.spendings)
                     self._tell(message, but=worker)
+                elif isinstance(message, Failing):
+                    self._eject(message)
                 else:
                     self._take(worker, message, up)
             await worker.process.wait()
@@ -288,6 +298,12 @@ class Pool:
                 mark_process_dead(worker.process.pid, str(self._metrics))
         return why or f"with status {worker.process.returncode}"
 
+    def _eject(self, failing: Failing) -> None:
+        for engine in (self.switch.engine, self.switch.trial_engine):
+            if engine is not None and engine.number == failing.engine:
+                engine.eject(failing.address)
+        self._assign()  # where it was not ejected, who failed there is to try again
+
     def _take(self, worker: Worker, report: Report, up: "asyncio.Future[None]") -> None:
         began, worker.report = worker.report is None, report
         self._reported.set()
@@ -296,7 +312,7 @@ class Pool:
         if not up.done():
             up.set_result(None)
         if report.compared is not None:
-            worker.compared[report.compared.address] = report.compared
+            worker.compared[report.compared.engine] = report.compared
             self._compare()
 
     def _count(self) -> None:
@@ -309,7 +325,7 @@ class Pool:
         if trial is None or engine is None:
             return
         counted = [one for worker in self._workers for one in worker.compared.values()]
-        counted = [c for c in (*counted, *self._ended_compared) if c.address == engine.address]
+        counted = [c for c in (*counted, *self._ended_compared) if c.engine == engine.number]
         trial.answered = sum(one.answered for one in counted)
         trial.comparison = in_all(counted)
 

@@ -7,13 +7,17 @@ import socket
 import sys
 from contextlib import AsyncExitStack, suppress
 
+from shopcast_gateway.backend.rotation import Change as RotationChange
+from shopcast_gateway.backend.rotation import Ejected, Moved, RotationStatus
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.engine import Engine
 from shopcast_gateway.errors import GatewayError, StartupError
+from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import Frontend, access_of, open_frontend
 from shopcast_gateway.interpreter import make_ready
+from shopcast_gateway.metrics import second_calls
 from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
@@ -24,6 +28,7 @@ from shopcast_gateway.workers.messages import (
     Begin,
     Compared,
     Failed,
+    Failing,
     Forget,
     FromWorker,
     GiveUp,
@@ -46,7 +51,7 @@ class _Worker:
         self._server: GatewayServer | None = None
         self._wanted: Assignment | None = None
         self._news, self._done = asyncio.Event(), 0
-        self._trial_address = ""
+        self._count = second_calls(frontend.registry) if frontend.registry else None
         self._compared: Compared | None = None
 
     async def run(self, begin: Begin) -> float:
@@ -131,27 +136,25 @@ class _Worker:
         switch = self._switch
         switch.off = not wanted.able
         now, trial = switch.engine, wanted.trial
-        if switch.trial is not None and (
-            trial is None or trial.place.address != self._trial_address
-        ):
+        on_trial = switch.trial_engine
+        if on_trial is not None and (trial is None or trial.place.number != on_trial.number):
             self._compare()
             self._report()
             await switch.put_on_trial(None, None)
         if wanted.serving is None:
             if now is not None:
                 await switch.close()
-        elif now is None or (now.version, now.address) != (
-            wanted.serving.version,
-            wanted.serving.address,
-        ):
+        elif now is None or now.number != wanted.serving.number:
             switch.replace(await self._attach(wanted.serving))
+        else:
+            now.follow(wanted.serving.rotation)
         if trial is None:
             return
-        if switch.trial is not None:
+        if switch.trial is not None and switch.trial_engine is not None:
+            switch.trial_engine.follow(trial.place.rotation)
             switch.adjust_trial(trial.share, trial.shadow)
             return
         engine = await self._attach(trial.place)
-        self._trial_address = trial.place.address
         one = Trial(
             engine.version,
             engine,
@@ -163,12 +166,23 @@ class _Worker:
         await switch.put_on_trial(one, engine)
 
     async def _attach(self, place: Place) -> Engine:
+        settings = self._frontend.settings
+
+        def tell(change: RotationChange) -> None:
+            if isinstance(change, Ejected):
+                self._link.send(Failing(place.number, change.address))
+            elif not isinstance(change, Moved) and self._count is not None:
+                self._count(change)
+
+        status = RotationStatus(tuple(place.rotation) or (place.address,), [tell])
         return await Engine.attach(
-            self._frontend.settings.repository,
+            settings.repository,
             place.version,
-            place.address,
+            Addresses(status, settings.hedge_after_s),
             self._frontend.directory,
             self._frontend.recorder,
+            number=place.number,
+            rotation=place.rotation,
         )
 
     async def _keep_reporting(self) -> None:
@@ -185,8 +199,9 @@ class _Worker:
                 self._link.send(Spent(spendings))
 
     def _compare(self) -> None:
-        if self._switch.trial is not None:
-            self._compared = Compared.of(self._trial_address, self._switch.trial)
+        trial, engine = self._switch.trial, self._switch.trial_engine
+        if trial is not None and engine is not None:
+            self._compared = Compared.of(engine.number, trial)
 
     def _report(self) -> None:
         if self._server is not None:

@@ -1,0 +1,139 @@
+"""A worker that is told what to answer with, and what it tells of it; its engines are fakes."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from shopcast_gateway.backend.rotation import Ejected, Moved
+from shopcast_gateway.engine import Engine, Switch
+from shopcast_gateway.fleet import Addresses
+from shopcast_gateway.workers.messages import (
+    FROM_WORKER,
+    Assignment,
+    Failing,
+    OnTrial,
+    Place,
+    Report,
+)
+from shopcast_gateway.workers.pool import Worker as Attended
+from shopcast_gateway.workers.worker import _Worker
+
+ELSEWHERE = "triton:8001"  # one server for every engine
+PAIR = {"triton-a:8001": True, "triton-b:8001": True}
+
+
+class FakeEngine:
+    prior = SimpleNamespace(forget=lambda: None)
+
+    def __init__(self, version: int, number: int, addresses: Addresses) -> None:
+        self.version, self.number, self.status = version, number, addresses.status
+        self.rotation: dict[str, bool] = {}
+
+    def follow(self, rotation: dict[str, bool]) -> None:
+        self.rotation = rotation
+
+    async def retire(self) -> None:
+        pass
+
+
+class FakeLink:
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        assert FROM_WORKER.validate_json(FROM_WORKER.dump_json(message)) == message
+        self.sent.append(message)
+
+
+class World:
+    """A worker and what it does. attached: engines, in the order in which they were made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.attached: list[FakeEngine] = []
+        self.switch, self.link = Switch(), FakeLink()
+        self.registry = CollectorRegistry()
+
+        async def attach(
+            _: Path, version: int, addresses: Addresses, *__: Any, number: int, rotation: Any
+        ) -> Any:
+            self.attached.append(FakeEngine(version, number, addresses))
+            self.attached[-1].follow(rotation)
+            return self.attached[-1]
+
+        monkeypatch.setattr(Engine, "attach", attach)
+        settings = SimpleNamespace(repository=Path(), hedge_after_s=None)
+        frontend = SimpleNamespace(
+            switch=self.switch,
+            registry=self.registry,
+            settings=settings,
+            directory=None,
+            recorder=None,
+            busy=lambda: False,
+        )
+        self.worker = _Worker(self.link, frontend)  # type: ignore[arg-type]
+
+    async def follow(self, serving: Place | None, trial: Place | None = None) -> None:
+        on_trial = None if trial is None else OnTrial(trial, share=0.5, shadow=0.0)
+        assigned = Assignment(1, serving, on_trial, able=True, refusal=None, leaving=False)
+        await self.worker._follow(assigned)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def place(number: int, version: int, rotation: dict[str, bool] | None = None) -> Place:
+    return Place(number, version, ", ".join(rotation or {ELSEWHERE: True}), rotation or {})
+
+
+async def test_engines_on_one_server_are_told_apart(world: World) -> None:
+    await world.follow(place(1, 1), place(2, 2))
+    await world.follow(place(1, 1), place(3, 3))  # the end of the trial before was never told
+    assert world.switch.trial is not None
+    assert world.switch.trial.version == 3
+    await world.follow(place(3, 3))
+    await world.follow(place(4, 3))
+    assert [(one.number, one.version) for one in world.attached] == [
+        *((1, 1), (2, 2), (3, 3)),
+        *((3, 3), (4, 3)),
+    ]
+    await asyncio.sleep(0.01)
+    assert world.switch.held == (4,), "what was before has ended"
+
+
+async def test_what_is_the_same_as_before_is_kept(world: World) -> None:
+    await world.follow(place(1, 1, PAIR), place(2, 2, PAIR))
+    fewer = PAIR | {"triton-b:8001": False}
+    await world.follow(place(1, 1, fewer), place(2, 2, fewer))
+    first, second = world.attached
+    assert first.rotation == second.rotation == fewer
+    assert (world.switch.engine, world.switch.trial_engine) == (first, second)
+
+
+async def test_who_fails_its_calls_is_told_with_the_engine(world: World) -> None:
+    await world.follow(place(7, 1, PAIR))
+    status = world.attached[0].status
+    assert tuple(status.addresses) == tuple(PAIR)
+    for change in (Moved("triton-a:8001", True), Ejected("triton-a:8001"), "retry", "hedge"):
+        status.tell(change)  # type: ignore[arg-type]
+    assert world.link.sent == [Failing(7, "triton-a:8001")]
+    for name in ("retries", "hedges"):
+        assert world.registry.get_sample_value(f"shopcast_triton_{name}_total") == 1
+
+
+def test_who_looks_after_workers_waits_for_those_that_hold_an_engine() -> None:
+    nothing: Any = None
+    worker, engine = Attended(nothing, nothing, 0), FakeEngine(1, 5, Addresses(nothing))
+    assert worker.holds(engine, 3), "it has said nothing yet"  # type: ignore[arg-type]
+    for report, holds in (
+        (Report(2, (6,)), True),
+        (Report(3, (5, 6)), True),
+        (Report(3, (6,)), False),
+    ):
+        worker.report = report
+        assert worker.holds(engine, 3) == holds  # type: ignore[arg-type]
