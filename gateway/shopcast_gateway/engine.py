@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from shopcast_gateway.backend.triton import TritonBackend
-from shopcast_gateway.core.adoption import Refused, adopt, check
+from shopcast_gateway.core.adoption import Refused, adopt, check, replay
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
@@ -234,7 +235,8 @@ class Engine:
             await self._backend.watch(status, able)
             return
         parts, own = parts_of(self._model), self._triton is not None
-        await Probe(self._backend, parts, status, able, own=own).run()
+        again = partial(replay, self._model)
+        await Probe(self._backend, parts, again, status, able, own=own).run()
 
     def give_up(self, model: str) -> None:
         """Fail the calls to a model that hang, as TritonBackend.give_up."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
@@ -223,7 +224,8 @@ class Fleet:
             if not answers:
                 seat.leave()
 
-        probe = Probe(seat.backend, parts_of(seat.alone), self._status_of(seat), able, own=False)
+        parts, again = parts_of(seat.alone), partial(replay, seat.alone)
+        probe = Probe(seat.backend, parts, again, self._status_of(seat), able, own=False)
         tasks = {
             asyncio.create_task(probe.run()),
             asyncio.create_task(seat.member.left.wait()),

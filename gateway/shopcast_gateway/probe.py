@@ -1,17 +1,18 @@
 """Whether the models of an engine answer; one that does not is loaded again.
 
 Triton calls a model ready whose Python process is dead or stands still: only an inference makes
-sure. Loading the version again starts new processes.
+sure. Loading the version again starts new processes, which must reproduce its goldens.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from shopcast_domain.manifest import BEHAVIOR, ENCODER
+from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, StartupError
 from shopcast_gateway.triton.status import TritonStatus
@@ -28,6 +29,8 @@ HANGS = 3
 """Looks without an answer in a row before it is loaded again, if all of them only hung."""
 REPAIRS = 2
 """Repairs that must fail before a Triton of our own is given up."""
+REPLAY_S = 10.0
+"""How long goldens may take after a repair; a model that is slow for another reason is let in."""
 LONGEST_PAUSE_S = 10.0
 """Between repairs, which begin EVERY_S apart; each pause is twice the one before."""
 
@@ -60,11 +63,12 @@ class Server(Protocol):
 
 class Part:
     """A model that is watched. needed: without it no prediction can be made. up: it is not being
-    repaired. hung: calls to it were not answered in time."""
+    repaired. wrong: what was loaded again is not what was published. hung: calls to it were not
+    answered in time."""
 
     def __init__(self, model: str, version: int, ask: Ask, *, needed: bool) -> None:
         self.model, self.version, self.ask, self.needed = model, version, ask, needed
-        self.up = True
+        self.up, self.wrong = True, False
         self._failed: deque[bool] = deque(maxlen=AMONG)
         self._unanswered, self.hung = 0, False
 
@@ -103,20 +107,23 @@ def parts_of(model: Model) -> tuple[Part, Part]:
 class Probe:
     """Looks at the models of one engine for as long as it serves.
 
-    able: is told whether predictions can be made, whenever that changes. own: whether the Triton
-    may be stopped when nothing else helps.
+    replay: raises Refused where the goldens do not reproduce, and what Backend.infer raises. able:
+    is told whether predictions can be made, whenever that changes. own: whether the Triton may be
+    stopped when nothing else helps.
     """
 
     def __init__(
         self,
         server: Server,
         parts: Sequence[Part],
+        replay: Callable[[], Awaitable[None]],
         status: TritonStatus,
         able: Callable[[bool], None],
         *,
         own: bool,
     ) -> None:
         self._server, self._parts, self._own = server, parts, own
+        self._replay = replay
         self._status, self._tell = status, able
         self._able = True
 
@@ -155,11 +162,14 @@ class Probe:
         except Exception:  # no threads, no file handles: not for a lack of the model's
             _log.exception("%s could not be looked at", part.model)
         part.note(error)
-        able = not any(one.needed and one.silent for one in self._parts)
+        self._tell_able()
+        return error is None
+
+    def _tell_able(self) -> None:
+        able = not any(one.wrong or (one.needed and one.silent) for one in self._parts)
         if able != self._able:
             self._able = able
             self._tell(able)
-        return error is None
 
     async def _repair(self, part: Part) -> bool:
         """Load a model until it answers; False when our own Triton is to be stopped instead."""
@@ -192,7 +202,25 @@ class Probe:
             return False
         if part.hung:
             self._server.give_up(part.model)
-        return await self._look(part)
+        return await self._reproduces(part) and await self._look(part)
+
+    async def _reproduces(self, part: Part) -> bool:
+        """Whether what was loaded says what it is to say; until then nobody is to ask it."""
+        refusal = ""
+        try:
+            async with asyncio.timeout(REPLAY_S):
+                await self._replay()
+        except Refused as refused:
+            refusal = str(refused)
+        except (GatewayError, TimeoutError):  # this model or the other: the looks will tell
+            pass
+        except Exception:  # as in a look
+            _log.exception("the goldens could not be replayed")
+        part.wrong = bool(refusal)
+        self._tell_able()
+        if refusal:
+            _log.error("%s version %d is not as it was: %s", part.model, part.version, refusal)
+        return not refusal
 
     def _set_up(self, part: Part, up: bool) -> None:
         part.up = up

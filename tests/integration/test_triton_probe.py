@@ -1,5 +1,6 @@
 """A gateway whose Triton goes on running and does not answer: noticed, and put right."""
 
+import asyncio
 import re
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import onnx
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -153,8 +155,18 @@ async def test_a_triton_that_stands_still_is_replaced(
     assert metric(gateway, "shopcast_triton_up") == 1
 
 
-async def test_a_triton_elsewhere_that_was_away_gets_its_models_back(
-    built: "Built",
+def other_answers(graph: bytes) -> bytes:
+    """A behaviour model that answers, and something else."""
+    model = onnx.load_from_string(graph)
+    node = model.graph.node[-1]
+    node.output[0] = "as_published"
+    doubled = onnx.helper.make_node("Add", ["as_published", "as_published"], ["logits"])
+    model.graph.node.append(doubled)
+    return bytes(model.SerializeToString())
+
+
+async def test_a_triton_elsewhere_that_was_away_gets_its_models_back_if_they_are_the_same(
+    repository: Path,
     triton_environment: TritonEnvironment,
     serve: Serve,
     tmp_path: Path,
@@ -162,12 +174,12 @@ async def test_a_triton_elsewhere_that_was_away_gets_its_models_back(
 ) -> None:
     async def start(ports: Ports) -> TritonProcess:
         log = tmp_path / "triton.log"
-        return await TritonProcess.start(triton_environment, built.repository, log=log, ports=ports)
+        return await TritonProcess.start(triton_environment, repository, log=log, ports=ports)
 
     triton = await start(Ports())
     try:
         more = ("--triton-url", triton.grpc_address, "--metrics-port", 0)
-        gateway = serve(built.repository, tmp_path / "shop.db", *more).wait_ready()
+        gateway = serve(repository, tmp_path / "shop.db", *more).wait_ready()
         assert (await ask(gateway.address)).predictions
         await triton.kill()
         with health_of(gateway) as health:
@@ -187,6 +199,24 @@ async def test_a_triton_elsewhere_that_was_away_gets_its_models_back(
         assert (await ask(gateway.address)).predictions
         assert (repairs(gateway, "encoder"), repairs(gateway, "behavior")) == (1, 1)
         assert gateway.log.read_text().count("does not answer: it is loaded again") == 2
+
+        await triton.kill()
+        graph = repository / "behavior" / "1" / "model.onnx"
+        published = graph.read_bytes()
+        with health_of(gateway) as health:
+            wait_until(lambda: health() == NOT_SERVING, "health says so", timeout_s=SOON_S)
+            graph.unlink()  # tests share the file itself
+            graph.write_bytes(other_answers(published))
+            triton = await start(triton.ports)
+            told = "behavior version 1 is not as it was: golden 0: a probability differs"
+            wait_until(lambda: told in gateway.log.read_text(), "it is noticed", timeout_s=SOON_S)
+            await asyncio.sleep(3)
+            assert health() == NOT_SERVING
+            with pytest.raises(ShopcastError):
+                await ask(gateway.address)
+            graph.write_bytes(published)
+            wait_until(lambda: health() == SERVING, "it serves again", timeout_s=SOON_S)
+        assert (await ask(gateway.address)).predictions
         assert gateway.stop() == 0
         assert "Traceback" not in gateway.log.read_text()
     finally:

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from shopcast_gateway import probe
+from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.errors import DeadlineExpired, Overloaded, StartupError, Unavailable
 from shopcast_gateway.metrics import observe_triton
 from shopcast_gateway.probe import Part, Probe
@@ -50,7 +51,9 @@ class World:
             Part("encoder", 3, self.encoder, needed=False),
             Part("behavior", 4, self.behavior, needed=True),
         )
-        watched = Probe(self, parts, self.status, self.told.append, own=own)
+        self.replays, self.goldens = 0, self.fine
+        self.goldens: Callable[[], Exception | None]
+        watched = Probe(self, parts, self.replay, self.status, self.told.append, own=own)
         self.task = asyncio.create_task(watched.run())
 
     async def load(self, model: str, version: int) -> None:
@@ -59,6 +62,16 @@ class World:
             raise self.refuses
         if self.heals:
             self.models[model].fails = lambda: None
+
+    @staticmethod
+    def fine() -> None:
+        return None
+
+    async def replay(self) -> None:
+        self.replays += 1
+        error = self.goldens()
+        if error is not None:
+            raise error
 
     def answered_at(self, _: str) -> float:
         return time.monotonic() if self.busy else 0.0
@@ -129,6 +142,42 @@ async def test_a_model_that_fails_twice_is_loaded_again(
     ]
     await world.looks(20)
     assert len(world.loads) == 1
+
+
+@elsewhere
+async def test_what_is_loaded_again_and_answers_otherwise_is_asked_by_nobody(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.goldens = lambda: Refused("golden", "golden 0: a probability differs")
+    rest = iter([DEAD, DEAD])
+    world.encoder.fails = lambda: next(rest, None)
+    await until(lambda: world.replays > 2)
+    assert world.told == [False], "though the encoder answers"
+    assert world.metric("shopcast_triton_up") == 0
+    assert "encoder version 3 is not as it was: golden 0" in caplog.text
+    world.goldens = world.fine
+    await until(lambda: world.metric("shopcast_triton_repairs_total", model="encoder") == 1)
+    assert world.told == [False, True]
+
+
+@own
+async def test_a_triton_of_our_own_that_answers_otherwise_is_stopped(world: World) -> None:
+    world.goldens = lambda: Refused("golden", "golden 0: a probability differs")
+    world.behavior.fails = lambda: DEAD
+    async with asyncio.timeout(10):
+        await world.task
+    assert world.told == [False]
+    assert world.replays == probe.REPAIRS
+
+
+@pytest.mark.parametrize("error", [DEAD, LATE, TimeoutError(), ValueError("no threads")])
+async def test_goldens_that_cannot_be_replayed_keep_nobody_out(
+    world: World, error: Exception
+) -> None:
+    world.goldens = lambda: error
+    world.behavior.fails = lambda: DEAD
+    await until(lambda: world.metric("shopcast_triton_repairs_total", model="behavior") == 1)
+    assert world.told == [False, True]
 
 
 async def test_without_the_encoder_what_can_be_answered_is(world: World) -> None:
