@@ -35,6 +35,7 @@ from shopcast_gateway.transport.services import EventService, IdentityService, P
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CALLS = 256
+MAX_WAITING = 8192
 _CANCEL_S = 2.0  # a cancelled call that has not ended by then does not end
 
 _log = logging.getLogger(__name__)
@@ -65,8 +66,12 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     # Calls of one connection at a time, streams that say nothing included; a client holds back what
-    # is more. Well under the 1,000 that may wait for us, beyond which gRPC drops calls of anybody.
+    # is more.
     ("grpc.max_concurrent_streams", MAX_CALLS),
+    # Beyond what may wait for us gRPC drops calls of anybody, as CANCELLED. Between two limits it
+    # drops at random.
+    ("grpc.server.max_pending_requests", MAX_WAITING),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_WAITING),
     # Who is gone without a word is noticed, and the streams they left end. It is ping_timeout_ms
     # that closes the connection; keepalive_timeout_ms would not (gRPC 1.85).
     ("grpc.keepalive_time_ms", 60_000),
