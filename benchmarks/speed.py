@@ -60,7 +60,7 @@ class Capture:
         self.calls: list[Call] = []
 
     async def infer(
-        self, model: str, version: int, inputs: Tensors, output: str, *, timeout_s: float
+        self, model: str, version: int, inputs: Tensors, output: str, **_: Any
     ) -> NDArray[np.float32]:
         self.calls.append((model, inputs, output))
         await asyncio.sleep(0.05)  # others gather meanwhile

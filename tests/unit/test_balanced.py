@@ -46,7 +46,7 @@ class FakeServer:
             raise self.fails
 
     async def infer(
-        self, model: str, version: int, inputs: Any, output: str, *, timeout_s: float
+        self, model: str, version: int, inputs: Any, output: str, *, timeout_s: float, **_: Any
     ) -> Any:
         self.calls += 1
         given_up = asyncio.get_running_loop().create_future()
@@ -257,6 +257,25 @@ async def test_with_a_short_deadline_a_share_of_it_is_enough_to_hang() -> None:
     world.servers[0].takes_s = 30.0
     began = now()
     assert await world.ask(timeout_s=1.0) == 1
+    assert now() - began == pytest.approx(balanced.HANG_SHARE, abs=0.1)
+
+
+@timed
+async def test_what_is_wanted_sooner_hangs_sooner_and_goes_nowhere_once_it_is_late() -> None:
+    world = World(3)
+    for server in world.servers:
+        server.takes_s = 30.0
+    began = now()
+    with pytest.raises(DeadlineExpired):
+        await world.backend.infer("behavior", 1, {}, "logits", timeout_s=20.0, wanted_s=1.0)
+    assert now() - began == pytest.approx(20.0, abs=0.1)
+    assert sorted(one.calls for one in world.servers) == [0, 1, 1]
+    for server in world.servers[1:]:
+        server.takes_s = 0.01
+    world.members[0].turn = 0  # it is its turn
+    began = now()
+    asked = world.backend.infer("behavior", 1, {}, "logits", timeout_s=20.0, wanted_s=1.0)
+    assert (await asked)[0] != 0
     assert now() - began == pytest.approx(balanced.HANG_SHARE, abs=0.1)
 
 

@@ -65,6 +65,7 @@ class Backend:
         output: str,
         *,
         timeout_s: float,
+        wanted_s: float | None = None,
     ) -> NDArray[np.float32]:
         if model == ENCODER:
             sums = inputs["input_ids"].sum(axis=1, keepdims=True).astype(np.float32)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -24,7 +24,8 @@ class Server:
         self.failure: Exception | None = None
         self.running = self.most_running = self.given_up = 0
 
-    async def run(self, batch: Sequence[int]) -> list[int]:
+    async def run(self, batch: Sequence[int], left_s: Callable[[], float]) -> list[int]:
+        self.left_s = left_s
         self.calls.append(list(batch))
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -251,10 +252,25 @@ async def test_closing_gives_up_what_waits_and_what_does_not_end(
     waiting = gathering.put(2, timeout_s=LONG_S)
     before = asyncio.all_tasks()
     await gathering.close()
-    assert running.future.cancelled()
-    assert waiting.future.cancelled()
+    for entry in (running, waiting):  # told: nobody is to wait for its deadline
+        assert isinstance(entry.future.exception(), Unavailable)
     assert server.calls == [[1]]
     assert len(before - asyncio.all_tasks()) == 1
+
+
+async def test_a_batch_knows_how_long_it_is_waited_for() -> None:
+    server = Server()
+    gathering = batcher(server)
+    first, second = (gathering.put(number, timeout_s=number * LONG_S) for number in (1, 2))
+    await turns()
+    assert server.left_s() == pytest.approx(2 * LONG_S, abs=5)
+    second.future.cancel()
+    assert server.left_s() == pytest.approx(LONG_S, abs=5)
+    first.deadline += LONG_S  # somebody with more time waits for it, too
+    assert server.left_s() == pytest.approx(2 * LONG_S, abs=5)
+    first.future.cancel()
+    assert server.left_s() == 0
+    server.release.set()
 
 
 @pytest.mark.parametrize("calls", [1, 2])

@@ -34,6 +34,7 @@ class Behavior:
         output: str,
         *,
         timeout_s: float,
+        wanted_s: float | None = None,
     ) -> NDArray[np.float32]:
         mask = inputs["history_mask"]
         candidates = inputs["candidate_features"].shape[1]

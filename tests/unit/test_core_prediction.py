@@ -142,6 +142,7 @@ class Backend:
         output: str,
         *,
         timeout_s: float,
+        wanted_s: float | None = None,
     ) -> NDArray[np.float32]:
         self.timeouts_s[model] = timeout_s
         if timeout_s <= 0:

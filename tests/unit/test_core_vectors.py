@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -45,6 +46,7 @@ class Encoder:
         output: str,
         *,
         timeout_s: float,
+        wanted_s: float | None = None,
     ) -> NDArray[np.float32]:
         assert (model, output) == ("encoder", "vectors")
         ids = inputs["input_ids"][:, 0]
@@ -144,6 +146,33 @@ async def test_texts_get_their_vectors_in_order_and_no_text_gets_zeros(
         found, encoded = await vectors.get(["w4", "", "w2", "w4"], timeout_s=5.0)
     assert numbers(found) == [5, 0, 3, 5]
     assert encoded == 2
+
+
+async def test_what_is_late_once_it_is_tokenised_is_not_sent(
+    model: Model, store: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenise = model.tokeniser.encode
+
+    def slowly(texts: Any) -> Any:
+        time.sleep(0.2)
+        return tokenise(texts)
+
+    monkeypatch.setattr(model.tokeniser, "encode", slowly)
+    async with opened(model, store) as vectors:
+        with pytest.raises(DeadlineExpired):
+            await vectors.get(["w4"], timeout_s=0.1)
+        await asyncio.sleep(0.2)
+        assert encoder.batches == []
+
+
+async def test_who_asks_again_for_a_text_that_was_late_is_not_told_so_as_well(
+    model: Model, store: Store
+) -> None:
+    async with opened(model, store) as vectors:
+        with pytest.raises(DeadlineExpired):
+            await vectors._encode({b"w4": "w4"}, 0.0)
+        (awaited,) = [vectors._await(b"w4", "w4", 5.0)]
+        assert (await awaited.entry.future)[0] == 5
 
 
 async def test_nothing_to_encode_asks_nobody(model: Model, store: Store, encoder: Encoder) -> None:

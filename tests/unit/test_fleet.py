@@ -59,7 +59,7 @@ class FakeTriton:
         self.loads.append(model)
         self.held.add(model)
 
-    async def infer(self, model: str, _: int, inputs: Any, output: str, *, timeout_s: float) -> Any:
+    async def infer(self, model: str, _: int, inputs: Any, output: str, **times: Any) -> Any:
         self.calls += 1
         if self.away or model not in self.held:
             raise Unavailable("away")

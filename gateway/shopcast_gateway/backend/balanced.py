@@ -28,7 +28,7 @@ TRIES = 3
 HANG_S = 2.0
 """After which a call hangs if its model has answered nobody since it began,"""
 HANG_SHARE = 0.5
-"""or after this share of the time it has, if that is less."""
+"""or after this share of the time until somebody needs it, if that is less."""
 
 Answer = NDArray[np.float32]
 
@@ -122,16 +122,25 @@ class BalancedBackend:
             raise failures[0]
 
     async def infer(
-        self, model: str, version: int, inputs: Tensors, output: str, *, timeout_s: float
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        output: str,
+        *,
+        timeout_s: float,
+        wanted_s: float | None = None,
     ) -> Answer:
         """Run one batch and return the named output, float32.
 
-        timeout_s: of all attempts together. Raises Unavailable, DeadlineExpired, Overloaded,
-        ContractMismatch.
+        timeout_s: of all attempts together. wanted_s: after it no other server is asked any more.
+        Raises Unavailable, DeadlineExpired, Overloaded, ContractMismatch.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        deadline, hang_s = began + timeout_s, min(HANG_S, HANG_SHARE * timeout_s)
+        wanted_s = timeout_s if wanted_s is None else min(wanted_s, timeout_s)
+        deadline, wanted = began + timeout_s, began + wanted_s
+        hang_s = min(HANG_S, HANG_SHARE * wanted_s)
         hedge_at = began + self._hedge_after_s
         sent: list[_Attempt] = []
 
@@ -161,7 +170,7 @@ class BalancedBackend:
                     raise error
                 if waiting:
                     continue  # another may still answer
-                other = self._another(sent, deadline) if isinstance(error, Unavailable) else None
+                other = self._another(sent, wanted) if isinstance(error, Unavailable) else None
                 if other is None:
                     assert error is not None  # noqa: S101 - else it was returned
                     raise error
@@ -174,13 +183,13 @@ class BalancedBackend:
                 look_at = now + hang_s
                 hung = [running[task] for task in waiting if self._hangs(running[task], model)]
                 if hung and len(hung) == len(waiting):
-                    other = self._another(sent, deadline)
+                    other = self._another(sent, wanted)
                     if other is not None:
                         self._status.tell("retry")
                         send(other)
             if now >= hedge_at:
                 hedge_at = math.inf
-                if len(sent) == 1 and (other := self._another(sent, deadline)) is not None:
+                if len(sent) == 1 and (other := self._another(sent, wanted)) is not None:
                     self._status.tell("hedge")
                     send(other)
 
@@ -195,9 +204,9 @@ class BalancedBackend:
             return None
         return min(free, key=lambda one: (one.outstanding, one.turn))
 
-    def _another(self, sent: Sequence[_Attempt], deadline: float) -> Member | None:
+    def _another(self, sent: Sequence[_Attempt], wanted: float) -> Member | None:
         """Where a call may be sent too, paid for; None where it may not."""
-        if len(sent) == TRIES or asyncio.get_running_loop().time() >= deadline:
+        if len(sent) == TRIES or asyncio.get_running_loop().time() >= wanted:
             return None
         other = self._choose([attempt.member for attempt in sent])
         if other is not None and not self._budget.spend():

@@ -20,11 +20,19 @@ class Backend(Protocol):
         ...
 
     async def infer(
-        self, model: str, version: int, inputs: Tensors, output: str, *, timeout_s: float
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        output: str,
+        *,
+        timeout_s: float,
+        wanted_s: float | None = None,
     ) -> NDArray[np.float32]:
         """Run one batch and return the named output, float32.
 
         timeout_s: how long the answer is waited for; a call that has begun is not cancelled.
+        wanted_s: how soon somebody needs it, if sooner.
         Raises Unavailable, DeadlineExpired, Overloaded, ContractMismatch.
         """
         ...

@@ -149,12 +149,20 @@ class TritonBackend:
             return False
 
     async def infer(
-        self, model: str, version: int, inputs: Tensors, output: str, *, timeout_s: float
+        self,
+        model: str,
+        version: int,
+        inputs: Tensors,
+        output: str,
+        *,
+        timeout_s: float,
+        wanted_s: float | None = None,
     ) -> NDArray[np.float32]:
         """Run one batch and return the named output, float32.
 
         timeout_s: how long the answer is waited for. The call goes on after it, since Triton 2.51
-        may die of a cancelled one (triton-inference-server/server#7368).
+        may die of a cancelled one (triton-inference-server/server#7368). wanted_s: makes no
+        difference where there is one server.
         Raises Unavailable, DeadlineExpired, Overloaded, ContractMismatch.
         """
         if timeout_s <= 0:

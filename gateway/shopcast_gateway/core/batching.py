@@ -10,10 +10,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from shopcast_gateway.core.stages import SPENT, UNRECORDED, Interval, Recorder, Spent
-from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
+from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, Unavailable
 
 END_S = 5.0
 """How long what runs is waited for at the end."""
@@ -66,14 +67,15 @@ class Bounds:
 class Batcher(Generic[Work, Answer]):
     """Runs work in batches, at most `calls` of them at once: a number, or what says it at the time.
 
-    run: answers of a batch, one for each, in order. size: how much of it there is; two of unlike
-    size cost each other padding. fits: whether two or more of these sizes may go as one batch.
-    model: what recorders know it by.
+    run: answers of a batch, one for each, in order; the function it is given says how many seconds
+    are left to whoever has most time, 0 where nobody waits any more. size: how much of it there is;
+    two of unlike size cost each other padding. fits: whether two or more of these sizes may go as
+    one batch. model: what recorders know it by.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Work]], Awaitable[Sequence[Answer]]],
+        run: Callable[[Sequence[Work], Callable[[], float]], Awaitable[Sequence[Answer]]],
         *,
         size: Callable[[Work], int],
         fits: Callable[[Sequence[int]], bool],
@@ -106,9 +108,8 @@ class Batcher(Generic[Work, Answer]):
         return entry
 
     async def close(self) -> None:
-        """Give up what waits, and what has not ended after END_S."""
-        for entry in self._waiting:
-            entry.future.cancel()  # it is taken out in a later turn
+        """Give up what waits, and what has not ended after END_S: it is Unavailable."""
+        _give_up(self._waiting)
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=END_S)
             for task in late:
@@ -154,8 +155,7 @@ class Batcher(Generic[Work, Answer]):
         try:
             await self._run_once(batch, spent)
         except asyncio.CancelledError:
-            for entry in batch:
-                entry.future.cancel()
+            _give_up(batch)
             raise
         finally:
             for one in spent.own:
@@ -169,7 +169,7 @@ class Batcher(Generic[Work, Answer]):
         late = sum(entry.deadline <= now and not entry.future.done() for entry in batch)
         self.recorder.batch(self._model, len(batch), late)
         try:
-            answers = await self._run([entry.work for entry in batch])
+            answers = await self._run([entry.work for entry in batch], partial(_left_s, batch))
         except Exception as error:
             if len(batch) > 1 and isinstance(error, ContractMismatch):
                 for entry in batch:  # one of them spoils it for the others
@@ -184,6 +184,18 @@ class Batcher(Generic[Work, Answer]):
             if not entry.future.done():
                 entry.spent += spent.own
                 entry.future.set_result(answer)
+
+
+def _left_s(batch: Iterable[Entry[Work, Answer]]) -> float:
+    """To whoever has most time, in seconds."""
+    latest = max((one.deadline for one in batch if not one.future.done()), default=-math.inf)
+    return max(latest - time.monotonic(), 0.0)
+
+
+def _give_up(entries: Iterable[Entry[Work, Answer]]) -> None:
+    for entry in entries:
+        if not entry.future.done():  # it is taken out of what waits in a later turn
+            entry.future.set_exception(Unavailable("the model was let go of"))
 
 
 def _in_time(entries: Iterable[Entry[Work, Answer]]) -> list[Entry[Work, Answer]]:

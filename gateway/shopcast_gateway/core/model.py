@@ -14,7 +14,7 @@ from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_domain.padding import pad_axis, padded_size
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.backend.protocol import Backend
-from shopcast_gateway.core.batching import Batcher, Bounds
+from shopcast_gateway.core.batching import SEND_MARGIN_S, Batcher, Bounds
 from shopcast_gateway.core.exposure import Exposure, History, Scene, Vectors, scenes
 from shopcast_gateway.core.stages import SPENT, Recorder, timed
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired
@@ -58,14 +58,18 @@ class Model:
         """Tell a recorder of what is scored from now on."""
         self._scores.recorder = recorder
 
-    async def encode(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
+    async def encode(
+        self, texts: Sequence[str], *, timeout_s: float, left_s: Callable[[], float] | None = None
+    ) -> Vectors:
         """Vectors of 1 to ENCODE_BATCH texts, none of them empty: float32 (n, d).
 
-        Raises what Backend.infer raises.
+        left_s: as of Batcher.run, where timeout_s is more than anybody has. Raises what
+        Backend.infer raises.
         """
         with timed("tokenise"):
             token_ids = await asyncio.to_thread(self.tokeniser.encode, texts)
             ids, mask = self.tokeniser.pad(token_ids)
+        wanted_s = None if left_s is None else _in_time(left_s())
         tokens = padded_size(ids.shape[1], self._padding.get("tokens", ()))
         ids = pad_axis(ids, 1, tokens, self.tokeniser.pad_id)
         mask = pad_axis(mask, 1, tokens)
@@ -76,6 +80,7 @@ class Model:
                 {"input_ids": ids, "attention_mask": mask},
                 "vectors",
                 timeout_s=timeout_s,
+                wanted_s=wanted_s,
             )
         return _of_shape(vectors, (len(texts), self.manifest.vector_dim))
 
@@ -110,15 +115,25 @@ class Model:
         await self._score([scene], timeout_s=timeout_s)
 
     async def _score(
-        self, asked: Sequence[Scene | Exposure], *, timeout_s: float = CALL_LIMIT_S
+        self,
+        asked: Sequence[Scene | Exposure],
+        left_s: Callable[[], float] | None = None,
+        *,
+        timeout_s: float = CALL_LIMIT_S,
     ) -> list[Floats]:
         if sum(one.size for one in asked) > _IN_A_THREAD:
             inputs = await asyncio.to_thread(self._inputs, asked)
         else:
             inputs = self._inputs(asked)
+        wanted_s = None if left_s is None else _in_time(left_s())
         with timed("score"):
             logits = await self._backend.infer(
-                BEHAVIOR, self.manifest.behavior_version, inputs, "logits", timeout_s=timeout_s
+                BEHAVIOR,
+                self.manifest.behavior_version,
+                inputs,
+                "logits",
+                timeout_s=timeout_s,
+                wanted_s=wanted_s,
             )
         candidates = inputs["candidate_features"].shape[1]
         logits = _of_shape(logits, (len(asked), candidates, len(Outcome)))
@@ -130,6 +145,13 @@ class Model:
         made = iter(scenes(exposures, self.manifest.feature_events))
         batch = [next(made) if isinstance(one, Exposure) else one for one in asked]
         return _behavior_inputs(batch, self._padding)
+
+
+def _in_time(left_s: float) -> float:
+    """Seconds left. Raises DeadlineExpired where that is too little to send anything."""
+    if left_s <= SEND_MARGIN_S:
+        raise DeadlineExpired("making up the batch took longer than the deadline")
+    return left_s
 
 
 def _of_shape(answer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -149,7 +149,7 @@ class ItemVectors:
 
     def _await(self, digest: bytes, text: str, timeout_s: float) -> _Awaited:
         awaited = self._in_flight.get(digest)
-        if awaited is None or awaited.entry.future.cancelled():
+        if awaited is None or awaited.entry.future.done():  # it is taken out in a later turn
             entry = self._texts.put(_Text(digest, text), timeout_s=timeout_s)
             awaited = self._in_flight[digest] = _Awaited(entry)
             entry.future.add_done_callback(partial(self._ended, digest, awaited))
@@ -162,8 +162,11 @@ class ItemVectors:
         if self._in_flight.get(digest) is awaited:
             del self._in_flight[digest]
 
-    async def _encode_batch(self, batch: Sequence[_Text]) -> list[Vector]:
-        rows = await self._model.encode([one.text for one in batch], timeout_s=CALL_LIMIT_S)
+    async def _encode_batch(
+        self, batch: Sequence[_Text], left_s: Callable[[], float]
+    ) -> list[Vector]:
+        texts = [one.text for one in batch]
+        rows = await self._model.encode(texts, timeout_s=CALL_LIMIT_S, left_s=left_s)
         vectors = {one.digest: row for one, row in zip(batch, rows, strict=True)}
         self._remember(vectors)
         write = asyncio.create_task(self._keep(vectors))
