@@ -32,7 +32,9 @@ _RESTARTS = 5
 _RESTARTS_WITHIN_S = 600.0
 _PAUSES_S = (1.0, 10.0)  # between restarts: the second one's, doubled each time, and the longest
 _DEATH_S = 5.0  # a Triton that failed a call by dying has ended by then
-_RETIRE_S = 30.0  # longer than any deadline a call may have
+_RETIRE_S = 65.0  # longer than any deadline a call may have
+_AGAIN_S = (1.0, 10.0)  # pauses before a version that failed for a passing reason is tried again
+_TAKE_OVER_S = 10.0
 _ATTACH_S = 10.0  # for one inference
 
 _log = logging.getLogger(__name__)
@@ -212,7 +214,7 @@ class Engine:
         Raises StartupError when none may."""
         for version in versions:
             try:
-                return await cls.start(tritons, directory, version)
+                return await cls.start_patiently(tritons, directory, version)
             except Refused as error:
                 _log.error("version %d is refused: %s", version, error)
                 status.refused(version, Refusal(error.reason, str(error)))
@@ -221,6 +223,26 @@ class Engine:
             f"no published version in {tritons.repository} can serve ({told}): publish one with"
             " `platform build-model`"
         )
+
+    @classmethod
+    async def start_patiently(
+        cls, tritons: Tritons, directory: Directory, version: int, *, outliving: bool = False
+    ) -> "Engine":
+        """As `start`, in several attempts where a busy machine may have been the cause. outliving:
+        also where Triton ended meanwhile."""
+        for pause_s in _AGAIN_S:
+            try:
+                return await cls.start(tritons, directory, version)
+            except (Refused, TritonDied) as error:
+                if not (outliving if isinstance(error, TritonDied) else error.reason == "replay"):
+                    raise
+                _log.warning("version %d is tried again in %g s: %s", version, pause_s, error)
+            await asyncio.sleep(pause_s)
+        return await cls.start(tritons, directory, version)
+
+    async def take_over(self, other: "Engine") -> None:
+        """Get ready for the calls of another engine; takes _TAKE_OVER_S at most."""
+        await self._vectors.take_over(other._vectors, timeout_s=_TAKE_OVER_S)
 
     async def ended(self) -> int:
         """Wait for its Triton to end; returns the exit status. Forever where it is elsewhere."""
@@ -374,7 +396,8 @@ class Switch:
         if (answer := await trial.predict(query, timeout_s=timeout_s)) is not None:
             return answer
         left_s = timeout_s - (time.monotonic() - began)
-        answer = await engine.predict(query, timeout_s=left_s)
+        serving = self._engine or engine  # it may have been replaced meanwhile
+        answer = await serving.predict(query, timeout_s=left_s)
         trial.compare(query, answer)
         return answer
 
@@ -433,10 +456,14 @@ class Switch:
             _log.error("an engine that was replaced did not close cleanly", exc_info=error)
         self._changed()
 
-    async def close(self) -> None:
-        """Take the engine out, and wait for those before it."""
+    async def take_out(self) -> None:
+        """Close the engine; what was replaced before goes on to its end."""
         engine, self.engine = self.engine, None
         if engine is not None:
             self.prior = engine.prior
             await engine.close()
+
+    async def close(self) -> None:
+        """Take the engine out, and wait for those before it."""
+        await self.take_out()
         await asyncio.gather(*self._retiring, return_exceptions=True)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
@@ -20,7 +20,6 @@ from shopcast_repository.serving import Trial as Wanted
 from shopcast_repository.serving import read_serving
 
 _LOOK_S = 1.0
-_AGAIN_S = (1.0, 10.0)  # pauses before a version that failed for a passing reason is tried again
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +58,7 @@ class Supervisor:
         self._seen, self._busy = seen, busy
         self._complaint = ""
         self._trial_end: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()  # while a change is taken up: it is known what serves
 
     async def run(self) -> None:
         """Until the server stops. Raises StartupError when Triton does not come back."""
@@ -139,6 +139,7 @@ class Supervisor:
 
     async def _take_up(self, said: Said) -> None:
         """Let a version serve if it may, else the one before goes on; and so with the trial."""
+        self._settled.clear()
         on_trial = self._switch.trial
         if on_trial is not None and (said.trial is None or said.trial.version != on_trial.version):
             await self._end_trial("it was ended")
@@ -146,21 +147,25 @@ class Supervisor:
         if said.version != self._engine.version:
             engine = await self._admitted(said.version)
             if engine is not None:
+                await engine.take_over(self._engine)
                 self._switch.replace(engine)
                 self._status.adopted(said.version)
                 _log.info("version %d adopted, its goldens reproduce", said.version)
+        self._settled.set()
         if said.trial is not None and said.trial.version != self._engine.version:
             await self._try_out(said.trial)
 
     async def _admitted(self, version: int) -> Engine | None:
         """The engine of a version, None where it may not serve, which is told."""
         try:
-            return await self._start(version)
+            return await Engine.start_patiently(
+                self._tritons, self._directory, version, outliving=True
+            )
         except (Refused, StartupError) as error:
             _log.error(
-                "version %d is refused, version %d goes on serving: %s",
+                "version %d is refused, version %s goes on serving: %s",
                 version,
-                self._engine.version,
+                self._status.serving,
                 error,
             )
             reason = error.reason if isinstance(error, Refused) else "load"
@@ -178,6 +183,8 @@ class Supervisor:
         engine = await self._admitted(wanted.version)
         if engine is None:
             return
+        if self._switch.engine is not None:
+            await engine.take_over(self._switch.engine)
         trial = Trial(
             wanted.version,
             engine,
@@ -191,10 +198,19 @@ class Supervisor:
         _log.info("version %d is on trial: %s", wanted.version, wanted)
 
     async def _until_it_ends(self, engine: Engine) -> None:
-        status = await engine.ended()
-        _log.error("the Triton of the version on trial ended with status %d", status)
+        """Repair the models on trial, and end the trial where that cannot be or its Triton ends."""
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(engine.ended())]
+        if not engine.rotation:  # of several Tritons, others answer for it
+            waits.append(asyncio.create_task(engine.watch(TritonStatus(), lambda _: None)))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        _log.error("version %d on trial does not answer any more", engine.version)
         self._trial_end = None
-        await self._end_trial("its Triton ended")
+        await self._end_trial("its Triton ended, or could not be repaired")
 
     async def _end_trial(self, why: str) -> None:
         if self._trial_end is not None:
@@ -204,29 +220,18 @@ class Supervisor:
             _log.info("the trial of version %d is over: %s", self._switch.trial.version, why)
         await self._switch.put_on_trial(None, None)
 
-    async def _start(self, version: int) -> Engine:
-        """A version on a Triton, in several attempts where a busy machine may have been the cause.
-        Raises as `Engine.start`."""
-        for pause_s in _AGAIN_S:
-            try:
-                return await Engine.start(self._tritons, self._directory, version)
-            except (Refused, TritonDied) as error:
-                if isinstance(error, Refused) and error.reason != "replay":
-                    raise
-                _log.warning("version %d is tried again in %g s: %s", version, pause_s, error)
-            await asyncio.sleep(pause_s)
-        return await Engine.start(self._tritons, self._directory, version)
-
     async def _bring_back(
         self, engine: Engine, exit_status: int, taking: asyncio.Task[None] | None
     ) -> None:
         """Answer again after the Triton of an engine has ended; with the version that is being
-        taken up, if it may serve."""
+        taken up, if it may serve. A trial that is being taken up is not waited for."""
         _log.error("Triton ended with status %d: starting it again", exit_status)
         self._tell_able(False)
         self._health.set_up(False)
         if taking is not None:
-            await taking
+            settled = asyncio.create_task(self._settled.wait())
+            await asyncio.wait({taking, settled}, return_when=asyncio.FIRST_COMPLETED)
+            settled.cancel()
         if self._engine is engine:
             await self._revive(engine.version)
         self._tell_able(True)
@@ -237,7 +242,7 @@ class Supervisor:
         """Start Triton again with the same version, or if it may not serve any more, with one
         before it. Raises StartupError when none may, or Triton keeps ending."""
         # By now the calls of the old engine have failed.
-        await self._switch.close()
+        await self._switch.take_out()
         while True:
             pause_s = self._tritons.count_death()
             await asyncio.sleep(pause_s)

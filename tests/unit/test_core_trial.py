@@ -1,7 +1,7 @@
 """A version on trial: whom it answers, what it is compared by, and that it harms nobody."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,17 @@ from prometheus_client import CollectorRegistry
 from scipy import stats
 
 from shopcast_domain.events import Account, Item, Outcome
-from shopcast_gateway.core.protocol import Evidence, ItemPrediction, Prediction, PredictQuery
+from shopcast_gateway.core.protocol import (
+    Evidence,
+    ItemPrediction,
+    Level,
+    Prediction,
+    PredictQuery,
+)
+from shopcast_gateway.core.stages import SPENT, Spent
 from shopcast_gateway.core.trial import Comparison, Trial, lot, spearman
 from shopcast_gateway.engine import Switch
-from shopcast_gateway.errors import ContractMismatch, Unavailable
+from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, Unavailable
 from shopcast_gateway.metrics import TrialCollector
 
 
@@ -35,16 +42,22 @@ class Version:
 
     def __init__(self, name: str, *rows: tuple[float, float, float]) -> None:
         self.name, self.rows, self.asked = name, rows or ((0.5, 0.3, 0.2),), 0
+        self.level = Level.FULL
+        self.lowest: set[Level] = set()
+        self.timeout_s = 0.0
         self.failure: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction:
         self.asked += 1
+        self.lowest.add(query.lowest_level)
+        self.timeout_s = timeout_s
         await self.gate.wait()
         if self.failure:
             raise self.failure
-        return answer(self.name, *self.rows)
+        made = answer(self.name, *self.rows)
+        return replace(made, evidence=replace(made.evidence, level=self.level))
 
 
 @dataclass
@@ -101,6 +114,63 @@ async def test_where_the_version_on_trial_fails_the_one_that_serves_answers(
     made = switch(Version("1"), other, share=1.0)
     assert await by(made, "a") == "1"
     assert other.asked == 1
+
+
+async def test_base_rates_are_left_to_the_one_that_serves_and_time_for_it() -> None:
+    serving, other = Version("1"), Version("2")
+    other.failure = DeadlineExpired("hangs")
+    made = switch(serving, other, share=1.0)
+    found = await made.predict(replace(query("a"), lowest_level=Level.PRIOR), timeout_s=1.0)
+    assert found.evidence.model_version == "1"
+    assert (serving.lowest, other.lowest) == ({Level.PRIOR}, {Level.NO_HISTORY})
+    assert other.timeout_s < 0.51
+
+
+async def test_who_is_new_meets_the_version_that_serves() -> None:
+    made = switch(Version("1"), Version("2"), share=1.0)
+    assert await by(made, "new") == "1", "and does after their first event, if it is not theirs"
+    assert await by(made, "a") == "2"
+
+
+async def test_an_engine_that_is_replaced_meanwhile_is_not_asked() -> None:
+    first, second, other = Version("1"), Version("3"), Version("2")
+    other.failure = Unavailable("away")
+    other.gate.clear()
+    made = switch(first, other, share=1.0)
+    asking = asyncio.create_task(by(made, "a"))
+    await asyncio.sleep(0.01)
+    made.engine = second  # type: ignore[assignment]
+    other.gate.set()
+    assert await asking == "3"
+
+
+async def test_answers_that_rest_on_something_else_are_not_compared() -> None:
+    serving, other = Version("1"), Version("2")
+    made = switch(serving, other, shadow=1.0)
+    for serving.level, other.level in (
+        (Level.PRIOR, Level.FULL),
+        (Level.FULL, Level.STALE),
+        (Level.FULL, Level.FULL),
+    ):
+        await by(made, "a")
+        await asyncio.sleep(0.01)
+    assert made.trial is not None
+    assert (made.trial.comparison.skipped, made.trial.comparison.compared) == (2, 1)
+
+
+async def test_what_a_shadow_spends_is_not_the_calls() -> None:
+    made = switch(Version("1"), other := Version("2"), shadow=1.0)
+    seen: list[Any] = []
+
+    async def predict(query: PredictQuery, *, timeout_s: float) -> Prediction:
+        seen.append(SPENT.get())
+        return answer("2", *other.rows)
+
+    other.predict = predict  # type: ignore[method-assign]
+    SPENT.set(Spent(None))
+    await by(made, "a")
+    await asyncio.sleep(0.01)
+    assert seen == [None]
 
 
 async def test_where_the_person_cannot_be_found_out_the_one_that_serves_answers() -> None:

@@ -17,6 +17,7 @@ from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.core import batching
+from shopcast_gateway.core import vectors as core_vectors
 from shopcast_gateway.core.model import ENCODE_BATCH, Model
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
@@ -173,6 +174,52 @@ async def test_who_asks_again_for_a_text_that_was_late_is_not_told_so_as_well(
             await vectors._encode({b"w4": "w4"}, 0.0)
         (awaited,) = [vectors._await(b"w4", "w4", 5.0)]
         assert (await awaited.entry.future)[0] == 5
+
+
+async def test_what_was_asked_for_lately_is_at_hand_in_another_encoder(
+    model: Model, store: Store, encoder: Encoder
+) -> None:
+    changed = {"encoder/1/model.onnx": "ef" * 32}
+    other = Model(model.manifest.model_copy(update={"files": changed}), model.tokeniser, encoder)
+    async with opened(model, store) as before, opened(other, store) as after:
+        await before.get(["w1", "", "w2"], timeout_s=5.0)
+        await before.get(["w2", "w3"], timeout_s=5.0)
+        await after.take_over(before, timeout_s=5.0)
+        asked = len(encoder.batches)
+        _, encoded = await after.get(["w3", "w1", "w2"], timeout_s=5.0)
+        assert (encoded, len(encoder.batches)) == (0, asked)
+
+
+async def test_the_same_encoder_needs_nothing_encoded_again(
+    model: Model, store: Store, encoder: Encoder
+) -> None:
+    async with opened(model, store) as before, opened(model, store) as after:
+        await before.get(["w1", "w2"], timeout_s=5.0)
+        await after.take_over(before, timeout_s=5.0)
+        store.away = True
+        _, encoded = await after.get(["w2", "w1"], timeout_s=5.0)
+        assert (encoded, len(encoder.batches)) == (0, 1)
+
+
+async def test_taking_over_ends_in_time_whatever_hangs(
+    model: Model, store: Store, encoder: Encoder
+) -> None:
+    other = Model(model.manifest.model_copy(update={"files": {}}), model.tokeniser, encoder)
+    async with opened(model, store) as before, opened(other, store) as after:
+        await before.get(["w1", "w2"], timeout_s=5.0)
+        encoder.release.clear()
+        await after.take_over(before, timeout_s=0.05)
+        encoder.release.set()
+
+
+async def test_few_of_the_texts_are_remembered_as_late_ones(
+    model: Model, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_vectors, "_LATELY", 10)
+    async with opened(model, store) as vectors:
+        for number in range(200):
+            await vectors.get([f"w{number % 9} x{number}"], timeout_s=5.0)
+        assert len(set().union(*vectors._lately)) <= 22
 
 
 async def test_nothing_to_encode_asks_nobody(model: Model, store: Store, encoder: Encoder) -> None:

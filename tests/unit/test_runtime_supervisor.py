@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from shopcast_gateway import engine as engines
 from shopcast_gateway import supervisor
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus
@@ -38,6 +39,11 @@ class FakeEngine:
         self.died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed = self.watched = False
+        self.rotation: dict[str, bool] = {}
+        self.took_over: FakeEngine | None = None
+
+    async def take_over(self, other: "FakeEngine") -> None:
+        self.took_over = other
 
     async def ended(self) -> int:
         return await asyncio.shield(self.died)
@@ -97,7 +103,7 @@ class World:
 
         monkeypatch.setattr(Engine, "start", start)
         monkeypatch.setattr(supervisor, "_LOOK_S", 0.01)
-        monkeypatch.setattr(supervisor, "_AGAIN_S", (0.01, 0.01))
+        monkeypatch.setattr(engines, "_AGAIN_S", (0.01, 0.01))
         for number in (1, 2, 3):
             made = folder / "behavior" / str(number) / "manifest.json"
             made.parent.mkdir(parents=True)
@@ -182,6 +188,65 @@ async def test_a_triton_that_ends_while_a_version_is_taken_up_is_noticed(world: 
     await until(lambda: world.server.serving)
     assert (world.version, world.started) == (2, [2])
     assert not world.switch.off
+
+
+async def test_a_version_is_ready_for_the_calls_of_the_one_before(world: World) -> None:
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    second: Any = world.switch.engine
+    assert second.took_over is world.first
+    world.say(2, trial=Trial(version=3, share=0.5))
+    await until(lambda: world.switch.trial is not None)
+    third: Any = world.switch.trial_engine
+    assert third.took_over is second
+
+
+async def test_a_trial_that_begins_holds_up_no_triton_that_comes_back(world: World) -> None:
+    world.hold = asyncio.Event()
+    world.say(1, trial=Trial(version=2, share=0.1))
+    await until(lambda: world.started == [2])
+    world.first.died.set_result(9)
+    await until(lambda: world.started == [2, 1])
+    world.hold.set()
+    await until(lambda: world.server.serving and world.switch.trial is not None)
+    assert world.version == 1
+
+
+async def test_what_was_replaced_holds_up_no_triton_that_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = asyncio.Event()
+    monkeypatch.setattr(world.first, "retire", hanging.wait)
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    second: Any = world.switch.engine
+    second.died.set_result(9)
+    await until(lambda: world.started == [2, 2] and world.server.serving)
+    hanging.set()
+
+
+async def test_goldens_that_were_late_once_when_triton_returns_roll_nothing_back(
+    world: World,
+) -> None:
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    world.starts[2] = [Refused("replay", "it is late")]
+    second: Any = world.switch.engine
+    second.died.set_result(9)
+    await until(lambda: world.switch.engine not in (None, second) and world.server.serving)
+    assert (world.version, world.started) == (2, [2, 2, 2])
+
+
+async def test_a_trial_whose_models_cannot_be_repaired_ends(world: World) -> None:
+    world.say(1, trial=Trial(version=2, share=0.5))
+    await until(lambda: world.switch.trial is not None)
+    tried: Any = world.switch.trial_engine
+    await until(lambda: tried.watched)
+    tried.able(False)
+    assert world.server.serving, "the other one answers"
+    tried.given_up.set_result(None)
+    await until(lambda: world.switch.trial is None)
+    assert world.server.serving
 
 
 async def test_it_comes_back_with_the_old_version_if_the_new_one_is_refused(world: World) -> None:

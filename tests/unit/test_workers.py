@@ -10,7 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from shopcast_gateway.backend.rotation import Ejected, Moved
 from shopcast_gateway.engine import Engine, Switch
+from shopcast_gateway.errors import Unavailable
 from shopcast_gateway.fleet import Addresses
+from shopcast_gateway.workers import worker
 from shopcast_gateway.workers.messages import (
     FROM_WORKER,
     Assignment,
@@ -32,12 +34,33 @@ class FakeEngine:
     def __init__(self, version: int, number: int, addresses: Addresses) -> None:
         self.version, self.number, self.status = version, number, addresses.status
         self.rotation: dict[str, bool] = {}
+        self.took_over: int | None = None
 
     def follow(self, rotation: dict[str, bool]) -> None:
         self.rotation = rotation
 
+    async def take_over(self, other: "FakeEngine") -> None:
+        self.took_over = other.number
+
     async def retire(self) -> None:
         pass
+
+
+class FakeServer:
+    def __init__(self) -> None:
+        self.started, self.serving = asyncio.Event(), False
+
+    def set_serving(self, serving: bool) -> None:
+        self.serving = serving
+
+    def set_accepting(self, accepting: bool) -> None:
+        pass
+
+    def tell_adoption(self, refusal: str | None) -> None:
+        pass
+
+    async def start(self) -> None:
+        self.started.set()
 
 
 class FakeLink:
@@ -80,6 +103,7 @@ class World:
         on_trial = None if trial is None else OnTrial(trial, share=0.5, shadow=0.0)
         assigned = Assignment(1, serving, on_trial, able=True, refusal=None, leaving=False)
         await self.worker._follow(assigned)
+        await self.worker._try_out(on_trial)
 
 
 @pytest.fixture
@@ -102,8 +126,38 @@ async def test_engines_on_one_server_are_told_apart(world: World) -> None:
         *((1, 1), (2, 2), (3, 3)),
         *((3, 3), (4, 3)),
     ]
+    assert [one.took_over for one in world.attached] == [None, 1, 1, 1, 3]
     await asyncio.sleep(0.01)
     assert world.switch.held == (4,), "what was before has ended"
+
+
+async def test_who_cannot_be_tried_out_keeps_no_worker_from_answering(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeServer()
+    world.worker._frontend.build_server = lambda *_, **__: server  # type: ignore[method-assign, assignment]
+    attach = Engine.attach
+
+    async def fails(repository: Path, version: int, *more: Any, **options: Any) -> Any:
+        if version == 2:
+            raise Unavailable("away")
+        return await attach(repository, version, *more, **options)
+
+    monkeypatch.setattr(Engine, "attach", fails)
+    monkeypatch.setattr(worker, "_AGAIN_S", 0.01)
+    trial = OnTrial(place(2, 2), share=0.5, shadow=0.0)
+    world.worker._wanted = Assignment(3, place(1, 1), trial, able=True, refusal=None, leaving=False)
+    world.worker._news.set()
+    begin: Any = SimpleNamespace(port=0)
+    working = asyncio.create_task(world.worker._carry_out(begin))
+    async with asyncio.timeout(10):
+        await server.started.wait()
+        while len(world.link.sent) < 3:  # noqa: ASYNC110 - it goes on trying
+            await asyncio.sleep(0.01)
+    working.cancel()
+    assert set(world.link.sent) == {Report(3, (1,))}
+    assert server.serving
+    assert world.switch.trial is None
 
 
 async def test_what_is_the_same_as_before_is_kept(world: World) -> None:
@@ -128,12 +182,12 @@ async def test_who_fails_its_calls_is_told_with_the_engine(world: World) -> None
 
 def test_who_looks_after_workers_waits_for_those_that_hold_an_engine() -> None:
     nothing: Any = None
-    worker, engine = Attended(nothing, nothing, 0), FakeEngine(1, 5, Addresses(nothing))
-    assert worker.holds(engine, 3), "it has said nothing yet"  # type: ignore[arg-type]
+    attended, engine = Attended(nothing, nothing, 0), FakeEngine(1, 5, Addresses(nothing))
+    assert attended.holds(engine, 3), "it has said nothing yet"  # type: ignore[arg-type]
     for report, holds in (
         (Report(2, (6,)), True),
         (Report(3, (5, 6)), True),
         (Report(3, (6,)), False),
     ):
-        worker.report = report
-        assert worker.holds(engine, 3) == holds  # type: ignore[arg-type]
+        attended.report = report
+        assert attended.holds(engine, 3) == holds  # type: ignore[arg-type]

@@ -10,19 +10,21 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextvars import Context
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shopcast_domain.events import Account, Outcome
-from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
+from shopcast_domain.events import Outcome
+from shopcast_gateway.core.protocol import Level, Prediction, Predictor, PredictQuery
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, Overloaded, Unavailable
 
 _AT_ONCE = 2  # shadows; what comes meanwhile is not compared
 _SHADOW_S = 5.0
 _RESOLVE_SHARE = 0.2  # of the deadline, to find out who the person is
+_SHARE = 0.5  # of it, until there is an answer: the rest is for the version that serves
 _TOLD_S = 60.0
 
 _log = logging.getLogger(__name__)
@@ -119,17 +121,18 @@ class Trial:
         self._told = time.monotonic()
 
     async def predict(self, query: PredictQuery, *, timeout_s: float) -> Prediction | None:
-        """The answer where it is this version's to give and it can; else None."""
+        """The answer where it is this version's to give and it can; else None. Who is not known yet
+        is not tried on: they would meet another version with their first event."""
         if not self.share:
             return None
+        began = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s * _RESOLVE_SHARE):
-                person = await self._person(query.account)
-            if lot(self.version, person) >= self.share:
+                person = await self._directory.resolve(query.account)
+            if person is None or lot(self.version, person.person_id) >= self.share:
                 return None
-            answer = await self._predictor.predict(
-                query, timeout_s=timeout_s * (1 - _RESOLVE_SHARE)
-            )
+            left_s = timeout_s * _SHARE - (time.monotonic() - began)
+            answer = await self._predictor.predict(_with_a_model(query), timeout_s=left_s)
         except (TimeoutError, Unavailable, DeadlineExpired, ContractMismatch, Overloaded) as error:
             _log.warning("version %d on trial did not answer: %s", self.version, error)
             return None
@@ -140,10 +143,12 @@ class Trial:
         """Perhaps ask the same of the version on trial, later."""
         if random.random() >= self.shadow:  # noqa: S311 - a sample
             return
-        if len(self._shadows) >= _AT_ONCE or self._busy():
+        base_rates = answer.evidence.level is Level.PRIOR
+        if base_rates or len(self._shadows) >= _AT_ONCE or self._busy():
             self.comparison.skipped += 1
             return
-        task = asyncio.create_task(self._compare(query, answer))
+        # In a context of its own: the time it takes is not the call's.
+        task = asyncio.create_task(self._compare(query, answer), context=Context())
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
@@ -154,18 +159,17 @@ class Trial:
         await asyncio.gather(*self._shadows, return_exceptions=True)
         self._tell()
 
-    async def _person(self, account: Account) -> str:
-        person = await self._directory.resolve(account)
-        return person.person_id if person else f"{account.platform}/{account.user_id}"
-
     async def _compare(self, query: PredictQuery, answer: Prediction) -> None:
         try:
-            trial = await self._predictor.predict(query, timeout_s=_SHADOW_S)
+            trial = await self._predictor.predict(_with_a_model(query), timeout_s=_SHADOW_S)
         except Exception as error:
             self.comparison.failed += 1
             _log.debug("the shadow of version %d failed: %s", self.version, type(error).__name__)
         else:
-            self.comparison.add(answer, trial)
+            if trial.evidence.level is answer.evidence.level:
+                self.comparison.add(answer, trial)
+            else:  # the store was slow for one of them
+                self.comparison.skipped += 1
         if time.monotonic() - self._told >= _TOLD_S:
             self._tell()
 
@@ -174,6 +178,11 @@ class Trial:
         _log.info(
             "trial version=%d answered=%d %s", self.version, self.answered, self.comparison.sentence
         )
+
+
+def _with_a_model(query: PredictQuery) -> PredictQuery:
+    """The same, which base rates are no answer to: those of the version that serves are as good."""
+    return replace(query, lowest_level=min(query.lowest_level, Level.NO_HISTORY))
 
 
 def lot(version: int, person: str) -> float:

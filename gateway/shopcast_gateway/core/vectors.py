@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -24,6 +24,7 @@ from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, U
 MEMORY_LIMIT = 200_000
 """Vectors kept in memory: 51 MB at 64 dimensions, without Python's own overhead."""
 
+_LATELY = 2_000  # texts; a set of so many is kept twice
 _MOST_WAITING = 2_000  # texts; at 250 a second on one CPU thread, the last waits 8 s
 _BOUNDS = Bounds(rows=ENCODE_BATCH, small=64 * ENCODE_BATCH)  # of characters
 
@@ -64,6 +65,7 @@ class ItemVectors:
         self._encoder = encoder_identity(model.manifest)
         self._memory: OrderedDict[bytes, Vector] = OrderedDict()
         self._in_flight: dict[bytes, _Awaited] = {}
+        self._lately: tuple[set[str], set[str]] = set(), set()  # the second is older
         self._texts: Batcher[_Text, Vector] = Batcher(
             self._encode_batch,
             size=lambda one: len(one.text),
@@ -87,6 +89,7 @@ class ItemVectors:
         found = {d: self._memory[d] for d in wanted if d in self._memory}
         for digest in found:
             self._memory.move_to_end(digest)
+        self._note(wanted.values())
         stored: Mapping[bytes, Vector] = {}
         encoded = 0
         try:
@@ -112,6 +115,26 @@ class ItemVectors:
         rows = [found[digest] for digest in digests]
         vectors = np.concatenate(rows) if rows else np.zeros(0, dtype=np.float32)
         return vectors.reshape(len(texts), dim), encoded
+
+    async def take_over(self, other: "ItemVectors", *, timeout_s: float) -> None:
+        """Have at hand what another had, before it is asked for: with another encoder, the texts
+        that were asked for lately are encoded, as many as there is time for."""
+        if self._encoder == other._encoder:
+            self._remember(other._memory)
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                texts = list(set().union(*other._lately))
+                for start in range(0, len(texts), ENCODE_BATCH):
+                    await self.get(texts[start : start + ENCODE_BATCH], timeout_s=timeout_s)
+        except (TimeoutError, GatewayError) as error:
+            _log.warning("not all texts that were asked for lately were encoded: %r", error)
+
+    def _note(self, texts: Collection[str]) -> None:
+        now, _ = self._lately
+        now.update(texts)
+        if len(now) > _LATELY:
+            self._lately = set(), now
 
     async def close(self) -> None:
         """Wait for the vectors that are being kept."""

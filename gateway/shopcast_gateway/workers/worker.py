@@ -32,6 +32,7 @@ from shopcast_gateway.workers.messages import (
     Forget,
     FromWorker,
     GiveUp,
+    OnTrial,
     Place,
     Report,
     Spent,
@@ -104,22 +105,26 @@ class _Worker:
             wanted = self._wanted
             try:
                 await self._follow(wanted)
+                await self._answer(begin, wanted)
+                await self._try_out(wanted.trial)
             except (StartupError, GatewayError, Refused) as error:
                 # It has ended, and who looks after it will say where the next one is.
-                _log.warning("version and Triton that are to serve: %s", error)
+                _log.warning("version and Triton that are to serve, or are on trial: %s", error)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), _AGAIN_S)
                 self._news.set()
-                continue
-            if self._server is None and self._switch.engine is not None:
-                self._server = self._frontend.build_server(
-                    begin.port, shared=True, withdrawn=lambda: self._link.send(Forget())
-                )
-                self._tell(wanted)
-                await self._server.start()
+
+    async def _answer(self, begin: Begin, wanted: Assignment) -> None:
+        """Let callers in once there is a model, and say what has been done."""
+        if self._server is None and self._switch.engine is not None:
+            self._server = self._frontend.build_server(
+                begin.port, shared=True, withdrawn=lambda: self._link.send(Forget())
+            )
             self._tell(wanted)
-            self._done = wanted.number
-            self._report()
+            await self._server.start()
+        self._tell(wanted)
+        self._done = wanted.number
+        self._report()
 
     def _tell(self, wanted: Assignment) -> None:
         """Let health say what there is to say."""
@@ -132,7 +137,8 @@ class _Worker:
             self._server.announce()
 
     async def _follow(self, wanted: Assignment) -> None:
-        """Answer with what is wanted. What was before ends with its calls."""
+        """Answer with the version that is to serve, and with none on trial that is not wanted any
+        more. What was before ends with its calls."""
         switch = self._switch
         switch.off = not wanted.able
         now, trial = switch.engine, wanted.trial
@@ -143,18 +149,27 @@ class _Worker:
             await switch.put_on_trial(None, None)
         if wanted.serving is None:
             if now is not None:
-                await switch.close()
+                await switch.take_out()
         elif now is None or now.number != wanted.serving.number:
-            switch.replace(await self._attach(wanted.serving))
+            engine = await self._attach(wanted.serving)
+            if now is not None:
+                await engine.take_over(now)
+            switch.replace(engine)
         else:
             now.follow(wanted.serving.rotation)
-        if trial is None:
+
+    async def _try_out(self, trial: OnTrial | None) -> None:
+        """Answer some people with the version on trial, too. Until it can be reached, the one that
+        serves answers all."""
+        switch = self._switch
+        if trial is None or switch.engine is None:
             return
         if switch.trial is not None and switch.trial_engine is not None:
             switch.trial_engine.follow(trial.place.rotation)
             switch.adjust_trial(trial.share, trial.shadow)
             return
         engine = await self._attach(trial.place)
+        await engine.take_over(switch.engine)
         one = Trial(
             engine.version,
             engine,
