@@ -1,5 +1,6 @@
 """What the tests with real processes share: one market, one model, and running gateways."""
 
+import asyncio
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ import pytest
 from filelock import FileLock
 from pydantic import BaseModel
 
+from shopcast_client import Account, Event, EventKind, Item, ShopcastClient
 from shopcast_gateway.triton.environment import TritonEnvironment, install, locate
 
 # The tests' processes share few cores, and what they compute is too small to share among threads.
@@ -232,6 +234,20 @@ class Gateway:
             return []
         below = psutil.Process(self.process.pid).children(recursive=True)
         return [one for one in below if _runs(one)]
+
+    def meet(self, *users: str) -> None:
+        """Have seen these shoppers of the platform web before."""
+
+        async def record() -> None:
+            async with ShopcastClient(self.address, timeout_s=PATIENCE_S) as client:
+                now, item = datetime.now(UTC), Item("i-1")
+                views = [
+                    Event(f"view-{user}", Account("web", user), EventKind.VIEW, now, item)
+                    for user in users
+                ]
+                assert (await client.record_events(views)).recorded == len(users)
+
+        asyncio.run(record())
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end; returns its exit status."""

@@ -196,6 +196,7 @@ def test_a_trial_answers_its_share_is_compared_and_harms_nobody(
     gateway: "Gateway", looks: Looks, models: Path, wait_until: WaitUntil
 ) -> None:
     number = again(models, nothing)
+    gateway.meet("u-1")
     with asking(gateway.address) as answers:
 
         def version() -> str:

@@ -182,6 +182,7 @@ def test_versions_and_trials_reach_every_worker_and_no_call_fails(
 ) -> None:
     second = again(repository, nothing)
     broken = again(repository, torn_graph)
+    looks.gateway.meet(*(f"u-{number}" for number in range(8)))
 
     async def see() -> None:
         async with Callers(looks.gateway.address, 8) as callers:
