@@ -167,7 +167,7 @@ class Engine:
     ) -> "Engine":
         """A version that another process has adopted, on Tritons that are that process's to look
         after. rotation: of several addresses, as in `follow`. Raises StartupError, Refused, and
-        what Backend.infer raises."""
+        what Scoring.infer raises."""
         backend: TritonBackend | Fleet
         if rotation:
             backend = fleet = await Fleet.attach(repository, version, addresses, rotation)

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Ask(Protocol):
-    """A tiny inference. Raises what Backend.infer raises."""
+    """A tiny inference. Raises what Scoring.infer raises."""
 
     async def __call__(self, *, timeout_s: float) -> None:
         """Returns when it is answered."""
@@ -107,7 +107,7 @@ def parts_of(model: Model) -> tuple[Part, Part]:
 class Probe:
     """Looks at the models of one engine for as long as it serves.
 
-    replay: raises Refused where the goldens do not reproduce, and what Backend.infer raises. able:
+    replay: raises Refused where the goldens do not reproduce, and what Scoring.infer raises. able:
     is told whether predictions can be made, whenever that changes. own: whether the Triton may be
     stopped when nothing else helps.
     """

@@ -18,7 +18,6 @@ from shopcast_gateway.errors import (
     ContractMismatch,
     DeadlineExpired,
     Overloaded,
-    StartupError,
     Unavailable,
 )
 from shopcast_gateway.metrics import observe_rotation
@@ -35,15 +34,9 @@ class FakeServer:
         self.takes_s, self.fails = 0.01, None
         self.fails: Exception | None
         self.calls = self.ended = self.cancelled = 0
-        self.loads: list[tuple[str, int]] = []
         self.answered: dict[str, float] = {}
         self.hanging: dict[str, list[asyncio.Future[None]]] = {}
         self.closed = False
-
-    async def load(self, model: str, version: int) -> None:
-        self.loads.append((model, version))
-        if self.fails is not None:
-            raise self.fails
 
     async def infer(
         self, model: str, version: int, inputs: Any, output: str, *, timeout_s: float, **_: Any
@@ -370,14 +363,7 @@ async def test_who_hangs_up_takes_no_call_along() -> None:
 
 
 @timed
-async def test_loading_reaches_all_and_leaves_out_who_refuses() -> None:
+async def test_closing_closes_all() -> None:
     world = World()
-    world.servers[0].fails = StartupError("no")
-    await world.backend.load("behavior", 2)
-    assert [server.loads for server in world.servers] == [[("behavior", 2)]] * 2
-    assert [member.up for member in world.members] == [False, True]
-    world.servers[1].fails = AWAY
-    with pytest.raises(StartupError):
-        await world.backend.load("behavior", 3)
     await world.backend.close()
     assert all(server.closed for server in world.servers)

@@ -10,14 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shopcast_gateway.backend.protocol import Backend, Tensors
+from shopcast_gateway.backend.protocol import Scoring, Tensors
 from shopcast_gateway.backend.retry_budget import RetryBudget
 from shopcast_gateway.backend.rotation import Ejected, RotationStatus
 from shopcast_gateway.errors import (
     ContractMismatch,
     DeadlineExpired,
-    GatewayError,
-    StartupError,
     Unavailable,
 )
 
@@ -35,7 +33,7 @@ Answer = NDArray[np.float32]
 _log = logging.getLogger(__name__)
 
 
-class Server(Backend, Protocol):
+class Server(Scoring, Protocol):
     """What is needed of a TritonBackend, and does what it does there."""
 
     def answered_at(self, model: str) -> float:
@@ -79,7 +77,7 @@ class _Attempt:
 
 
 class BalancedBackend:
-    """Several servers. Implements `backend.protocol.Backend`.
+    """Several servers. Implements `backend.protocol.Scoring`.
 
     A call goes to the server with the fewest calls under way, of those that are up. Where that
     server is away or hangs it goes to another, and where it is only slow too if hedge_after_s is
@@ -105,21 +103,6 @@ class BalancedBackend:
     def up(self) -> int:
         """How many servers take calls."""
         return sum(member.up for member in self.members)
-
-    async def load(self, model: str, version: int) -> None:
-        """Load a version of a model on every server. Raises as one does, if it loads on none."""
-        loads = [member.server.load(model, version) for member in self.members]
-        failures = []
-        for member, outcome in zip(
-            self.members, await asyncio.gather(*loads, return_exceptions=True), strict=True
-        ):
-            if isinstance(outcome, StartupError | GatewayError):
-                member.leave()
-                failures.append(outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        if len(failures) == len(self.members):
-            raise failures[0]
 
     async def infer(
         self,

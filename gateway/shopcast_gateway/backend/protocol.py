@@ -9,15 +9,8 @@ from numpy.typing import NDArray
 Tensors = Mapping[str, NDArray[Any]]
 
 
-class Backend(Protocol):
-    """A model server that holds versioned models."""
-
-    async def load(self, model: str, version: int) -> None:
-        """Load exactly this version of a model; returns when it can answer.
-
-        Raises StartupError when the server refuses it, Unavailable when the server is away.
-        """
-        ...
+class Scoring(Protocol):
+    """What answers for models."""
 
     async def infer(
         self,
@@ -39,4 +32,15 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Close the channel."""
+        ...
+
+
+class Backend(Scoring, Protocol):
+    """A model server that holds versioned models."""
+
+    async def load(self, model: str, version: int) -> None:
+        """Load exactly this version of a model; returns when it can answer.
+
+        Raises StartupError when the server refuses it, Unavailable when the server is away.
+        """
         ...

@@ -111,7 +111,7 @@ def _tokeniser(repository: Path, manifest: Manifest) -> ItemTokeniser:
 
 
 async def replay(model: Model) -> None:
-    """Raises Refused when a golden does not reproduce, and what Backend.infer raises."""
+    """Raises Refused when a golden does not reproduce, and what Scoring.infer raises."""
     tolerance = model.manifest.tolerance
     for number, golden in enumerate(model.manifest.goldens):
         if tuple(model.tokeniser.encode([golden.text])[0]) != golden.token_ids:

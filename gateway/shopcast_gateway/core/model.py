@@ -13,7 +13,7 @@ from shopcast_domain.features import Floats
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_domain.padding import pad_axis, padded_size
 from shopcast_domain.tokeniser import ItemTokeniser
-from shopcast_gateway.backend.protocol import Backend
+from shopcast_gateway.backend.protocol import Scoring
 from shopcast_gateway.core.batching import SEND_MARGIN_S, Batcher, Bounds
 from shopcast_gateway.core.exposure import Exposure, History, Scene, Vectors, scenes
 from shopcast_gateway.core.stages import SPENT, Recorder, timed
@@ -41,7 +41,7 @@ class Model:
         self,
         manifest: Manifest,
         tokeniser: ItemTokeniser,
-        backend: Backend,
+        backend: Scoring,
         *,
         calls: int | Callable[[], int] = CALLS,
     ) -> None:
@@ -64,7 +64,7 @@ class Model:
         """Vectors of 1 to ENCODE_BATCH texts, none of them empty: float32 (n, d).
 
         left_s: as of Batcher.run, where timeout_s is more than anybody has. Raises what
-        Backend.infer raises.
+        Scoring.infer raises.
         """
         with timed("tokenise"):
             token_ids = await asyncio.to_thread(self.tokeniser.encode, texts)
@@ -88,7 +88,7 @@ class Model:
         """Calibrated probabilities of n candidates for one person: float64 (n, 3).
 
         What is asked while calls are under way goes together, as one batch of people.
-        Raises what Backend.infer raises.
+        Raises what Scoring.infer raises.
         """
         entry = self._scores.put(one, timeout_s=timeout_s)
         try:
@@ -101,12 +101,12 @@ class Model:
         return found
 
     async def try_encoder(self, *, timeout_s: float) -> None:
-        """Encode one short text. Raises what Backend.infer raises."""
+        """Encode one short text. Raises what Scoring.infer raises."""
         await self.encode(["shoe"], timeout_s=timeout_s)
 
     async def try_behavior(self, *, timeout_s: float) -> None:
         """Score one candidate for nobody, ahead of what waits to go as a batch. Raises what
-        Backend.infer raises."""
+        Scoring.infer raises."""
         dim = self.manifest.vector_dim
         numbers = np.zeros((0, len(self.manifest.history_numbers)), np.float32)
         history = History(np.zeros((0, dim), np.float32), np.zeros(0, np.int64), numbers)

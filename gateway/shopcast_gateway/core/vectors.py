@@ -82,7 +82,7 @@ class ItemVectors:
         """The vector of each text, float32 (n, d), zeros for ''; and how many texts were encoded.
 
         look_up: whether to ask the directory for those that are not in memory.
-        Raises DeadlineExpired, and what Backend.infer raises.
+        Raises DeadlineExpired, and what Scoring.infer raises.
         """
         digests = [_digest(text) if text else b"" for text in texts]
         wanted = {d: t for d, t in zip(digests, texts, strict=True) if d}
