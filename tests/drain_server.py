@@ -1,8 +1,9 @@
 """A gateway in a process of its own whose model is a fake; all else is the real thing.
 
 As a program: `drain_server.py FOLDER OPTIONS`, where OPTIONS is a JSON object; prints its port once
-it serves. port, wait_s, grace_s, clean_up_s: of the drain. hang: "close" never ends then. Calls for
-the platform "slow" take a second, for "never" no end, and "stubborn" ones cannot be cancelled.
+it serves, and its admin port. port, wait_s, grace_s, clean_up_s: of the drain. admin_port: 0 takes
+a free one. hang: "close" never ends then. Calls for the platform "slow" take a second, for "never"
+no end, and "stubborn" ones cannot be cancelled.
 """
 
 import asyncio
@@ -38,8 +39,9 @@ class DrainServer:
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         assert said, self.log
-        self.port = int(said)
+        self.port, *admin = map(int, said.split())
         self.target = f"127.0.0.1:{self.port}"
+        self.admin_targets = [f"127.0.0.1:{port}" for port in admin]
 
     @property
     def log(self) -> str:
@@ -107,6 +109,7 @@ async def _serve(folder: Path, options: dict[str, Any]) -> None:
         triton_urls=(),
         triton_home=folder,
         triton_log=folder / "triton.log",
+        admin_port=options.get("admin_port"),
         drain=Drain(
             **{key: options[key] for key in ("wait_s", "grace_s", "clean_up_s") if key in options}
         ),
@@ -116,7 +119,8 @@ async def _serve(folder: Path, options: dict[str, Any]) -> None:
         mock.patch.object(runtime.Engine, "first_that_passes", start),
     ):
         await runtime.run(
-            settings, lambda serving: print(serving.address.rpartition(":")[2], flush=True)
+            settings,
+            lambda up: print(up.address.rpartition(":")[2], up.admin or "", flush=True),
         )
 
 

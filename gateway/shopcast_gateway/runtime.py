@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -141,10 +141,11 @@ async def _serve(
         if isinstance(server, GatewayServer):
             server.set_accepting(False)  # until a model is up, others answer better
             await server.start()
-        stack.push_async_callback(server.stop, settings.drain.grace_s)
+        ports: list[GatewayServer | Pool] = [server]
+        stack.push_async_callback(_stop, ports, settings.drain.grace_s)
         if admin is not None:
             await admin.start()
-            stack.push_async_callback(admin.stop, settings.drain.grace_s)
+            ports.append(admin)
         tritons = Tritons(
             settings.repository,
             url=urls[0] if urls else None,
@@ -175,6 +176,11 @@ async def _serve(
             Serving(address, engine.version, engine.address, metrics, admin.port if admin else None)
         )
         await Supervisor(tritons, directory, switch, server, status, health, seen, busy=busy).run()
+
+
+async def _stop(ports: Sequence[GatewayServer | Pool], grace_s: float) -> None:
+    """All at once: what runs on one holds up no other."""
+    await asyncio.gather(*(port.stop(grace_s) for port in ports))
 
 
 def _never() -> bool:

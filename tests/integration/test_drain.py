@@ -13,6 +13,7 @@ import grpc
 import pytest
 from drain_server import DrainServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from shopcast.v1 import (
     identity_service_pb2,
@@ -156,6 +157,27 @@ async def test_streams_end_and_say_whether_all_was_answered(start: Start) -> Non
         assert await changes.read() is grpc.aio.EOF
         assert await ended(server) == 0
     assert "all calls are over" in server.steps
+
+
+async def test_a_quiet_stream_on_the_admin_port_holds_up_no_other_port(start: Start) -> None:
+    server = start(admin_port=0)
+    (admin,) = server.admin_targets
+    async with (
+        grpc.aio.insecure_channel(server.target) as channel,
+        grpc.aio.insecure_channel(admin) as admin_channel,
+    ):
+        reflection = reflection_pb2_grpc.ServerReflectionStub(admin_channel)
+        quiet = reflection.ServerReflectionInfo()
+        await quiet.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await quiet.read()
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        server.signal()
+        while await watch.read() is not grpc.aio.EOF:
+            pass
+        assert not quiet.done(), "calls are refused before the grace of a stream is over"
+        quiet.cancel()
+        assert await ended(server) == 0
 
 
 async def test_a_call_that_never_ends_holds_nothing_up(start: Start) -> None:
