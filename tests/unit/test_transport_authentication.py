@@ -6,9 +6,12 @@ import hashlib
 import hmac
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from hypothesis import strategies as st
 from tokens import AUDIENCE, ISSUER, MAKE, Issuer, jwks
 
 from shopcast_gateway.errors import StartupError, Unauthenticated, Unavailable
-from shopcast_gateway.transport import authentication
+from shopcast_gateway.transport import authentication, token_keys
 from shopcast_gateway.transport.access_file import AccessFile, Entry, Tokens
 from shopcast_gateway.transport.authentication import (
     Authenticator,
@@ -393,6 +396,26 @@ async def test_keys_of_a_url_are_kept_and_fetched_off_the_loop() -> None:
     assert threading.get_ident() not in fetch.threads
 
 
+async def test_fetches_that_hang_take_no_thread_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_keys, "_TIMEOUT_S", 0.005)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    go, clock = threading.Event(), Clock()
+
+    def fetch(url: str) -> bytes:
+        go.wait(10)
+        return jwks(OURS)
+
+    keys = UrlKeys("https://x", fetch=fetch, clock=clock)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await keys.find("ES256", OURS.kid)
+        clock.now_s += 10
+    async with asyncio.timeout(5):
+        await asyncio.to_thread(go.set)
+    monkeypatch.undo()
+    assert await keys.find("ES256", OURS.kid)
+
+
 async def test_many_calls_wait_for_one_fetch() -> None:
     fetch = FakeUrl(OURS)
     keys = UrlKeys("https://x", fetch=fetch, clock=Clock())
@@ -464,6 +487,25 @@ def test_a_body_of_any_size_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -
         parse_jwks(b" " * 300_000)
     with pytest.raises(OSError):
         fetch_url("http://127.0.0.1:1/keys")
+
+
+def test_a_body_that_comes_byte_by_byte_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_keys, "_TIMEOUT_S", 0.2)
+    over = threading.Event()
+
+    def trickle(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not over.wait(0.02):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (thread := threading.Thread(target=trickle, args=(server,), daemon=True)).start()
+        with pytest.raises(TimeoutError):
+            fetch_url(f"http://127.0.0.1:{server.getsockname()[1]}/keys")
+        over.set()
+        thread.join()
 
 
 # -- the caller of a call

@@ -8,6 +8,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -22,6 +23,7 @@ from shopcast_gateway.transport.followed import Followed
 
 MAX_KEYS = 32
 _MAX_BYTES = 256 * 1024
+_CHUNK_BYTES = 16 * 1024
 _MIN_RSA_BITS = 2048
 _TIMEOUT_S = 5.0
 _REFRESH_S = 300.0  # keys that are older are fetched again
@@ -64,8 +66,8 @@ class FileKeys:
 
 
 class UrlKeys:
-    """Keys of a JWKS behind a URL, fetched in a thread, kept, and fetched again for a key that is
-    not among them, though not more often than every ten seconds."""
+    """Keys of a JWKS behind a URL, fetched in a thread of their own, kept, and fetched again for a
+    key that is not among them, though not more often than every ten seconds."""
 
     def __init__(
         self,
@@ -78,6 +80,8 @@ class UrlKeys:
         self._keys: Sequence[Key] = ()
         self._got_s = self._tried_s = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        # The threads of all would be taken, one try after the other, by an issuer that hangs.
+        self._thread = ThreadPoolExecutor(1, "token-keys")
 
     async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """As Keys.find."""
@@ -112,7 +116,8 @@ class UrlKeys:
     async def _get(self) -> None:
         try:
             async with asyncio.timeout(2 * _TIMEOUT_S):
-                data = await asyncio.to_thread(self._fetch, self._url)
+                loop = asyncio.get_running_loop()
+                data = await loop.run_in_executor(self._thread, self._fetch, self._url)
             self._keys, self._got_s = parse_jwks(data), self._clock()
         except (OSError, ValueError, http.client.HTTPException) as error:
             # The type only: a URL may hold what is nobody's business.
@@ -129,10 +134,15 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def fetch_url(url: str) -> bytes:
-    """The body behind a URL. Raises OSError and ValueError."""
-    opener = urllib.request.build_opener(_NoRedirect)
-    with opener.open(url, timeout=_TIMEOUT_S) as response:
-        data: bytes = response.read(_MAX_BYTES + 1)
+    """The body behind a URL, or its beginning where it is too long. Raises OSError and
+    ValueError."""
+    opener, data = urllib.request.build_opener(_NoRedirect), b""
+    until_s = time.monotonic() + _TIMEOUT_S
+    with opener.open(url, timeout=_TIMEOUT_S) as response:  # which bounds each wait for a byte
+        while len(data) <= _MAX_BYTES and (more := response.read1(_CHUNK_BYTES)):
+            data += more
+            if time.monotonic() > until_s:
+                raise TimeoutError
     return data
 
 
