@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from shopcast_gateway.errors import Overloaded, Unavailable
+from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.interceptor import CALL, Call, CallInterceptor, Deadlines
 
 
@@ -27,6 +28,16 @@ class FakeContext:
 
     async def abort_with_status(self, status: grpc.Status) -> None:
         raise grpc.aio.InternalError("the call is over")
+
+
+class WaitingContext(FakeContext):
+    """A call whose caller is there to be told its status."""
+
+    code: grpc.StatusCode | None = None
+
+    async def abort_with_status(self, status: grpc.Status) -> None:
+        self.code = status.code
+        raise grpc.aio.AbortError
 
 
 class NoBacklog:
@@ -77,6 +88,36 @@ async def test_a_refusal_nobody_waits_for_any_more_ends_quietly() -> None:
     handler: Any = await full.intercept_service(unasked, details)
     with pytest.raises(asyncio.CancelledError):
         await handler.stream_unary(None, FakeContext())
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_who_calls_is_found_within_the_deadline_of_the_call(streams: bool) -> None:
+    class Slow:
+        def guards(self, method: str) -> bool:
+            return True
+
+        async def caller(self, context: Any) -> Caller:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    slow: Any = Slow()
+    calls = CallInterceptor(Deadlines(), BACKLOG, lambda waiting: None, access=slow)
+    unasked: Any = None
+
+    async def continuation(details: Any) -> Any:
+        if streams:
+            return grpc.unary_stream_rpc_method_handler(unasked, request_deserializer=bytes)
+        return grpc.unary_unary_rpc_method_handler(unasked, request_deserializer=bytes)
+
+    details: Any = Details()
+    context, handler = WaitingContext(0.02), await calls.intercept_service(continuation, details)
+    with pytest.raises(grpc.aio.AbortError):
+        async with asyncio.timeout(5):
+            if streams:
+                await anext(handler.unary_stream(b"", context))
+            else:
+                await handler.unary_unary(b"", context)
+    assert context.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_what_a_call_starts_knows_which_call_it_belongs_to() -> None:

@@ -230,7 +230,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self.running += 1
         try:
             if self._access:
-                with foreseen():
+                async with self._in_time(context):
                     caller = await self._access.caller(context)
                     self._access.admit(caller, name)
             yield caller
@@ -264,10 +264,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _answer(self, method: _Method, data: bytes, context: Context) -> Any:
         """The response. Raises GatewayError, whatever went wrong, unless the call has ended."""
+        async with self._in_time(context):
+            return await method.answer(_parse(method, data), context)
+
+    @asynccontextmanager
+    async def _in_time(self, context: Context) -> AsyncIterator[None]:
+        """As foreseen, and what is too late raises DeadlineExpired."""
         with foreseen():
             try:
                 async with asyncio.timeout(self._deadlines.left_s(context)):
-                    return await method.answer(_parse(method, data), context)
+                    yield
             except TimeoutError:
                 raise DeadlineExpired from None
 
