@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
 from shopcast_gateway.errors import Overloaded, Unavailable
+from shopcast_gateway.transport.audit import LOGGER
 from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.interceptor import CALL, Call, CallInterceptor, Deadlines
 
@@ -118,6 +120,23 @@ async def test_who_calls_is_found_within_the_deadline_of_the_call(streams: bool)
             else:
                 await handler.unary_unary(b"", context)
     assert context.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_an_administrative_call_that_is_refused_while_draining_is_audited(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    (draining := asyncio.Event()).set()
+    calls = CallInterceptor(Deadlines(), BACKLOG, lambda waiting: None, draining=draining)
+    unasked: Any = None
+    for method in ("PrivacyService/ErasePerson", "PredictionService/Predict"):
+        details: Any = SimpleNamespace(method=f"/shopcast.v1.{method}")
+        handler: Any = await calls.intercept_service(unasked, details)
+        with pytest.raises(grpc.aio.AbortError):
+            await handler.stream_unary(None, WaitingContext(request_id="r-1"))
+    assert [one.getMessage() for one in caplog.records if one.name == LOGGER] == [
+        "method=/shopcast.v1.PrivacyService/ErasePerson code=UNAVAILABLE caller=- request_id=r-1"
+    ]
 
 
 async def test_what_a_call_starts_knows_which_call_it_belongs_to() -> None:

@@ -101,20 +101,23 @@ class _Method:
 
 class _Refused:
     """Calls that are refused before their request is read: the busier we are, the more of them
-    there are, and the less one may cost. The log has a line a second for all of them."""
+    there are, and the less one may cost. The log has a line a second for all of them, the audit
+    one for each that is administrative."""
 
     def __init__(self) -> None:
         self._count, self._told = 0, -math.inf
 
-    def handler(self, refusal: GatewayError) -> Handler:
-        """Answers with the refusal, whatever kind the method is of."""
+    def handler(self, name: str, refusal: GatewayError) -> Handler:
+        """Answers with the refusal, whatever kind the method of that name is of."""
         self._count += 1
         if (now := time.monotonic()) - self._told >= 1.0:
             _log.warning("refused calls=%d: %s", self._count, refusal)
             self._count, self._told = 0, now
 
         async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
-            status = rpc_status.to_status(status_of(refusal, _request_id(context)))
+            request_id = _request_id(context)
+            status = rpc_status.to_status(status_of(refusal, request_id))
+            audit(name, status.code, "-", request_id)
             await _abort(context, status)
 
         # grpc reads the request of a unary method before it asks us, that of a stream when we do.
@@ -165,10 +168,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         waiting = self._backlog.take_up()
         if self._draining.is_set() and name.startswith("/shopcast."):
             self._recorder.refused(name, grpc.StatusCode.UNAVAILABLE.name)
-            return self._refused.handler(Unavailable("the gateway drains"))
+            return self._refused.handler(name, Unavailable("the gateway drains"))
         if name.startswith(f"/{_PREDICTIONS}/") and (refusal := self._refusal(waiting)):
             self._recorder.refused(name, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
-            return self._refused.handler(refusal)
+            return self._refused.handler(name, refusal)
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             self._recorder.refused(name, grpc.StatusCode.UNIMPLEMENTED.name)
