@@ -1,6 +1,7 @@
 """What is let in, what is refused, and when to come again."""
 
 import asyncio
+import gc
 import inspect
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from shopcast_cli.commands.serve import serve
 from shopcast_domain.events import Account, Item
-from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission
+from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission, _Turn
 from shopcast_gateway.core.protocol import PredictQuery
 from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
 
@@ -181,6 +182,21 @@ async def test_one_whose_turn_does_not_come_in_time_never_runs() -> None:
     ordered.gates[1].set()
     assert await asyncio.gather(large, *small) == [1_000, 1]
     assert admission.refusal(rows=10**9) is None, "nothing is counted any more"
+
+
+async def test_bulk_work_that_is_late_is_not_kept_while_others_wait() -> None:
+    slow = Slow()
+    admission = Admission(slow)
+    running = await begun(admission, 1_000, 900)
+    bulk = replace(query(1), bulk=True)
+    for _ in range(20):
+        with pytest.raises(DeadlineExpired):
+            await admission.predict(bulk, timeout_s=0)
+    gc.collect()
+    assert sum(isinstance(one, _Turn) for one in gc.get_objects()) <= 2
+    slow.release.set()
+    assert await asyncio.gather(*running) == [1_000, 900]
+    assert await admission.predict(bulk, timeout_s=9.0) == 1
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.booleans()), max_size=12))

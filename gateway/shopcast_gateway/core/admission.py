@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from dataclasses import dataclass
 
 from shopcast_gateway.core.protocol import Prediction, Predictor, PredictQuery
@@ -36,7 +35,8 @@ class Admission:
     ) -> None:
         self._predictor, self._max_rows, self._recorder = predictor, max_rows, recorder
         self._rows, self._running = 0, 0
-        self._waiting: tuple[deque[_Turn], deque[_Turn]] = deque(), deque()  # the second is bulk
+        # In the order in which they came; the second is bulk.
+        self._waiting: tuple[dict[_Turn, None], dict[_Turn, None]] = {}, {}
         self._mean_s = _SOONEST_S
 
     @property
@@ -93,7 +93,7 @@ class Admission:
 
     async def _turn(self, rows: int, timeout_s: float, *, bulk: bool) -> None:
         turn = _Turn(rows, asyncio.get_running_loop().create_future())
-        self._waiting[bulk].append(turn)
+        self._waiting[bulk][turn] = None
         self._start()
         try:
             async with asyncio.timeout(timeout_s):
@@ -101,7 +101,7 @@ class Admission:
         except BaseException as error:
             if turn.come.done() and not turn.come.cancelled():  # it came and nobody is there
                 self._running -= rows
-            turn.come.cancel()
+            self._waiting[bulk].pop(turn, None)
             self._start()
             if isinstance(error, TimeoutError):
                 raise DeadlineExpired("its turn did not come in time") from None
@@ -110,16 +110,16 @@ class Admission:
     def _start(self) -> None:
         """Let those run that there is room for: in the order in which they came, bulk work last."""
         while waiting := self._waiting[0] or self._waiting[1]:
-            turn = waiting[0]
-            if not turn.come.done():
+            turn = next(iter(waiting))
+            if not turn.come.done():  # else it was cancelled, and has not woken to take itself out
                 if self._running and self._running + turn.rows > _RUNNING_ROWS:
                     return
                 self._running += turn.rows
                 turn.come.set_result(None)
-            waiting.popleft()
+            del waiting[turn]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
     """A call of so many rows, and the future that tells that it may run."""
 
