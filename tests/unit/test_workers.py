@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from shopcast_gateway.backend.rotation import Ejected, Moved
+from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import Unavailable
 from shopcast_gateway.fleet import Addresses
@@ -21,6 +22,7 @@ from shopcast_gateway.workers.messages import (
     Place,
     Report,
 )
+from shopcast_gateway.workers.pool import Pool
 from shopcast_gateway.workers.pool import Worker as Attended
 from shopcast_gateway.workers.worker import _Worker
 
@@ -191,3 +193,47 @@ def test_who_looks_after_workers_waits_for_those_that_hold_an_engine() -> None:
     ):
         attended.report = report
         assert attended.holds(engine, 3) == holds  # type: ignore[arg-type]
+
+
+class FakeAttended:
+    """Says nothing and does not end by itself."""
+
+    report, compared = None, dict[int, Any]()
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.ended = False
+
+    def send(self, message: Any) -> None:
+        self.told.append(message)
+
+    async def receive(self) -> None:
+        await asyncio.Event().wait()
+
+    async def end(self) -> None:
+        self.ended = True
+
+
+async def test_a_worker_that_is_being_started_when_all_stop_serves_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, spawned, fake = asyncio.Event(), asyncio.Event(), FakeAttended()
+
+    async def start(*_: Any) -> FakeAttended:
+        asked.set()
+        await spawned.wait()
+        return fake
+
+    monkeypatch.setattr(Attended, "start", start)
+    settings: Any = SimpleNamespace(workers=1)
+    pool = Pool(settings, AdoptionStatus(), 0, None, None)
+    starting = asyncio.create_task(pool.start())
+    await asked.wait()
+    stopping = asyncio.create_task(pool.stop(60.0))
+    await asyncio.sleep(0)
+    spawned.set()
+    async with asyncio.timeout(5):
+        await stopping
+    assert fake.ended
+    assert not fake.told
+    starting.cancel()

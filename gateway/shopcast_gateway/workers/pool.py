@@ -270,6 +270,8 @@ class Pool:
         self._workers.add(worker)
         why = ""
         try:
+            if self._stopping.is_set():
+                return "it was not needed any more"
             worker.send(Begin(self._settings, number, self.port))
             worker.send(self._assignment())
             while (message := await worker.receive()) is not None:
