@@ -148,7 +148,12 @@ class Probe:
 
     async def _look(self, part: Part) -> bool:
         """Whether the model answers."""
-        error: GatewayError | None = None
+        error = await self._error(part)
+        self._note(part, error)
+        return error is None
+
+    async def _error(self, part: Part) -> GatewayError | None:
+        """What a tiny inference fails with."""
         began = time.monotonic()
         try:
             await part.ask(timeout_s=LIMIT_S)
@@ -156,14 +161,16 @@ class Probe:
             pass  # it lives
         except DeadlineExpired as late:
             if self._server.answered_at(part.model) < began:  # else it is only busy
-                error = late
+                return late
         except GatewayError as failure:
-            error = failure
+            return failure
         except Exception:  # no threads, no file handles: not for a lack of the model's
             _log.exception("%s could not be looked at", part.model)
+        return None
+
+    def _note(self, part: Part, error: GatewayError | None) -> None:
         part.note(error)
         self._tell_able()
-        return error is None
 
     def _tell_able(self) -> None:
         able = not any(one.wrong or (one.needed and one.silent) for one in self._parts)
@@ -172,13 +179,20 @@ class Probe:
             self._tell(able)
 
     async def _repair(self, part: Part) -> bool:
-        """Load a model until it answers; False when our own Triton is to be stopped instead."""
+        """Load a model until it is loaded and answers; False when our own Triton is to be stopped
+        instead."""
         self._set_up(part, False)
         _log.error("%s version %d does not answer: it is loaded again", part.model, part.version)
         failed, pause_s, hung = 0, EVERY_S, part.hung
-        while not await self._repaired(part):
+        while True:
+            loaded = await self._load(part)
+            if loaded and hung:
+                self._server.give_up(part.model)
+            fine = await self._fine(part, loaded=loaded)
+            if loaded and fine:
+                break
             hung |= part.hung
-            failed += 1
+            failed += not fine
             if self._own and failed == REPAIRS:
                 _log.error("%s could not be repaired: Triton is stopped", part.model)
                 return False
@@ -190,18 +204,23 @@ class Probe:
         _log.info("%s version %d answers again", part.model, part.version)
         return True
 
-    async def _repaired(self, part: Part) -> bool:
+    async def _load(self, part: Part) -> bool:
         try:
             await self._server.load(part.model, part.version)
         except (StartupError, GatewayError) as error:
             _log.debug("%s could not be loaded: %s", part.model, error)
-            await self._look(part)  # it may answer all the same
             return False
         except Exception:  # as in a look: what serves goes on being watched
             _log.exception("%s could not be loaded", part.model)
             return False
-        if part.hung:
-            self._server.give_up(part.model)
+        return True
+
+    async def _fine(self, part: Part, *, loaded: bool) -> bool:
+        """Whether it answers, and as it did when it was published. It may answer although loading
+        it has failed, and with other files even then."""
+        if not loaded and (error := await self._error(part)) is not None:
+            self._note(part, error)  # goldens would only take longer to fail
+            return False
         return await self._reproduces(part) and await self._look(part)
 
     async def _reproduces(self, part: Part) -> bool:

@@ -255,11 +255,29 @@ async def test_one_elsewhere_is_waited_for_and_both_models_are_loaded_when_it_is
     assert not world.task.done()
 
 
-@elsewhere
-async def test_a_model_that_answers_again_without_being_loaded_serves(world: World) -> None:
-    world.refuses = StartupError("refused")
-    world.behavior.fails = lambda: DEAD
-    await until(lambda: len(world.loads) > 3)
-    world.behavior.fails = lambda: None
-    await until(lambda: world.told == [False, True])
+@pytest.mark.parametrize("refuses", [StartupError("refused"), DEAD, OSError(24, "Too many files")])
+async def test_a_model_that_answers_again_without_being_loaded_serves(
+    world: World, refuses: Exception
+) -> None:
+    world.refuses = refuses
+    rest = iter([DEAD] * probe.FAILURES)
+    world.behavior.fails = lambda: next(rest, None)
+    await until(lambda: len(world.loads) > 2 * probe.REPAIRS)
+    assert world.told == [False, True]
     assert world.metric("shopcast_triton_up") == 0  # it is still to be repaired
+    assert not world.task.done(), "a Triton of our own is not stopped either"
+    world.refuses = None
+    await until(lambda: world.metric("shopcast_triton_repairs_total", model="behavior") == 1)
+
+
+@own
+async def test_a_model_that_answers_otherwise_is_given_up_though_it_was_not_loaded(
+    world: World,
+) -> None:
+    world.refuses = DEAD
+    world.goldens = lambda: Refused("golden", "golden 0: a probability differs")
+    rest = iter([DEAD] * probe.FAILURES)
+    world.behavior.fails = lambda: next(rest, None)
+    await asyncio.wait_for(world.task, 10)
+    assert len(world.loads) == probe.REPAIRS
+    assert world.told == [False], "nobody was to ask it"
