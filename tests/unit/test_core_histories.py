@@ -1,12 +1,16 @@
 """Copies of histories: how many, how old, and for which items."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from shopcast_domain.events import Account, Item
 from shopcast_domain.features import MISSING
+from shopcast_domain.item_text import match_name
 from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.protocol import PredictQuery
+from shopcast_gateway.directory import attributes
 from shopcast_gateway.directory.attributes import attributes_of
 from shopcast_gateway.directory.reading import Found, assemble
 from shopcast_gateway.directory.types import Reading
@@ -75,20 +79,59 @@ def test_the_age_counts_from_when_the_read_began() -> None:
     assert histories.age_s(query("anna")) == pytest.approx(3.0)
 
 
-def test_there_are_never_more_than_so_many_readings_and_rows() -> None:
+def test_there_are_never_more_than_so_many_readings_and_bytes() -> None:
     few = Histories(readings=2)
     for name in ("anna", "bob", "anna", "carol"):
         keep(few, query(name))
     assert len(few) == 2
     assert few.age_s(query("bob")) is None, "read longest ago"
-    narrow = Histories(rows=25)
+    narrow = Histories(size_bytes=20_000)
     for name in ("anna", "bob", "carol"):
-        keep(narrow, query(name), events=9)  # and one item: 10 rows
+        keep(narrow, query(name), events=9)  # 7 to 8 kB
     assert len(narrow) == 2
     keep(narrow, query("bob"), events=9)
     assert len(narrow) == 2, "the same again takes no more room"
     keep(narrow, query("dora"), events=99)
     assert len(narrow) == 0
+
+
+@pytest.mark.parametrize(
+    ("items", "events", "letter", "lengths"),
+    [
+        (1, 0, "a", (0, 0, 0)),
+        (20, 20, "a", (0, 0, 0)),
+        (20, 20, "a", (60, 12, 20)),
+        (20, 0, "商", (1_000, 200, 300)),  # the most that the contract allows
+        (20, 0, "\N{SHOPPING TROLLEY}", (100, 100, 100)),
+    ],
+)
+def test_the_bytes_are_those_of_the_memory(
+    items: int, events: int, letter: str, lengths: tuple[int, int, int]
+) -> None:
+    bound, number = 1_000_000, 0
+    histories = Histories(size_bytes=bound)
+    tracemalloc.start()
+    try:
+        while len(histories) == number:  # until the first has made room
+            number += 1
+            wanted = [
+                Item(
+                    f"i-{number}-{row}",
+                    *(f"{letter * (n - 6)}{row:06}" if n else None for n in lengths),
+                    1.5 + row,
+                )
+                for row in range(items)
+            ]
+            keep(histories, query(f"u-{number}", *wanted), events=events)
+        del wanted
+        for cached in (attributes._clean, attributes.text_of, match_name):
+            cached.cache_clear()
+        kept = tracemalloc.get_traced_memory()[0]
+        histories.clear()
+        freed = kept - tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert bound / 2 < freed <= bound
 
 
 def test_what_is_withdrawn_is_gone_and_what_was_being_read_is_not_kept() -> None:

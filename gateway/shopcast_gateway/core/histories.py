@@ -10,6 +10,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
+from sys import getsizeof
 from typing import Any
 
 from shopcast_domain.events import Account, Item
@@ -21,8 +23,9 @@ from shopcast_gateway.directory.types import Purpose, Reading
 MAX_AGE_S = 60.0
 """After which a copy is given to nobody."""
 MAX_READINGS = 10_000
-MAX_ROWS = 400_000
-"""Events and candidates of all readings together: about 110 MB."""
+MAX_BYTES = 200_000_000
+"""Of all readings together: about 7,000 of 20 events and 20 items with texts of 80 characters."""
+_COPY_BYTES, _EVENT_BYTES, _ITEM_BYTES = 5_000, 100, 280  # without their texts
 
 _OF_ALL = ("platform", "platform_tally")  # the rest of Candidates has a row for each
 _OF_ITEMS = ("candidate_texts", "candidate_categories", "candidate_known")
@@ -32,19 +35,17 @@ _Key = tuple[Account, Purpose, float]
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """A reading, the items it was asked for, and when. at_s: of the monotonic clock."""
+    """A reading, the items it was asked for, and when. at_s: of the monotonic clock. size_bytes:
+    no less than what it takes of the memory."""
 
     reading: Reading
     items: tuple[Item, ...]
     at_s: float
-
-    @property
-    def rows(self) -> int:
-        return len(self.reading.window) + len(self.items)
+    size_bytes: int
 
 
 class Histories:
-    """The newest reading of each shopper, at most `readings` of them with `rows` rows.
+    """The newest reading of each shopper, at most `readings` of them with `size_bytes` bytes.
 
     Those that were read longest ago go first. clock: seconds that only rise.
     """
@@ -54,13 +55,13 @@ class Histories:
         *,
         max_age_s: float = MAX_AGE_S,
         readings: int = MAX_READINGS,
-        rows: int = MAX_ROWS,
+        size_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_age_s, self._most, self._most_rows = max_age_s, readings, rows
+        self._max_age_s, self._most, self._most_bytes = max_age_s, readings, size_bytes
         self._clock = clock
         self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
-        self._rows = 0
+        self._bytes = 0
         self._cleared = 0
 
     def __len__(self) -> int:
@@ -77,9 +78,10 @@ class Histories:
         key = _key(query)
         if key in self._copies:
             self._drop(key)
-        copy = self._copies[key] = _Copy(reading, query.items, begun.at_s)
-        self._rows += copy.rows
-        while len(self._copies) > self._most or self._rows > self._most_rows or self._oldest_is_old:
+        size_bytes = _size_bytes(reading, query.items)
+        self._copies[key] = _Copy(reading, query.items, begun.at_s, size_bytes)
+        self._bytes += size_bytes
+        while self._is_full or self._oldest_is_old:
             self._drop(next(iter(self._copies)))
 
     def age_s(self, query: PredictQuery) -> float | None:
@@ -100,8 +102,12 @@ class Histories:
     def clear(self) -> None:
         """Forget everybody, and what is being read: somebody's events may be used for less now."""
         self._copies.clear()
-        self._rows = 0
+        self._bytes = 0
         self._cleared += 1
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._copies) > self._most or self._bytes > self._most_bytes
 
     @property
     def _oldest_is_old(self) -> bool:
@@ -111,7 +117,7 @@ class Histories:
         return self._clock() - oldest.at_s > self._max_age_s
 
     def _drop(self, key: _Key) -> None:
-        self._rows -= self._copies.pop(key).rows
+        self._bytes -= self._copies.pop(key).size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,20 @@ class Begun:
 
     cleared: int
     at_s: float
+
+
+def _size_bytes(reading: Reading, items: Sequence[Item]) -> int:
+    """Texts are counted one by one: callers choose them, 1,500 characters an item. What copies
+    share is counted in each."""
+    texts = chain(
+        reading.window_texts,
+        reading.window_platforms,
+        reading.candidate_texts,
+        reading.candidate_categories,
+        *items,
+    )
+    rows = _EVENT_BYTES * len(reading.window) + _ITEM_BYTES * len(items)
+    return _COPY_BYTES + rows + sum(map(getsizeof, texts))
 
 
 def _key(query: PredictQuery) -> _Key:
