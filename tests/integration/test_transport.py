@@ -246,6 +246,19 @@ async def test_the_servers_deadline_holds_where_the_caller_sets_none_or_a_long_o
     assert detail(caught.value, error_details_pb2.ErrorInfo()).reason == "DEADLINE_EXPIRED"
 
 
+async def test_what_is_cancelled_inside_a_call_leaves_nobody_without_an_answer() -> None:
+    async def before() -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        waiting.cancel()
+        await waiting
+
+    async with serving(FakePredictor(before)) as (_, target), ShopcastClient(target) as client:
+        with pytest.raises(ServerError) as caught:
+            async with asyncio.timeout(20):
+                await ask(client)
+    assert caught.value.reason == "INTERNAL"
+
+
 async def test_an_unforeseen_error_is_told_by_request_id_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -85,7 +85,10 @@ def foreseen() -> Iterator[None]:
         yield
     except (grpc.aio.AbortError, GatewayError):
         raise
-    except Exception as unforeseen:
+    except (asyncio.CancelledError, Exception) as unforeseen:
+        task = asyncio.current_task()
+        if isinstance(unforeseen, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise  # the call itself was; else what it waited for was, and grpc would say nothing
         _log_unforeseen(unforeseen, CALL.get())
         raise GatewayError from None
 
