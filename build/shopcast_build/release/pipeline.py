@@ -23,7 +23,7 @@ from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.checkpoints import Run, digest
 from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_decision, judge
 from shopcast_build.learning.examples import Examples, build_examples
-from shopcast_build.learning.exposures import split_by_time
+from shopcast_build.learning.exposures import Split, split_by_time
 from shopcast_build.learning.learner import Learned, Learner
 from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
 from shopcast_build.learning.reporter import Reporter, Silent
@@ -33,9 +33,8 @@ from shopcast_build.learning.tracking import check_trackers
 from shopcast_build.release.base_rates import base_rates
 from shopcast_build.release.contents import Release, write_release
 from shopcast_build.release.gate import NOT_WORSE, Candidate, ask, refuse
-from shopcast_build.study.published import PublishedModel
+from shopcast_build.study.published import PublishedModel, why_not_judged
 from shopcast_domain.events import Outcome
-from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
 from shopcast_domain.manifest import Check, Gate, Manifest, ManifestError, Training
 from shopcast_repository.errors import RepositoryError
 from shopcast_repository.publishing import publish
@@ -123,8 +122,8 @@ def build_model(
         name: judge(j.test, parts.test.outcome, decisions[name]) for name, j in judged.items()
     }
     with reporter.stage("ask whether it is fit to publish") as progress:
-        before = _Before(serving, repository, settings.threads)
-        gate = _gate(learned, decisions[best], parts, platforms, before.judge(timeline, test))
+        before = _Before(serving, repository, settings).judge(timeline, test, split)
+        gate = _gate(learned, decisions[best], parts, platforms, before)
         progress(1, 1)
     if force:
         gate = gate.model_copy(update={"forced": bool(gate.failures)})
@@ -227,11 +226,13 @@ class _Before:
 
     version: int | None
     repository: Path
-    threads: int
+    settings: BuildSettings
 
-    def judge(self, timeline: Timeline, test: pl.DataFrame) -> Candidate | Check | None:
-        """What it says of the new test period, whose exposures it sees through its own windows; or
-        why it was not asked."""
+    def judge(
+        self, timeline: Timeline, test: pl.DataFrame, split: Split
+    ) -> Candidate | Check | None:
+        """What it says of the new test period, whose exposures it sees with as many events of their
+        past as it was built for; or why it was not asked."""
         if self.version is None:
             return None
         name = f"version {self.version}"
@@ -247,14 +248,14 @@ class _Before:
             return unasked(f"cannot be read ({error})", passed=False)
         if problems:
             return unasked(f"is not whole ({problems[0]})", passed=False)
-        if manifest.features != FEATURES or manifest.history_numbers != HISTORY_NUMBERS:
-            return unasked("reads other features than are computed now", passed=True)
+        if why := why_not_judged(manifest, split, self.settings.exposures):
+            return unasked(why, passed=True)
         examples = build_examples(
             timeline,
             test,
             feature_events=manifest.feature_events,
             history_events=manifest.history_events,
         )
-        model = PublishedModel(self.repository, manifest, self.threads)
+        model = PublishedModel(self.repository, manifest, self.settings.threads)
         (probabilities,) = model.probabilities(timeline, examples)
         return Candidate(name, probabilities, model.decision_weights)
