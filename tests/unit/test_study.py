@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -114,6 +116,19 @@ def test_the_same_logs_give_the_same_report(market: SimulationSummary, tiny_base
     assert first.model_copy(update=plain) == second.model_copy(update=plain)
 
 
+def test_a_log_that_says_nothing_of_its_items_is_refused(
+    market: SimulationSummary, tmp_path: Path
+) -> None:
+    for file in market.events.iterdir():
+        events = pl.read_csv(file, infer_schema=False)
+        events.drop("title", "brand", "category").write_csv(tmp_path / file.name)
+    with pytest.raises(DataError, match=r"no item .* has a title, a brand or a category"):
+        read_material(
+            [tmp_path], links=None, mapping=Mapping(), settings=SETTINGS, max_bad_share=0.01,
+            reporter=Quiet(),
+        )  # fmt: skip
+
+
 def test_without_a_model_of_ours_there_is_nothing_to_report(
     market: SimulationSummary, tiny_base: Path
 ) -> None:
@@ -144,8 +159,6 @@ def test_the_arms_of_a_study_are_its_test(material: Material) -> None:
 
 
 def test_an_arm_that_lost_the_order_of_the_test_is_refused(material: Material) -> None:
-    from dataclasses import replace
-
     shuffled = material.parts.test.take(np.arange(len(material.parts.test))[::-1])
     other = replace(material, parts=replace(material.parts, test=shuffled))
     with pytest.raises(RuntimeError, match="not about the same exposures"):
