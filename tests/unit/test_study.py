@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,7 @@ from shopcast_build.study.material import Material, read_material
 from shopcast_build.study.schema import StudyReport
 from shopcast_build.study.study import study_logs
 from shopcast_build.study.textbook import LongTexts
-from shopcast_build.study.verdicts import SEVERAL
+from shopcast_build.study.verdicts import COLD_ITEMS, SEVERAL
 from shopcast_build.study.words import newest_texts
 from shopcast_cli.app import app
 
@@ -127,6 +128,23 @@ def test_a_log_that_says_nothing_of_its_items_is_refused(
             [tmp_path], links=None, mapping=Mapping(), settings=SETTINGS, max_bad_share=0.01,
             reporter=Quiet(),
         )  # fmt: skip
+
+
+def test_cold_items_are_those_the_model_could_not_have_met(material: Material) -> None:
+    timeline, items = material.timeline, material.frames[2]["item"].to_numpy()
+    first = np.sort([timeline.time_s[timeline.item == item].min() for item in np.unique(items)])
+    middle, late = (datetime.fromtimestamp(at, UTC) for at in first[[len(first) // 2, -2]])
+    split = replace(
+        material.split,
+        train=(material.split.train[0], middle),
+        validation=(middle, late),
+    )
+    for refit, until in ((material.parts.refit, late), (None, middle)):
+        parts = replace(material.parts, refit=refit)
+        cold = replace(material, split=split, parts=parts).test().rows(COLD_ITEMS)
+        met = timeline.item[timeline.time_s < until.timestamp()]
+        np.testing.assert_array_equal(cold, ~np.isin(items, met))
+        assert cold.any()
 
 
 def test_without_a_model_of_ours_there_is_nothing_to_report(
