@@ -1,5 +1,6 @@
 """A whole study of a small simulated market with a tiny base model."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.preparation import fingerprint
 from shopcast_build.learning.scoring import BLEND, TREES
 from shopcast_build.learning.settings import (
     BuildSettings,
@@ -145,6 +147,22 @@ def test_cold_items_are_those_the_model_could_not_have_met(material: Material) -
         met = timeline.item[timeline.time_s < until.timestamp()]
         np.testing.assert_array_equal(cold, ~np.isin(items, met))
         assert cold.any()
+
+
+def test_a_fingerprint_is_of_all_a_model_is_made_from_and_judged_on(material: Material) -> None:
+    timeline, parts = material.timeline, material.parts
+    assert parts.refit is not None
+    relabelled = replace(parts.refit, outcome=np.roll(parts.refit.outcome, 1))
+    other = copy.copy(timeline)
+    other.price = timeline.price * 2
+    found = [
+        fingerprint(timeline, parts),
+        fingerprint(timeline, replace(parts, refit=relabelled)),
+        fingerprint(timeline, replace(parts, test=parts.test.take(np.arange(10)))),
+        fingerprint(other, parts),
+    ]
+    assert len(set(found)) == len(found)
+    assert fingerprint(timeline, parts) == found[0]
 
 
 def test_without_a_model_of_ours_there_is_nothing_to_report(

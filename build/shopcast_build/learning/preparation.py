@@ -9,6 +9,7 @@ import polars as pl
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.log import CleanLog
 from shopcast_build.data.people import People
+from shopcast_build.learning.checkpoints import digest
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import Split, check_enough, cut_exposures, part
 from shopcast_build.learning.reporter import Reporter
@@ -110,3 +111,16 @@ def make_parts(
                 )
             )
     return Parts(*built)
+
+
+def fingerprint(timeline: Timeline, parts: Parts) -> str:
+    """sha256 of all that a model is made from and judged on: events, exposures, item texts."""
+    each = (getattr(parts, name) for name in parts.__slots__)
+    exposures = (
+        getattr(examples, name)
+        for examples in each
+        if examples is not None
+        for name in Examples.__slots__
+    )
+    catalogue = timeline.catalogue
+    return digest([*timeline.columns(), catalogue.text, *exposures], catalogue.texts)

@@ -18,14 +18,20 @@ from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.thresholds import check_limits
 from shopcast_build.learning import processes
-from shopcast_build.learning.base_model import BaseModel, load_base_model
+from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.batches import ExposureBatches
-from shopcast_build.learning.checkpoints import Run, digest
+from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_decision, judge
-from shopcast_build.learning.examples import Examples, build_examples
+from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import Split, split_by_time
 from shopcast_build.learning.learner import Learned, Learner
-from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
+from shopcast_build.learning.preparation import (
+    Parts,
+    fingerprint,
+    make_parts,
+    make_timeline,
+    part_frames,
+)
 from shopcast_build.learning.reporter import Reporter, Silent
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
@@ -107,9 +113,9 @@ def build_model(
     rates = base_rates(frames["training"], timeline.catalogue, platforms)
     del frames
 
-    digests = _digests(base, timeline, parts)
-    if run:
-        run.begin(settings, **digests)
+    made_from = fingerprint(timeline, parts)
+    if run:  # which goes on only with the same
+        run.begin(settings, data=made_from, **{"base model": base.key()})
     learner = Learner(base, timeline, parts, settings, reporter, run)
     learned = learner.learn()
     if learned is None:
@@ -148,7 +154,7 @@ def build_model(
             scorer=learned.scorer.kind,
             log_start=cleaning.first_time,
             log_end=cleaning.last_time,
-            data_sha256=digests["data"],
+            data_sha256=made_from,
             train=split.train,
             validation=split.validation,
             test=split.test,
@@ -186,20 +192,6 @@ def build_model(
         unknown_token_share=learner.unknown_token_share,
         seconds=time.monotonic() - began,
     )
-
-
-def _digests(base: BaseModel, timeline: Timeline, parts: Parts) -> dict[str, str]:
-    """What a model is built from, so that a build goes on only with the same."""
-    learned_from = (
-        getattr(examples, name)
-        for examples in (parts.train, parts.validation)
-        for name in Examples.__slots__
-    )
-    weights = (weight.numpy() for weight in base.model.state_dict().values())
-    return {
-        "data": digest(learned_from, timeline.catalogue.texts),
-        "base model": digest(weights, [base.tokeniser]),
-    }
 
 
 def _gate(
