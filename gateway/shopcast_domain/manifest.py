@@ -101,9 +101,9 @@ class Training(_Part):
 
     base_model_licence: as its files state it, "unknown" where they do not. published_as: which of
     the models judged in `metrics` it is. encoder: whose item vectors it reads. scorer: what scores
-    inside `behavior`; trees do not go into TensorRT. data_sha256: fingerprint of the examples and
-    item texts it learned from. exposures: by part; "refit" are those the published model was fitted
-    to in the end, where they are more.
+    inside `behavior`; trees do not go into TensorRT. data_sha256: fingerprint of the events,
+    exposures and item texts it was made from and judged on. exposures: by part; "refit" are those
+    the published model was fitted to in the end, where they are more.
     """
 
     base_model: str

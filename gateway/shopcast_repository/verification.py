@@ -53,14 +53,15 @@ def _files(repository: Path, manifest: Manifest) -> list[str]:
 
 
 def _strangers(repository: Path, manifest: Manifest) -> list[str]:
-    folders = (
-        repository / ENCODER / str(manifest.encoder_version),
-        repository / BEHAVIOR / str(manifest.behavior_version),
-    )
+    manifests = {
+        manifest_path(repository, ENCODER, manifest.encoder_version),
+        manifest_path(repository, BEHAVIOR, manifest.behavior_version),
+    }
     there = {
         path.relative_to(repository).as_posix()
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST
+        for own in manifests
+        for path in own.parent.rglob("*")
+        # What lies behind a linked folder is not looked into.
+        if (path.is_symlink() or not path.is_dir()) and path not in manifests
     }
     return [f"{name} was not published" for name in sorted(there - set(manifest.files))]

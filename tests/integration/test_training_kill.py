@@ -19,30 +19,25 @@ TRAINER = """
 import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
 import torch
 from learning_problem import HEAD, JOINT, SETTINGS, Problem
 from shopcast_build.learning.checkpoints import Run
-from shopcast_build.learning.settings import LossSettings, StoppingSettings
+from shopcast_build.learning.settings import AugmentationSettings, LossSettings, StoppingSettings
 from shopcast_build.learning.training import train
 
 problem = Problem()
 SETTINGS = SETTINGS.model_copy(update={
     "loss": LossSettings(view_share_kept=0.8, class_weights="sqrt_balanced"),
+    "augmentation": AugmentationSettings(event_dropout=0.3),
     "stopping": StoppingSettings(patience=4),  # the last weights of each stage are the best
 })
 STAGES = [replace(HEAD, title="first head"), JOINT, replace(HEAD, title="second head")]
-
-def forget_events(batch, rng):
-    kept = rng.random(batch["history_mask"].shape) > 0.3
-    mask = batch["history_mask"] * torch.from_numpy(kept.astype(np.float32))
-    return batch | {"history_mask": mask}
 
 def learn(folder, path, kill_stage, kill_step):
     model = problem.fresh()
     run = Run(folder, resume=True)
     run.begin(SETTINGS, data="the same")
-    training = problem.batches(problem.training).augmented(forget_events, seed=3)
+    training = problem.batches(problem.training)
     steps = []
     for number, stage in enumerate(STAGES):
         def progress(done, total):

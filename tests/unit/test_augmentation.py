@@ -73,6 +73,13 @@ def test_words_and_phrases_are_swapped_as_often_as_asked_for() -> None:
     assert all("shoes > trainers" in text for text in texts)
 
 
+def test_letters_whose_case_is_not_told_by_one_other_letter_are_swapped() -> None:
+    synonyms = {"gift": ("present",), "Fuß": ("Bein",)}
+    always = augmentation(synonym_chance=0.999, synonyms=synonyms)
+    texts = ["G\u0130FT box", "g\u0131ft box", "Der Fuß tut weh", "FUSS"]
+    assert always.change_texts(texts) == ["present box", "present box", "Der Bein tut weh", "Bein"]
+
+
 def test_case_does_not_matter_nor_blanks_in_chinese() -> None:
     synonyms = {"SHOE": ("boot",), "鞋": ("靴",)}
     always = augmentation(synonym_chance=0.999, synonyms=synonyms)

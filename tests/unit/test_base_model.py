@@ -2,6 +2,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def test_a_folder_gives_model_tokeniser_and_its_special_ids(tiny_base: Path) -> 
     assert (base.pad_id, base.unknown_id) == (0, 1)
     assert '"[SEP]"' in base.tokeniser
     assert next(base.model.parameters()).dtype == torch.float32
+
+
+def test_its_key_is_of_weights_architecture_and_tokeniser(tiny_base: Path) -> None:
+    first, other = (load_base_model(str(tiny_base)) for _ in range(2))
+    assert first.key() == other.key() != replace(first, tokeniser="{}").key()
+    other.model.config.layer_norm_eps *= 2
+    assert first.key() != other.key() != first.key("16")
 
 
 def test_the_bundled_default_loads() -> None:

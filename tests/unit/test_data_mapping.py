@@ -29,6 +29,14 @@ def test_wrong_mapping_names_the_key(tmp_path: Path, toml: str, key: str) -> Non
         load_mapping(path)
 
 
+@pytest.mark.parametrize("field", ["platform", "title", "price"])
+def test_no_other_field_is_read_from_the_ids_of_users(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "mapping.toml"
+    path.write_text(f'[{field}]\ncolumn = "who"\n[platform_user_id]\ncolumn = "who"\n')
+    with pytest.raises(DataError, match=f"{field} and platform_user_id are read from one column"):
+        load_mapping(path)
+
+
 def test_broken_toml_and_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "mapping.toml"
     with pytest.raises(DataError, match="cannot be read"):

@@ -121,6 +121,16 @@ def test_links_are_read_as_events_are(tmp_path: Path) -> None:
     ]
 
 
+def test_hex_is_one_hash_in_either_case_and_base64_is_not(tmp_path: Path) -> None:
+    base64, other = "q83vEjRWeJCrze8SNFZ4kA==", "Q83vEjRWeJCrze8SNFZ4kA=="
+    path = tmp_path / "links.csv"
+    rows = [("a", H.upper()), ("b", H), ("c", base64), ("d", other)]
+    path.write_text(
+        ",".join(COLUMNS) + "\n" + "".join(f"{p},1,login,{hashed}\n" for p, hashed in rows)
+    )
+    assert read_links(path)["identifier_hash"].to_list() == [H, H, base64, other]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

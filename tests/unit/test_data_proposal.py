@@ -103,6 +103,21 @@ def test_a_folder_of_unlike_files_becomes_sources(tmp_path: Path) -> None:
     assert report.kinds == {"buy": 60, "return": 1, "view": 1}
 
 
+def test_unlike_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for shop, header in (("a", "user,ts,sku,event"), ("b", "customer,ts,sku,event")):
+        for year in ("2019", "2020"):
+            folder = tmp_path / f"shop_{shop}" / year
+            folder.mkdir(parents=True)
+            (folder / "orders.csv").write_text(f"{header}\nu1,1600000000,i1,buy\n")
+    (tmp_path / "shop_a" / "late.csv").write_text("user,ts,sku,event\nu2,1600000000,i1,buy\n")
+    proposal = proposed(tmp_path)
+    assert [source.files for source in proposal.mapping.source] == [
+        ("late.csv", "shop_a/2019/orders.csv", "shop_a/2020/orders.csv"),
+        ("shop_b/2019/orders.csv", "shop_b/2020/orders.csv"),
+    ]
+    assert clean([tmp_path], proposal.mapping).report.kinds == {"buy": 5}
+
+
 def test_the_preview_hides_who_it_was_and_counts_what_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "retail.parquet"
     pl.DataFrame(retail_rows()).write_parquet(path)

@@ -36,6 +36,18 @@ def test_csv_may_start_with_a_byte_order_mark_and_hold_blank_lines(tmp_path: Pat
     assert found[ROW].to_list() == [1, 3]
 
 
+def test_json_lines_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": "007"}\n{"a": 5}\n')
+    (source,) = scan([path])
+    found = collect(source, source.rows)
+    assert found["a"].to_list() == ["007", "5"]
+    assert found[ROW].to_list() == [1, 2]
+    path.write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(DataError, match=r"log\.jsonl"):
+        scan([path])
+
+
 def test_folders_are_read_recursively_in_order_without_hidden_files(tmp_path: Path) -> None:
     for name in ("b/2.csv", "a/1.csv", "a/.hidden.csv", "_SUCCESS", "notes.md"):
         path = tmp_path / name

@@ -115,8 +115,19 @@ def test_exposures_carry_what_was_met() -> None:
     ]  # fmt: skip
     assert found.rows() == [
         (3, 0, 9, START, None, None, VIEW),
-        (2, 0, 4, START + timedelta(hours=1), 5.0, None, BUY),
+        (2, 0, 4, START + timedelta(hours=1), None, None, BUY),
     ]
+
+
+def test_what_was_paid_is_told_of_orders_only() -> None:
+    def priced(*prices: float) -> pl.DataFrame:
+        events = log((0, "view", 1), (1, "buy", 1), (2, "buy", 2), (3, "cart", 3))
+        return events.with_columns(pl.Series("price", prices))
+
+    found = cut_exposures(priced(10.0, 9.0, 8.0, 7.0), SETTINGS)
+    assert dict(found.select("item", "price").iter_rows()) == {1: 10.0, 2: None, 3: 7.0}
+    orders = priced(10.0, 9.0, 8.0, 7.0).filter(pl.col("kind") == "buy")
+    assert cut_exposures(orders, SETTINGS)["price"].to_list() == [9.0, 8.0]
 
 
 def test_lines_of_orders_carry_their_pieces_but_only_where_nothing_is_viewed() -> None:

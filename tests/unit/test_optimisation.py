@@ -201,7 +201,7 @@ class _Rates(TrainerCallback):
 
 def test_training_uses_the_schedule(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = _Rates()
-    monkeypatch.setattr(training_module, "CountEpochs", lambda _: rates)
+    monkeypatch.setattr(training_module, "Report", lambda _: rates)
     chosen = settings(schedule="linear", warmup_share=0.5)
     problem.train(problem.fresh(), replace(HEAD, steps=4, head_learning_rate=0.3), chosen)
     assert rates.seen == pytest.approx([0.1, 0.2, 0.3, 0.15])

@@ -4,22 +4,28 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
+from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.learning.examples import Examples, Progress
 from shopcast_build.learning.export import ParityError
+from shopcast_build.learning.exposures import Split
 from shopcast_build.learning.graphs import Graphs
 from shopcast_build.learning.settings import (
     BuildSettings,
     DistillationSettings,
     EncoderSettings,
+    ExposureSettings,
     HeadSettings,
     HistorySettings,
 )
@@ -34,7 +40,9 @@ from shopcast_build.release.sample import FILE, ExposureSample
 from shopcast_build.release.tensorrt_plan import profiles
 from shopcast_build.simulation.settings import MarketSettings
 from shopcast_build.simulation.writer import simulate
-from shopcast_build.study.published import PublishedModel
+from shopcast_build.study.contest import StudyOptions
+from shopcast_build.study.published import PublishedModel, settings_of, why_not_judged
+from shopcast_build.study.study import study_logs
 from shopcast_cli.app import app
 from shopcast_domain.features import Floats
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, Precision, published_versions
@@ -182,6 +190,43 @@ def test_what_serves_is_compared_through_its_own_windows(
     assert any(check.name == "not worse than what serves" for check in gate.checks)
     (examples,) = seen
     assert (examples.position - examples.first).max() > 1
+
+
+def test_what_serves_is_not_compared_on_what_it_learned_from(built: Path, tiny_base: Path) -> None:
+    early = SETTINGS.model_copy(update={"exposures": ExposureSettings(test_share=0.4)})
+    checks = again(built, tiny_base, early, force=True).gate.checks
+    (found,) = (check for check in checks if "version 1" in check.finding)
+    assert (found.name, found.passed) == ("not worse than what serves", True)
+    assert "learned from outcomes known by" in found.finding
+    assert found.finding.endswith("it was not compared")
+
+
+def test_a_version_is_judged_by_the_outcomes_it_learned_and_not_on_them(first: Manifest) -> None:
+    told, exposures = first.training, settings_of(first).exposures
+    split = Split(told.train, told.validation, told.test, timedelta(days=told.gap_days))
+    assert why_not_judged(first, split, exposures) is None
+    earlier = replace(split, test=(told.test[0] - timedelta(seconds=1), told.test[1]))
+    assert "learned from outcomes" in str(why_not_judged(first, earlier, exposures))
+    for window in ("purchase_horizon_days", "return_window_days"):
+        other = exposures.model_copy(update={window: 3.0})
+        assert "within other windows" in str(why_not_judged(first, split, other))
+
+
+def test_a_version_is_not_evaluated_on_what_it_learned_from(
+    built: Path, first: Manifest, tmp_path: Path
+) -> None:
+    market = built.parent / "market"
+    log_end = first.training.log_end
+    for file in (market / "events").iterdir():
+        events = pl.read_csv(file, infer_schema=False)
+        shorter = pl.col("time").str.to_datetime(time_zone="UTC") < log_end - timedelta(days=20)
+        events.filter(shorter).write_csv(tmp_path / file.name)
+    with pytest.raises(DataError, match=r"Version 1 learned from.*a log that goes on for longer"):
+        study_logs(
+            [tmp_path], links=market / "links.csv", mapping=Mapping(), base_model="nowhere",
+            settings=settings_of(first), repository=built, number=1, max_bad_share=0.01,
+            options=StudyOptions(("majority",), seeds=1), reporter=Quiet(),
+        )  # fmt: skip
 
 
 def test_a_serving_version_that_is_not_whole_does_not_open_the_gate(
@@ -393,8 +438,6 @@ def test_parity_sees_other_probabilities(
     built: Path, first: Manifest, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     sample = ExposureSample.load(built / BEHAVIOR / "1" / FILE)
-    from dataclasses import replace
-
     spoiled = replace(sample, probabilities=change(sample.probabilities))
     decisions = Decisions(first.calibration, first.decision_weights)
     graphs = of(built, first)

@@ -197,6 +197,17 @@ def test_verify_finds_what_is_missing_and_what_was_added(repository: Path) -> No
     ]
 
 
+def test_verify_finds_another_manifest_and_a_linked_folder(
+    repository: Path, tmp_path: Path
+) -> None:
+    (repository / BEHAVIOR / "2" / "card" / "manifest.json").write_text("{}")
+    (repository / ENCODER / "2" / "more").symlink_to(tmp_path)
+    assert verify(repository, 2) == [
+        "behavior/2/card/manifest.json was not published",
+        "encoder/2/more was not published",
+    ]
+
+
 def test_a_copied_version_is_not_another_one(repository: Path) -> None:
     for model in (ENCODER, BEHAVIOR):
         shutil.copytree(repository / model / "2", repository / model / "9")

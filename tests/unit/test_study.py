@@ -1,11 +1,15 @@
 """A whole study of a small simulated market with a tiny base model."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +17,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.preparation import fingerprint
 from shopcast_build.learning.scoring import BLEND, TREES
 from shopcast_build.learning.settings import (
     BuildSettings,
@@ -31,7 +36,7 @@ from shopcast_build.study.material import Material, read_material
 from shopcast_build.study.schema import StudyReport
 from shopcast_build.study.study import study_logs
 from shopcast_build.study.textbook import LongTexts
-from shopcast_build.study.verdicts import SEVERAL
+from shopcast_build.study.verdicts import COLD_ITEMS, SEVERAL
 from shopcast_build.study.words import newest_texts
 from shopcast_cli.app import app
 
@@ -114,6 +119,52 @@ def test_the_same_logs_give_the_same_report(market: SimulationSummary, tiny_base
     assert first.model_copy(update=plain) == second.model_copy(update=plain)
 
 
+def test_a_log_that_says_nothing_of_its_items_is_refused(
+    market: SimulationSummary, tmp_path: Path
+) -> None:
+    for file in market.events.iterdir():
+        events = pl.read_csv(file, infer_schema=False)
+        events.drop("title", "brand", "category").write_csv(tmp_path / file.name)
+    with pytest.raises(DataError, match=r"no item .* has a title, a brand or a category"):
+        read_material(
+            [tmp_path], links=None, mapping=Mapping(), settings=SETTINGS, max_bad_share=0.01,
+            reporter=Quiet(),
+        )  # fmt: skip
+
+
+def test_cold_items_are_those_the_model_could_not_have_met(material: Material) -> None:
+    timeline, items = material.timeline, material.frames[2]["item"].to_numpy()
+    first = np.sort([timeline.time_s[timeline.item == item].min() for item in np.unique(items)])
+    middle, late = (datetime.fromtimestamp(at, UTC) for at in first[[len(first) // 2, -2]])
+    split = replace(
+        material.split,
+        train=(material.split.train[0], middle),
+        validation=(middle, late),
+    )
+    for refit, until in ((material.parts.refit, late), (None, middle)):
+        parts = replace(material.parts, refit=refit)
+        cold = replace(material, split=split, parts=parts).test().rows(COLD_ITEMS)
+        met = timeline.item[timeline.time_s < until.timestamp()]
+        np.testing.assert_array_equal(cold, ~np.isin(items, met))
+        assert cold.any()
+
+
+def test_a_fingerprint_is_of_all_a_model_is_made_from_and_judged_on(material: Material) -> None:
+    timeline, parts = material.timeline, material.parts
+    assert parts.refit is not None
+    relabelled = replace(parts.refit, outcome=np.roll(parts.refit.outcome, 1))
+    other = copy.copy(timeline)
+    other.price = timeline.price * 2
+    found = [
+        fingerprint(timeline, parts),
+        fingerprint(timeline, replace(parts, refit=relabelled)),
+        fingerprint(timeline, replace(parts, test=parts.test.take(np.arange(10)))),
+        fingerprint(other, parts),
+    ]
+    assert len(set(found)) == len(found)
+    assert fingerprint(timeline, parts) == found[0]
+
+
 def test_without_a_model_of_ours_there_is_nothing_to_report(
     market: SimulationSummary, tiny_base: Path
 ) -> None:
@@ -144,8 +195,6 @@ def test_the_arms_of_a_study_are_its_test(material: Material) -> None:
 
 
 def test_an_arm_that_lost_the_order_of_the_test_is_refused(material: Material) -> None:
-    from dataclasses import replace
-
     shuffled = material.parts.test.take(np.arange(len(material.parts.test))[::-1])
     other = replace(material, parts=replace(material.parts, test=shuffled))
     with pytest.raises(RuntimeError, match="not about the same exposures"):

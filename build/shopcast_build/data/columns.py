@@ -8,6 +8,8 @@ from shopcast_build.data.mapping import Condition, FieldSource
 from shopcast_build.data.reading import Source
 
 NOTHING = pl.lit(None, pl.String)
+_HEX_HASH = r"^[0-9A-Fa-f]{32,128}$"
+_BASE64_HASH = r"^[0-9A-Za-z+/_-]{22,88}={0,2}$"
 
 
 def text(source: Source, name: str) -> pl.Expr:
@@ -72,6 +74,17 @@ def looked_up(words: pl.Expr, table: Mapping[str, object], dtype: pl.DataType) -
         lambda batch: batch.replace_strict(table, default=None, return_dtype=dtype),
         return_dtype=dtype,
         is_elementwise=True,
+    )
+
+
+def hash_text(value: pl.Expr) -> pl.Expr:
+    """A hash of 16 to 64 bytes in base64 or hex, whose letters mean the same in either case and
+    become small; null where it is none."""
+    return (
+        pl.when(value.str.contains(_HEX_HASH))
+        .then(value.str.to_lowercase())
+        .when(value.str.contains(_BASE64_HASH))
+        .then(value)
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from shopcast_build.data.columns import NOTHING, id_text, text
+from shopcast_build.data.columns import NOTHING, hash_text, id_text, text
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.reading import Source, check_columns, collect, scan
 
@@ -21,7 +21,6 @@ PAIR_COLUMNS = (
 )
 """Of a file of pairs, beside an optional `source`. Each file is told by its columns."""
 
-_HASHED = r"^[0-9A-Fa-f]{32,128}$|^[0-9A-Za-z+/_-]{22,88}={0,2}$"  # 16 to 64 bytes
 _SHORT_KINDS = {"email": "hashed_email", "phone": "hashed_phone"}
 
 
@@ -66,12 +65,13 @@ def _identifiers(path: Path, sources: Iterable[Source]) -> pl.DataFrame:
         parts.append(collect(source, rows))
     links = pl.concat(parts)
     _check_kinds(path, links["identifier_kind"])
-    if not links["identifier_hash"].str.contains(_HASHED).all():
+    hashes = links.select(hash_text(pl.col("identifier_hash"))).to_series()
+    if hashes.null_count() > links["identifier_hash"].null_count():
         raise DataError(
             f"{path} holds an identifier_hash that is no hash of 16 to 64 bytes in hex or base64;"
             " hash identifiers, with SHA-256 for example, before linking."
         )
-    return links
+    return links.with_columns(hashes)
 
 
 def _pairs(path: Path, sources: Iterable[Source]) -> pl.DataFrame:

@@ -168,6 +168,19 @@ class SourceMapping(_Table):
     encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252"] = "utf-8"
     sheet: str | None = None
 
+    @model_validator(mode="after")
+    def _only_users_are_read_from_ids(self) -> Self:
+        """What the other fields hold is shown: in reports, and as names of platforms and items."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        reads = {
+            name: field.column for name, field in fields.items() if isinstance(field, FieldSource)
+        }
+        users = reads.pop("platform_user_id")
+        shown = sorted(name for name, column in reads.items() if column and column == users)
+        if shown:
+            raise ValueError(f"{', '.join(shown)} and platform_user_id are read from one column")
+        return self
+
     @property
     def layout(self) -> Layout:
         """How the files lie on disk."""

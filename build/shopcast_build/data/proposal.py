@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,18 +44,30 @@ def propose(sources: Sequence[Source], layouts: Mapping[Path, Layout]) -> Propos
     writers = [_Writer(group[0], layouts[group[0].path]) for group in groups.values()]
     parts = [writer.write() for writer in writers]
     if len(parts) > 1:
+        files = [{source.path.resolve() for source in group} for group in groups.values()]
+        everything = set().union(*files)
         parts = [
-            _as_source(part, group) for part, group in zip(parts, groups.values(), strict=True)
+            _as_source(part, [_pattern(path, everything - own) for path in own])
+            for part, own in zip(parts, files, strict=True)
         ]
     toml = "\n".join(parts)
     questions = dict.fromkeys(question for writer in writers for question in writer.questions)
     return Proposal(toml, tuple(questions), parse_mapping(toml, "proposed mapping"))
 
 
-def _as_source(toml: str, group: Sequence[Source]) -> str:
+def _pattern(path: Path, others: Collection[Path]) -> str:
+    """The end of a path, as long as it takes to cover none of the others."""
+    for count in range(1, len(path.parts)):
+        end = path.parts[-count:]
+        if all(other.parts[-count:] != end for other in others):
+            return "/".join(end)
+    return path.as_posix()
+
+
+def _as_source(toml: str, patterns: Sequence[str]) -> str:
     """One mapping as a [[source]] table of a file with several."""
     comment, _, rest = toml.partition("\n")
-    files = json.dumps(sorted({source.path.name for source in group}), ensure_ascii=False)
+    files = json.dumps(sorted(set(patterns)), ensure_ascii=False)
     inner = re.sub(r"^(\[+)", r"\1source.", rest.lstrip("\n"), flags=re.MULTILINE)
     return f"{comment}\n\n[[source]]\nfiles = {files}\n{inner}"
 

@@ -163,9 +163,12 @@ def _scan(path: Path, suffix: str, layout: Layout) -> pl.LazyFrame:
         with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
             text = file.read().decode(layout.encoding)
         return pl.read_csv(text.encode(), infer_schema=False, separator=layout.separator).lazy()
-    literal = glob.escape(str(path))
-    names = pl.scan_ndjson(literal, infer_schema_length=None).collect_schema().names()
-    return pl.scan_ndjson(literal, schema=dict.fromkeys(names, pl.String()))
+    lines: str | bytes = glob.escape(str(path))
+    with path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # which the library does not know
+            lines = file.read()
+    names = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema().names()
+    return pl.scan_ndjson(lines, schema=dict.fromkeys(names, pl.String()))
 
 
 def _sheets(path: Path, wanted: str | None) -> list[Source]:

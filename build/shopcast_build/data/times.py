@@ -1,5 +1,6 @@
 """Times of a log as UTC timestamps."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +11,8 @@ from shopcast_build.data.mapping import TimeSource
 _DAY = timedelta(days=1)
 _EPOCH_UNITS_US = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
 _USUAL_ISO = "%Y-%m-%dT%H:%M:%S%.f%#z"
+_ABSOLUTE = re.compile(r"%(?:[:#]*z|\+|s)")
+"""What of a strftime pattern tells a moment whatever the zone: an offset, or seconds since 1970."""
 _TIME, _SKIPPED = "time", "skipped"
 _READ = pl.Struct({_TIME: pl.Datetime("us", "UTC"), _SKIPPED: pl.Boolean()})
 _ISO = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?$"
@@ -43,10 +46,11 @@ def time_expressions(source: TimeSource, dtype: pl.DataType) -> TimeExpressions:
             lambda column: _read_iso(column, source.zone), return_dtype=_READ, is_elementwise=True
         )
         return TimeExpressions(read.struct.field(_TIME), read.struct.field(_SKIPPED))
-    parsed = text.str.to_datetime(source.format, time_unit="us", strict=False)
-    if "%z" in source.format or "%#z" in source.format or "%+" in source.format:
-        return _in_utc(parsed)
-    return _localised(parsed, source.zone)
+    absolute = _ABSOLUTE.search(source.format.replace("%%", "")) is not None
+    parsed = text.str.to_datetime(
+        source.format, time_unit="us", time_zone="UTC" if absolute else None, strict=False
+    )
+    return _in_utc(parsed) if absolute else _localised(parsed, source.zone)
 
 
 def _in_utc(time: pl.Expr) -> TimeExpressions:

@@ -20,15 +20,17 @@ class Augmentation:
 
     def __init__(self, settings: AugmentationSettings) -> None:
         self._settings = settings
-        self._synonyms = {word.casefold(): others for word, others in settings.synonyms.items()}
         # The longest first, or "shoe" would hide "running shoe".
-        known = sorted(filter(None, self._synonyms), key=len, reverse=True)
-        self._known = re.compile("|".join(map(_whole, known)) or r"(?!)", re.IGNORECASE)
+        known = sorted(filter(None, settings.synonyms), key=len, reverse=True)
+        self._others = [settings.synonyms[word] for word in known]
+        # A group each: what is found need not be, in any case, what stands here (İ matches i).
+        groups = "|".join(f"({_whole(word)}|{_whole(word.casefold())})" for word in known)
+        self._known = re.compile(groups or r"(?!)", re.IGNORECASE)
 
     @property
     def changes_texts(self) -> bool:
         """Whether texts have to be read anew at every step."""
-        swaps = self._settings.synonym_chance > 0 and bool(self._synonyms)
+        swaps = self._settings.synonym_chance > 0 and bool(self._others)
         return swaps or self._settings.word_dropout > 0
 
     def drop_events(self, mask: Tensor) -> Tensor:
@@ -44,10 +46,9 @@ class Augmentation:
 
     def _swap(self, text: str, rng: np.random.Generator) -> str:
         def other(found: re.Match[str]) -> str:
-            word = found.group()
-            others = self._synonyms[word.casefold()]
+            others = self._others[(found.lastindex or 0) - 1]
             if not others or rng.random() >= self._settings.synonym_chance:
-                return word
+                return found.group()
             return others[rng.integers(len(others))]
 
         return self._known.sub(other, text)

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.learning.kept_states import state_key
 from shopcast_build.learning.settings import EncoderSettings
 
 BUNDLED = "all-MiniLM-L6-v2"
@@ -33,6 +34,10 @@ class BaseModel:
     tokeniser: str
     pad_id: int
     unknown_id: int | None
+
+    def key(self, *others: str) -> str:
+        """A digest of the weights, the architecture, the tokeniser, and others."""
+        return state_key(self.model, self.model.config.to_json_string(), self.tokeniser, *others)
 
 
 def load_base_model(name: str, settings: EncoderSettings = _DEFAULTS) -> BaseModel:

@@ -1,7 +1,7 @@
 """Exposures as batches of tensors."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,9 +15,6 @@ from shopcast_domain.features import Ints, history_numbers
 
 EVALUATE_BATCH = 1024
 
-Augment = Callable[[dict[str, Tensor], np.random.Generator], dict[str, Tensor]]
-"""Changes a batch at random, drawing from the generator and from nothing else."""
-
 
 class ExposureBatches(Dataset[int]):
     """Rows of exposures, and the collation of some of them into the tensors of a batch."""
@@ -27,9 +24,6 @@ class ExposureBatches(Dataset[int]):
         self.timeline = timeline
         self.rows: Ints = np.arange(len(examples))
         self._back = np.arange(1, history_events + 1)
-        self._augment: Augment | None = None
-        self._seed = 0
-        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,24 +37,9 @@ class ExposureBatches(Dataset[int]):
         fewer.rows = rows
         return fewer
 
-    def augmented(self, augment: Augment, seed: int) -> "ExposureBatches":
-        """The same exposures, every batch of which is changed at random.
-
-        What is drawn depends on the seed, the epoch and the batch alone, so a training that goes on
-        after a kill draws what it would have drawn.
-        """
-        changed = copy.copy(self)
-        changed._augment, changed._seed = augment, seed
-        return changed
-
-    def collate(self, rows: Sequence[int]) -> dict[str, Tensor]:
+    def collate(self, chosen: Sequence[int]) -> dict[str, Tensor]:
         """The arguments of ShopperModel.forward; histories are newest first."""
-        batch = self._collate(np.asarray(rows))
-        if self._augment is None:
-            return batch
-        return self._augment(batch, np.random.default_rng((self._seed, self.epoch, rows[0])))
-
-    def _collate(self, rows: Ints) -> dict[str, Tensor]:
+        rows = np.asarray(chosen)
         ex, log = self.examples, self.timeline
         longest = max(1, int((ex.position[rows] - ex.first[rows]).max()))
         at = ex.position[rows, None] - self._back[:longest]  # (b, h)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.examples import Progress
 from shopcast_build.learning.settings import StoppingSettings
 from shopcast_build.learning.shopper_model import ShopperModel
@@ -123,19 +122,6 @@ class TuningSteps(TrainerCallback):
     ) -> None:
         """The weights have moved."""
         self._tuning.after_step(state.global_step + 1)
-
-
-class CountEpochs(TrainerCallback):
-    """Tells the exposures in which pass over them training is."""
-
-    def __init__(self, training: ExposureBatches) -> None:
-        self._training = training
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """A pass begins, or goes on after a kill."""
-        self._training.epoch = math.floor((state.epoch or 0.0) + 1e-9)
 
 
 def learning_weights(model: ShopperModel) -> dict[str, Tensor]:

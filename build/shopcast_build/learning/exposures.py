@@ -40,8 +40,9 @@ def cut_exposures(
     within the horizon, and a return within the return window after that buy. A return takes back
     one buy, the latest before it.
     Returns person, platform, item, time, price, quantity, outcome (Int8, Outcome values), by time.
-    Lines of one person, item and moment count once. The quantity is null but on platforms without
-    views and carts: there an exposure is the line of an order, elsewhere it would tell the outcome.
+    Lines of one person, item and moment count once. On platforms without views and carts an
+    exposure is the line of an order. Elsewhere quantities, and the price of a buy that neither
+    precedes, are null: they would tell the outcome.
     """
     browsed = events.filter(pl.col("kind").is_in(["view", "cart"]))["platform"].unique()
     columns = ("person", "platform", "item", "time", "kind", "price", "quantity")
@@ -101,8 +102,11 @@ def _cut(events: pl.DataFrame, browsed: pl.Series, settings: ExposureSettings) -
         .then(pl.lit(Outcome.BUY, pl.Int8))
         .otherwise(pl.lit(Outcome.RETURN, pl.Int8))
     )
+    led = led.with_columns(
+        pl.when(is_order).then("price").alias("price"), pl.col("time").alias("bought_at")
+    )
     return (
-        pl.concat([met, led.with_columns(pl.col("time").alias("bought_at"))])
+        pl.concat([met, led])
         .join(returned, on=[*_PAIR, "bought_at"], how="left", maintain_order="left")
         .select(
             *("person", "platform", "item", "time", "price"),

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from shopcast_build.data.errors import DataError
 from shopcast_build.data.log import CleanLog
 from shopcast_build.data.people import People
+from shopcast_build.learning.checkpoints import digest
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import Split, check_enough, cut_exposures, part
 from shopcast_build.learning.reporter import Reporter
@@ -39,10 +41,20 @@ class Parts:
 def make_timeline(
     log: CleanLog, people: People, settings: BuildSettings
 ) -> tuple[Timeline, pl.DataFrame, tuple[str, ...]]:
-    """The timeline, the exposures, and the names of the platforms."""
+    """The timeline, the exposures, and the names of the platforms.
+
+    Raises DataError when no item has a text.
+    """
+    catalogue = build_catalogue(log.items)
+    if not any(catalogue.texts):
+        raise DataError(
+            "no item of the log has a title, a brand or a category, which the encoder reads: map"
+            " one of them with --mapping (`platform data inspect` proposes a mapping), or add it to"
+            " the log"
+        )
     person = pl.Series("person", people.person).gather(log.events["account"])
     events = log.events.with_columns(person)
-    timeline = Timeline(events, build_catalogue(log.items))
+    timeline = Timeline(events, catalogue)
     return timeline, cut_exposures(events, settings.exposures), log.platforms
 
 
@@ -99,3 +111,16 @@ def make_parts(
                 )
             )
     return Parts(*built)
+
+
+def fingerprint(timeline: Timeline, parts: Parts) -> str:
+    """sha256 of all that a model is made from and judged on: events, exposures, item texts."""
+    each = (getattr(parts, name) for name in parts.__slots__)
+    exposures = (
+        getattr(examples, name)
+        for examples in each
+        if examples is not None
+        for name in Examples.__slots__
+    )
+    catalogue = timeline.catalogue
+    return digest([*timeline.columns(), catalogue.text, *exposures], catalogue.texts)

@@ -11,7 +11,7 @@ from shopcast_build.learning.base_model import BaseModel
 from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import Progress
-from shopcast_build.learning.kept_states import KeptStates, state_key
+from shopcast_build.learning.kept_states import KeptStates
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_domain.tokeniser import ItemTokeniser
@@ -56,6 +56,4 @@ def read_catalogue(
 
 
 def _kept_states(run: Run, base: BaseModel, max_tokens: int) -> KeptStates:
-    config = base.model.config
-    key = state_key(base.model, config.to_json_string(), base.tokeniser, str(max_tokens))
-    return KeptStates(run.states, key, config.hidden_size)
+    return KeptStates(run.states, base.key(str(max_tokens)), base.model.config.hidden_size)

@@ -103,6 +103,10 @@ class Timeline:
         self.time_s = keep(time_s[order])
         self._sorted_time_s = keep(time_s)
 
+    def columns(self) -> list[NDArray[Any]]:
+        """The events, and where each person's begin."""
+        return [*(getattr(self, name) for name in _OF_EVENTS), self.person_start]
+
     def regrouped(self, rows: Ints, person_start: Ints) -> "Timeline":
         """The same log and the same tallies, its events laid out for other people.
 

@@ -14,13 +14,7 @@ from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 from shopcast_build.learning.adversarial import make_adversary
 from shopcast_build.learning.augmentation import Augmentation
 from shopcast_build.learning.batches import EVALUATE_BATCH, ExposureBatches
-from shopcast_build.learning.callbacks import (
-    CountEpochs,
-    KeepBest,
-    Refresh,
-    Report,
-    TuningSteps,
-)
+from shopcast_build.learning.callbacks import KeepBest, Refresh, Report, TuningSteps
 from shopcast_build.learning.checkpoints import Run, StageFolder
 from shopcast_build.learning.examples import Progress
 from shopcast_build.learning.loss import keep_views, make_objective
@@ -125,7 +119,7 @@ def _train(
             model.trunk = keep_trunk(model.encoder, model.table)
         attack = attack or make_adversary(model, settings.adversarial)
     keep_best = KeepBest(model, stage, settings.stopping)
-    callbacks: list[TrainerCallback] = [CountEpochs(training), keep_best, Report(progress)]
+    callbacks: list[TrainerCallback] = [keep_best, Report(progress)]
     if stage.learn_texts:
         callbacks.insert(0, Refresh(model, stage.evaluate_every))
     if model.tuning:

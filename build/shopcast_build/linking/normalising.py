@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
-_HEX_HASH = r"^[0-9A-Fa-f]{32,128}$"
-_BASE64_HASH = r"^[0-9A-Za-z+/_-]{22,88}={0,2}$"
+from shopcast_build.data.columns import hash_text
+
 _PLACEHOLDERS = ("n a", "none", "null", "unknown")
 _PHONE_DIGITS = 9
 """So many last digits are compared: what comes before is a country's or a trunk's prefix."""
@@ -65,9 +65,8 @@ def date_digits(column: str) -> pl.Expr:
 def email(column: str) -> pl.Expr:
     """An address in lower case, or a hash as it is (hex in lower case); else null."""
     value = pl.col(column)
-    plain = value.str.contains("@") | value.str.contains(_HEX_HASH)
-    lower = pl.when(plain).then(value.str.to_lowercase())
-    return pl.coalesce(lower, pl.when(value.str.contains(_BASE64_HASH)).then(value))
+    plain = pl.when(value.str.contains("@")).then(value.str.to_lowercase())
+    return pl.coalesce(plain, hash_text(value))
 
 
 def phone(column: str) -> pl.Expr:
@@ -77,13 +76,7 @@ def phone(column: str) -> pl.Expr:
     number = pl.when(digits.str.len_chars() >= _MIN_PHONE_DIGITS).then(
         digits.str.tail(_PHONE_DIGITS)
     )
-    return (
-        pl.when(value.str.contains(_HEX_HASH))
-        .then(value.str.to_lowercase())
-        .when(value.str.contains(_BASE64_HASH))
-        .then(value)
-        .otherwise(number)
-    )
+    return pl.coalesce(hash_text(value), number)
 
 
 def _street_words() -> pl.Expr:

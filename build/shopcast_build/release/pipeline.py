@@ -18,14 +18,20 @@ from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.thresholds import check_limits
 from shopcast_build.learning import processes
-from shopcast_build.learning.base_model import BaseModel, load_base_model
+from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.batches import ExposureBatches
-from shopcast_build.learning.checkpoints import Run, digest
+from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_decision, judge
-from shopcast_build.learning.examples import Examples, build_examples
-from shopcast_build.learning.exposures import split_by_time
+from shopcast_build.learning.examples import build_examples
+from shopcast_build.learning.exposures import Split, split_by_time
 from shopcast_build.learning.learner import Learned, Learner
-from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
+from shopcast_build.learning.preparation import (
+    Parts,
+    fingerprint,
+    make_parts,
+    make_timeline,
+    part_frames,
+)
 from shopcast_build.learning.reporter import Reporter, Silent
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
@@ -33,9 +39,8 @@ from shopcast_build.learning.tracking import check_trackers
 from shopcast_build.release.base_rates import base_rates
 from shopcast_build.release.contents import Release, write_release
 from shopcast_build.release.gate import NOT_WORSE, Candidate, ask, refuse
-from shopcast_build.study.published import PublishedModel
+from shopcast_build.study.published import PublishedModel, why_not_judged
 from shopcast_domain.events import Outcome
-from shopcast_domain.features import FEATURES, HISTORY_NUMBERS
 from shopcast_domain.manifest import Check, Gate, Manifest, ManifestError, Training
 from shopcast_repository.errors import RepositoryError
 from shopcast_repository.publishing import publish
@@ -108,9 +113,9 @@ def build_model(
     rates = base_rates(frames["training"], timeline.catalogue, platforms)
     del frames
 
-    digests = _digests(base, timeline, parts)
-    if run:
-        run.begin(settings, **digests)
+    made_from = fingerprint(timeline, parts)
+    if run:  # which goes on only with the same
+        run.begin(settings, data=made_from, **{"base model": base.key()})
     learner = Learner(base, timeline, parts, settings, reporter, run)
     learned = learner.learn()
     if learned is None:
@@ -123,8 +128,8 @@ def build_model(
         name: judge(j.test, parts.test.outcome, decisions[name]) for name, j in judged.items()
     }
     with reporter.stage("ask whether it is fit to publish") as progress:
-        before = _Before(serving, repository, settings.threads)
-        gate = _gate(learned, decisions[best], parts, platforms, before.judge(timeline, test))
+        before = _Before(serving, repository, settings).judge(timeline, test, split)
+        gate = _gate(learned, decisions[best], parts, platforms, before)
         progress(1, 1)
     if force:
         gate = gate.model_copy(update={"forced": bool(gate.failures)})
@@ -149,7 +154,7 @@ def build_model(
             scorer=learned.scorer.kind,
             log_start=cleaning.first_time,
             log_end=cleaning.last_time,
-            data_sha256=digests["data"],
+            data_sha256=made_from,
             train=split.train,
             validation=split.validation,
             test=split.test,
@@ -189,20 +194,6 @@ def build_model(
     )
 
 
-def _digests(base: BaseModel, timeline: Timeline, parts: Parts) -> dict[str, str]:
-    """What a model is built from, so that a build goes on only with the same."""
-    learned_from = (
-        getattr(examples, name)
-        for examples in (parts.train, parts.validation)
-        for name in Examples.__slots__
-    )
-    weights = (weight.numpy() for weight in base.model.state_dict().values())
-    return {
-        "data": digest(learned_from, timeline.catalogue.texts),
-        "base model": digest(weights, [base.tokeniser]),
-    }
-
-
 def _gate(
     learned: Learned,
     weights: tuple[float, float, float],
@@ -227,11 +218,13 @@ class _Before:
 
     version: int | None
     repository: Path
-    threads: int
+    settings: BuildSettings
 
-    def judge(self, timeline: Timeline, test: pl.DataFrame) -> Candidate | Check | None:
-        """What it says of the new test period, whose exposures it sees through its own windows; or
-        why it was not asked."""
+    def judge(
+        self, timeline: Timeline, test: pl.DataFrame, split: Split
+    ) -> Candidate | Check | None:
+        """What it says of the new test period, whose exposures it sees with as many events of their
+        past as it was built for; or why it was not asked."""
         if self.version is None:
             return None
         name = f"version {self.version}"
@@ -247,14 +240,14 @@ class _Before:
             return unasked(f"cannot be read ({error})", passed=False)
         if problems:
             return unasked(f"is not whole ({problems[0]})", passed=False)
-        if manifest.features != FEATURES or manifest.history_numbers != HISTORY_NUMBERS:
-            return unasked("reads other features than are computed now", passed=True)
+        if why := why_not_judged(manifest, split, self.settings.exposures):
+            return unasked(why, passed=True)
         examples = build_examples(
             timeline,
             test,
             feature_events=manifest.feature_events,
             history_events=manifest.history_events,
         )
-        model = PublishedModel(self.repository, manifest, self.threads)
+        model = PublishedModel(self.repository, manifest, self.settings.threads)
         (probabilities,) = model.probabilities(timeline, examples)
         return Candidate(name, probabilities, model.decision_weights)

@@ -180,7 +180,7 @@ class _Page:
             "Does fusing platforms help",
             [
                 Paragraph(
-                    "Three heads of the same seeds, trained and judged on the same exposures. One"
+                    "Three models of the same seeds, trained and judged on the same exposures. One"
                     " sees what the person did on the platform of the exposure; one sees the"
                     " person's other platforms as well; one sees strangers' histories in place of"
                     " the person's on other platforms. Own events are the same in all three."
@@ -315,8 +315,8 @@ class _Page:
                     " equality. ECE is the mean gap between predicted and observed shares."
                 ),
                 Paragraph(
-                    "Everything was chosen and calibrated on the validation period; the test was"
-                    " looked at once."
+                    "Everything was chosen and calibrated on the validation period. Who builds"
+                    " otherwise after reading this has chosen by the test, and needs a later one."
                 ),
             ],
         )

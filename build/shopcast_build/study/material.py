@@ -117,7 +117,9 @@ def _slices(material: Material) -> dict[str, tuple[str, NDArray[np.bool_]]]:
     here = by_account.position(account, test.at_s) - accounts.start[account]
     anywhere = test.position - timeline.person_start[test.person]
     item = material.frames[2]["item"].cast(pl.Int64).to_numpy()
-    cold = _first_met(timeline)[item] >= material.split.train[1].timestamp()
+    refitted = material.parts.refit is not None
+    learned = material.split.validation if refitted else material.split.train
+    cold = _first_met(timeline)[item] >= learned[1].timestamp()
     found = {
         SEVERAL: ("people with accounts on several platforms", accounts.several[account]),
         NO_HISTORY_AT_ALL: ("people nothing is known of", anywhere == 0),

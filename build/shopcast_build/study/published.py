@@ -10,11 +10,12 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
+from shopcast_build.learning.exposures import Split
 from shopcast_build.learning.graphs import Graphs
 from shopcast_build.learning.preparation import Parts
-from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.settings import BuildSettings, ExposureSettings
 from shopcast_build.learning.timeline import Timeline
-from shopcast_domain.features import FEATURES, Floats
+from shopcast_domain.features import FEATURES, HISTORY_NUMBERS, Floats
 from shopcast_domain.manifest import (
     BEHAVIOR,
     ENCODER,
@@ -26,6 +27,7 @@ from shopcast_domain.manifest import (
 from shopcast_repository.serving import serving_version
 
 _EXPOSURES = 512
+_WINDOWS = ("purchase_horizon_days", "return_window_days")
 
 
 def find_version(repository: Path, number: int | None) -> Manifest:
@@ -42,12 +44,40 @@ def find_version(repository: Path, number: int | None) -> Manifest:
         raise DataError(f"There is no version {number} in {repository}; it has {known}.")
     chosen = number or serving_version(repository) or versions[-1]
     manifest = read_manifest(manifest_path(repository, BEHAVIOR, chosen))
-    if manifest.features != FEATURES:
+    if why := _reads_others(manifest):
         raise DataError(
-            f"Version {manifest.behavior_version} in {repository} reads other features than this"
-            " software computes; publish it again with `platform build-model`."
+            f"Version {manifest.behavior_version} in {repository} {why}; publish it again with"
+            " `platform build-model`."
         )
     return manifest
+
+
+def why_not_judged(manifest: Manifest, split: Split, exposures: ExposureSettings) -> str | None:
+    """Why a version cannot be judged on the test of a split, as the rest of a sentence; None: it
+    can be.
+
+    A test proves something only of a model that did not learn from it. All outcomes that a version
+    learned from, those of validation and of a fit after it too, were known when its own test began.
+    exposures: how those of the split were cut.
+    """
+    if why := _reads_others(manifest):
+        return why
+    told = manifest.training.settings.get("exposures", {})
+    if any(told.get(name) != getattr(exposures, name) for name in _WINDOWS):
+        return "learned what becomes of exposures within other windows"
+    known, begins = manifest.training.test[0], split.test[0]
+    if begins < known:
+        return (
+            f"learned from outcomes known by {known:%Y-%m-%d %H:%M}, and the test begins on"
+            f" {begins:%Y-%m-%d %H:%M}"
+        )
+    return None
+
+
+def _reads_others(manifest: Manifest) -> str | None:
+    if manifest.features == FEATURES and manifest.history_numbers == HISTORY_NUMBERS:
+        return None
+    return "reads other features than this software computes"
 
 
 def settings_of(manifest: Manifest) -> BuildSettings:
@@ -63,10 +93,10 @@ def settings_of(manifest: Manifest) -> BuildSettings:
 
 
 class PublishedModel:
-    """The graphs of one version."""
+    """The graphs of one version. manifest: what it was published with."""
 
     def __init__(self, repository: Path, manifest: Manifest, threads: int = 0) -> None:
-        self._manifest = manifest
+        self.manifest = manifest
         self._graphs = Graphs(
             repository / ENCODER / str(manifest.encoder_version),
             repository / BEHAVIOR / str(manifest.behavior_version),
@@ -77,7 +107,7 @@ class PublishedModel:
     @property
     def decision_weights(self) -> tuple[float, float, float]:
         """Those of its manifest."""
-        return self._manifest.decision_weights
+        return self.manifest.decision_weights
 
     def judge(self, timeline: Timeline, parts: Parts) -> Judged:
         """What it says of validation and test."""
@@ -88,14 +118,14 @@ class PublishedModel:
         """What it says of exposures, float64 (M, 3), part by part."""
         vectors = self._graphs.encode(timeline.catalogue.texts)
         return [
-            self._manifest.calibration.apply(self._logits(timeline, examples, vectors))
+            self.manifest.calibration.apply(self._logits(timeline, examples, vectors))
             for examples in parts
         ]
 
     def _logits(
         self, timeline: Timeline, examples: Examples, vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        batches = ExposureBatches(examples, timeline, self._manifest.history_events)
+        batches = ExposureBatches(examples, timeline, self.manifest.history_events)
         loader = DataLoader(batches, batch_size=_EXPOSURES, collate_fn=batches.collate)
         return np.concatenate(
             [

@@ -18,7 +18,7 @@ from shopcast_build.study.contenders import AFTER, BEFORE, PUBLISHED, Contender
 from shopcast_build.study.contest import Contest, StudyOptions
 from shopcast_build.study.judgement import assess
 from shopcast_build.study.material import Material, read_material
-from shopcast_build.study.published import PublishedModel, find_version
+from shopcast_build.study.published import PublishedModel, find_version, why_not_judged
 from shopcast_build.study.schema import StudyReport
 
 
@@ -51,6 +51,13 @@ def study_logs(
         max_bad_share=max_bad_share,
         reporter=timed,
     )
+    if published is not None:
+        why = why_not_judged(published.manifest, material.split, settings.exposures)
+        if why is not None:
+            raise DataError(
+                f"Version {published.manifest.behavior_version} {why}: give a log that goes on for"
+                " longer, or leave --repository out to study what a build from this one is worth."
+            )
     # A version may have been built from a folder that is not here, and most rivals need no BERT.
     base = load_base_model(base_model, settings.encoder) if options.needs_base_model() else None
     return run_study(material, base, options, timed, published, base_model=base_model)
