@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from datetime import datetime
 
 from shopcast.v1 import event_service_pb2
-from shopcast_client.calls import Caller, check_size
+from shopcast_client.calls import Caller
 from shopcast_client.messages import (
     account_message,
     event_message,
@@ -38,22 +38,18 @@ class EventCalls(Caller):
         once it is on the server's disk.
 
         The next batch is asked for while the server works on one, and no further ahead than gRPC's
-        flow control lets it. Has no timeout; batches without a result may be sent again.
-        Raises a ShopcastError.
+        flow control lets it. Has no timeout; batches without a result may be sent again. Leaving
+        the loop ends the call once this generator is closed; what was sent by then may be recorded.
+        Raises a ShopcastError, and what `batches` raises.
         """
-        request_id = uuid.uuid4().hex
 
         async def requests() -> AsyncIterator[event_service_pb2.StreamEventsRequest]:
             async for batch in batches:
-                request = event_service_pb2.StreamEventsRequest(events=map(event_message, batch))
-                check_size(request, request_id)
-                yield request
+                yield event_service_pb2.StreamEventsRequest(events=map(event_message, batch))
 
-        async with self._errors(request_id):
-            call = self._connection.event.StreamEvents(
-                requests(), metadata=self._metadata(request_id)
-            )
-            async for response in call:
+        method = self._connection.event.StreamEvents
+        async with self._streamed(method, requests(), uuid.uuid4().hex) as answers:
+            async for response in answers:
                 yield record_result(response)
 
     async def history(

@@ -136,5 +136,8 @@ class PeopleCalls(Caller):
                 identity_service_pb2.WatchChangesRequest(after=after),
                 metadata=self._metadata(request_id),
             )
-            async for response in call:
-                yield identity_change(response.change)
+            try:
+                async for response in call:
+                    yield identity_change(response.change)
+            finally:
+                call.cancel()

@@ -1,12 +1,11 @@
 """Calls about what shoppers will do."""
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from datetime import timedelta
 
 from shopcast.v1 import prediction_service_pb2
-from shopcast_client.calls import Caller, check_size
+from shopcast_client.calls import Caller
 from shopcast_client.errors import ShopcastError, error_of
 from shopcast_client.messages import predict_request_message, predict_result
 from shopcast_client.types import (
@@ -92,34 +91,17 @@ class PredictionCalls(Caller):
         loop gives up what runs. Raises a ShopcastError, and what `requests` raises.
         """
         request_id = uuid.uuid4().hex
-        failed: list[Exception] = []
 
         async def messages() -> AsyncIterator[prediction_service_pb2.StreamPredictRequest]:
-            try:
-                async for name, one in requests:
-                    message = prediction_service_pb2.StreamPredictRequest(
-                        correlation_id=name, request=predict_request_message(one)
-                    )
-                    check_size(message, request_id)
-                    yield message
-            except Exception as error:
-                failed.append(error)
-                raise
+            async for name, one in requests:
+                yield prediction_service_pb2.StreamPredictRequest(
+                    correlation_id=name, request=predict_request_message(one)
+                )
 
-        async with self._errors(request_id):
-            call = self._connection.prediction.StreamPredict(
-                messages(), metadata=self._metadata(request_id)
-            )
-            try:
-                async for response in call:
-                    yield response.correlation_id, self._outcome(response, request_id)
-            except asyncio.CancelledError:
-                # grpc cancels the call where its requests fail, and says no more.
-                if failed:
-                    raise failed[0] from None
-                raise
-            finally:
-                call.cancel()
+        method = self._connection.prediction.StreamPredict
+        async with self._streamed(method, messages(), request_id) as answers:
+            async for response in answers:
+                yield response.correlation_id, self._outcome(response, request_id)
 
     def _outcome(
         self,
