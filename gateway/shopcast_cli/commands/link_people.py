@@ -29,8 +29,9 @@ def link_people(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option(help="File for the links, .csv or .parquet; replaced if there.")
-    ] = Path("links.csv"),
+        Path,
+        typer.Option(help="File for the pairs, .csv or .parquet; one that is there is replaced."),
+    ] = Path("pairs.csv"),
     min_confidence: Annotated[
         float, typer.Option(help="Probability that a link needs.", min=0.5, max=0.9999)
     ] = 0.95,
@@ -66,7 +67,7 @@ def link_people(
     from shopcast_build.linking.writing import check_output, write_links
 
     with failures(DataError):
-        check_output(output)
+        check_output(output, accounts)
         found = link(
             accounts,
             parse_columns(column or ()),
