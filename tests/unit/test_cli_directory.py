@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from shopcast_cli.app import app
-from shopcast_cli.people_file import PeopleFile
+from shopcast_cli.people_file import PeopleFile, copy_people
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.directory.types import LinkKind
@@ -104,6 +104,50 @@ def test_an_export_goes_on_where_a_kill_stopped_it(tmp_path: Path) -> None:
         assert file.finished
     assert path.read_text() == '{"n": 0}\n{"n": 1}\n'
     assert [one.name for one in tmp_path.iterdir()] == ["people.jsonl"]
+
+
+def test_an_export_that_goes_on_holds_nobody_erased_in_between(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shopcast_cli.people_file._PAGE", 5)
+    output, gone = tmp_path / "people.jsonl", Account("web", "user-0")
+
+    def killed(written: int) -> None:
+        raise KeyboardInterrupt
+
+    async def begin() -> None:
+        directory = await open_directory(place)
+        try:
+            with PeopleFile(output, str(place)) as file, pytest.raises(KeyboardInterrupt):
+                await copy_people(directory, file, killed)
+        finally:
+            await directory.close()
+
+    async def erase() -> str:
+        directory = await open_directory(place)
+        try:
+            receipt = await directory.erase(gone)
+            assert receipt is not None
+            return receipt.person_id
+        finally:
+            await directory.close()
+
+    asyncio.run(begin())
+    erased = asyncio.run(erase())
+    assert erased in (tmp_path / "people.jsonl.partial").read_text()
+    done = run("export", "--directory", place, "--output", output, "--json")
+    assert json.loads(done.stdout)["people"] == 11
+    assert erased not in output.read_text()
+
+
+def test_a_file_is_written_by_one_export_at_a_time(place: Path, tmp_path: Path) -> None:
+    output = tmp_path / "people.jsonl"
+    with PeopleFile(output, "a.db") as file:
+        file.add([{"n": 0}], "7")
+        done = run("export", "--directory", place, "--output", output)
+        assert (done.exit_code, "another export is writing" in done.stderr) == (1, True)
+        file.add([{"n": 1}], "")
+    assert output.read_text() == '{"n": 0}\n{"n": 1}\n'
 
 
 def test_one_person_is_exported_for_the_owner_only(place: Path, tmp_path: Path) -> None:

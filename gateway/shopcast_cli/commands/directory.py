@@ -46,7 +46,6 @@ KeyFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _BATCH = 5_000
-_PAGE = 500
 _BUSY_S = 30.0
 
 
@@ -278,11 +277,11 @@ def export(
     """Write everything about everybody, one person a line, by pseudonyms.
 
     The file has its name once it is whole. An export that was killed goes on where it stopped when
-    it is run again.
+    it is run again, or begins anew if somebody was erased in between.
 
     Example: platform directory export --output people.jsonl
     """
-    from shopcast_cli.people_file import PeopleFile
+    from shopcast_cli.people_file import PeopleFile, copy_people
 
     reporter = ProgressReporter()
     with _failing():
@@ -291,14 +290,13 @@ def export(
             PeopleFile(output, _name(file)) as written,
             reporter.stage(f"export {total:,} people") as progress,
         ):
-
-            async def copy(directory: "Directory") -> None:
-                while not written.finished:
-                    page, cursor = await directory.people(written.cursor, limit=_PAGE)
-                    written.add(page, cursor)
-                    progress(written.people, total)
-
-            _ask(file, directory_key, copy)
+            _ask(
+                file,
+                directory_key,
+                lambda directory: copy_people(
+                    directory, written, lambda done: progress(done, total)
+                ),
+            )
     if as_json:
         print_json({"output": str(output), "people": written.people})
     else:
