@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from shopcast_cli.commands.requests import AsJson, Platform, Timeout, User, call
 from shopcast_cli.console import counted, fail, out, print_json, table
@@ -94,7 +93,7 @@ def history(
             f"{one.time:%Y-%m-%d %H:%M}",
             one.platform,
             one.kind,
-            escape(one.title or one.item_id),
+            one.title or one.item_id,
             "" if one.price is None else f"{one.price:.2f}",
             str(one.quantity),
             f"{one.confidence:.0%}",
@@ -177,7 +176,7 @@ def undo(
     if as_json:
         print_json(_change(made))
     else:
-        out.print(escape(_line(made)), soft_wrap=True)
+        out.print(_line(made), soft_wrap=True)
 
 
 @app.command("changes")
@@ -202,7 +201,7 @@ def changes(
                 if as_json:
                     typer.echo(json.dumps(_change(made), default=str))
                 else:
-                    out.print(escape(_line(made)), soft_wrap=True)
+                    out.print(_line(made), soft_wrap=True)
 
     try:
         asyncio.run(watch())

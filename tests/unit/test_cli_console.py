@@ -1,0 +1,42 @@
+"""What people see, whatever it holds."""
+
+import json
+
+import pytest
+import typer
+
+from shopcast_cli.commands import requests
+from shopcast_cli.console import fail, out, print_json, styled, table
+from shopcast_client import Evidence, Prediction, PredictResult
+
+HOSTILE = "[/x] [red]a\x1b]0;pwn\x07 \x9b31m\u202e:smile: \udcff"
+SHOWN = r"[/x] [red]a\x1b]0;pwn\x07 \x9b31m\u202e:smile: \udcff"
+
+
+def test_cells_titles_and_sentences_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = table(HOSTILE, "what")
+    shown.add_row(HOSTILE)
+    shown.add_row(styled(HOSTILE, "bold"))
+    out.print(shown)
+    out.print(HOSTILE, soft_wrap=True)
+    with pytest.raises(typer.Exit):
+        fail(HOSTILE)
+    said = capsys.readouterr()
+    assert said.out.count(SHOWN) == 4
+    assert said.err == f"error: {SHOWN}\n"
+
+
+def test_json_says_the_same_and_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"item": HOSTILE})
+    said = capsys.readouterr().out
+    assert json.loads(said) == {"item": HOSTILE}
+    assert said.encode("utf-8").isascii()
+
+
+def test_an_answer_shows_any_item_id(capsys: pytest.CaptureFixture[str]) -> None:
+    evidence = Evidence("p", "1", "1", (), False, (), 0, None, 0)
+    prediction = Prediction(HOSTILE, 0.5, 0.4, 0.1, True, True)
+    requests.show(PredictResult((prediction,), evidence))
+    assert SHOWN in capsys.readouterr().out
