@@ -15,6 +15,7 @@ from shopcast_cli.app import app
 from shopcast_cli.people_file import PeopleFile, copy_people
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_gateway.directory.open import open_directory
+from shopcast_gateway.directory.pseudonym import load_or_create_keys
 from shopcast_gateway.directory.types import LinkKind
 
 DAY_S = 86_400
@@ -177,6 +178,55 @@ def test_a_new_key_goes_in_front_and_nothing_is_lost(place: Path) -> None:
             await directory.close()
 
     assert asyncio.run(resolve())
+
+
+def test_only_the_keys_of_the_directory_are_rotated(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    load_or_create_keys(other)
+    before = other.read_bytes()
+    done = run("rotate-key", "--directory", place, "--directory-key", other)
+    assert done.exit_code == 1
+    assert "written under another pseudonym key" in done.stderr
+    assert other.read_bytes() == before
+
+
+def test_keys_of_the_environment_are_not_rotated(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = place.with_name("shop.db.key")
+    before = key.read_bytes()
+    monkeypatch.setenv("SHOPCAST_DIRECTORY_KEY", before.hex())
+    done = run("rotate-key", "--directory", place)
+    assert done.exit_code == 1
+    assert "put 64 new hexadecimal digits and a comma before those there" in done.stderr
+    assert key.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no database"])
+@pytest.mark.parametrize("keys", [(), ("--directory-key", "my.key")])
+def test_looking_at_a_directory_makes_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, keys: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("some.db").write_bytes(content)
+    done = run("stats", "--directory", "some.db", *keys)
+    assert done.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["some.db"]
+
+
+@pytest.mark.parametrize(
+    "command", [("stats",), ("rotate-key",), ("import", "--events", "log.csv")]
+)
+def test_a_folder_is_no_directory(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(
+        "platform,platform_user_id,time,kind,item_id\nshop,1,2024-01-05T10:00:00Z,view,i-1\n"
+    )
+    done = run(*command, "--directory", ".")
+    assert done.exit_code == 1
+    assert "error: . is a folder: name a file with --directory" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -338,15 +338,22 @@ def rotate_key(
 
     Example: platform directory rotate-key --directory shopcast.db
     """
-    from shopcast_gateway.directory.open import key_file
-    from shopcast_gateway.directory.pseudonym import rotate
+    from shopcast_gateway.directory.open import key_file, keys_given
+    from shopcast_gateway.directory.pseudonym import KEY_VARIABLE, rotate
 
-    held = directory_key or key_file(file)
-    if held is None:
-        raise typer.BadParameter("name the file of its keys", param_hint="--directory-key")
+    if directory_key is None and keys_given():
+        fail(
+            f"the keys are those of {KEY_VARIABLE}: put 64 new hexadecimal digits and a comma"
+            " before those there, or name the file of keys with --directory-key"
+        )
     with _failing():
+        held = directory_key or key_file(file)
+        if held is None:
+            raise typer.BadParameter("name the file of its keys", param_hint="--directory-key")
+        # Opening it before, only the directory's own keys are rotated; afterwards, it is written
+        # down that the new one is in use.
+        _ask(file, directory_key, lambda directory: directory.stats())
         keys = rotate(held)
-        # Opening it writes down that the key is in use.
         _ask(file, directory_key, lambda directory: directory.stats())
     if as_json:
         print_json({"directory": shown(file), "keys": keys})
@@ -377,7 +384,7 @@ def _ask(file: str, key: Path | None, work: "Callable[[Directory], Awaitable[_An
     from shopcast_gateway.errors import StartupError
 
     async def asked() -> _Answer:
-        directory = await open_directory(file, keys=key, busy_s=_BUSY_S)
+        directory = await open_directory(file, keys=key, make_keys=False, busy_s=_BUSY_S)
         try:
             return await work(directory)
         finally:
