@@ -21,7 +21,7 @@ _CHANGES = 5_000
 
 class PeopleFile:
     """One JSON object a line. Until it is whole it is `NAME.partial`, and `NAME.partial.json` says
-    how far it got. Raises OSError.
+    how far it got. Raises OSError; a folder ends the command with one sentence.
 
     cursor: to ask for the next page with. people: how many are written. journal: the number of the
     newest change of who is who when the first of them was. source: where people come from; what was
@@ -29,6 +29,8 @@ class PeopleFile:
     """
 
     def __init__(self, path: Path, source: str) -> None:
+        if path.is_dir():
+            fail(f"{path} is a folder: name a file with --output")
         self._path, self._source = path, source
         self._partial = path.with_name(path.name + ".partial")
         self._state = path.with_name(path.name + ".partial.json")

@@ -241,3 +241,8 @@ def test_the_package_runs_as_a_module() -> None:
     )
     assert done.returncode == 0
     assert "build-model" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("undo", str(2**63)), ("changes", "--after", str(2**63))])
+def test_a_number_no_change_has_is_wrong_usage(words: tuple[str, ...]) -> None:
+    assert run("people", *words, "--target", "127.0.0.1:1").exit_code == 2

@@ -88,6 +88,13 @@ def test_a_title_above_the_header_of_a_sheet_is_told(
     assert "Anna" not in done.output
 
 
+def test_a_name_that_is_no_text_is_told(log: Path) -> None:
+    path = log.rename(log.with_name("\udcffname.csv"))
+    done = run("inspect", path)
+    assert done.exit_code == 1
+    assert r"\udcffname.csv has a name that is no UTF-8 text; rename it" in done.stderr
+
+
 def test_inspecting_a_header_row_alone_says_so(log: Path) -> None:
     log.write_text(LINES.partition("\n")[0] + "\n")
     done = run("inspect", log)

@@ -229,6 +229,12 @@ def test_a_folder_is_no_directory(
     assert "error: . is a folder: name a file with --directory" in done.stderr
 
 
+def test_an_export_goes_into_no_folder(place: Path, tmp_path: Path) -> None:
+    done = run("export", "--directory", place, "--output", tmp_path)
+    assert done.exit_code == 1
+    assert "is a folder: name a file with --output" in done.stderr
+
+
 @pytest.mark.parametrize(
     "command", [("stats",), ("compact",), ("export", "--output", "x"), ("rotate-key",)]
 )

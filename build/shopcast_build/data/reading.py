@@ -135,6 +135,10 @@ def _suffix(path: Path) -> str | None:
 
 
 def _open(path: Path, layout: Layout) -> list[Source]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path} has a name that is no UTF-8 text; rename it.") from None
     suffix = _suffix(path)
     if suffix is None:
         raise DataError(

@@ -16,7 +16,7 @@ from shopcast_cli.console import (
     styled,
     table,
 )
-from shopcast_cli.target import Target, administers
+from shopcast_cli.target import LARGEST, Target, administers
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
-Number = Annotated[int, typer.Argument(help="A published version.", min=1)]
+Number = Annotated[int, typer.Argument(help="A published version.", min=1, max=LARGEST)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Wait = Annotated[
     float,

@@ -8,7 +8,7 @@ import typer
 
 from shopcast_cli.commands.requests import AsJson, Platform, Timeout, User, call
 from shopcast_cli.console import counted, fail, out, print_json, table
-from shopcast_cli.target import LOCAL, Target, calls_gateway
+from shopcast_cli.target import LARGEST, LOCAL, Target, calls_gateway
 
 if TYPE_CHECKING:
     from shopcast_client import IdentityChange, Person, Purpose
@@ -163,7 +163,9 @@ def split(
 @app.command("undo")
 @calls_gateway
 def undo(
-    number: Annotated[int, typer.Argument(help="As `platform people changes` tells it.")],
+    number: Annotated[
+        int, typer.Argument(help="As `platform people changes` tells it.", min=1, max=LARGEST)
+    ],
     target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -182,7 +184,9 @@ def undo(
 @app.command("changes")
 @calls_gateway
 def changes(
-    after: Annotated[int, typer.Option(help="Begin after the change with this number.")] = 0,
+    after: Annotated[
+        int, typer.Option(help="Begin after the change with this number.", min=0, max=LARGEST)
+    ] = 0,
     target: Target = LOCAL,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
