@@ -30,7 +30,7 @@ class ShopcastError(Exception):
     """Base of what a call can meet; its text is one sentence.
 
     reason: stable word for the cause, such as "OVERLOADED"; the gRPC code's name where the server
-    gave none. request_id: under which the server's log knows the call.
+    gave none. request_id: under which the server's log knows the call; "" where none was made.
     """
 
     def __init__(self, message: str, *, reason: str, request_id: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from datetime import timedelta
 
 from shopcast.v1 import prediction_service_pb2
+from shopcast_client.building import built
 from shopcast_client.calls import Caller
 from shopcast_client.errors import ShopcastError, error_of
 from shopcast_client.messages import predict_request_message, predict_result
@@ -69,11 +70,14 @@ class PredictionCalls(Caller):
         """`predict` for 1 to 100 requests with at most 1,000 items in all, in their order.
 
         A request that is wrong or fails has its error as its result and does not fail the others.
-        Raises a ShopcastError where the batch is empty or too large, or there is no answer.
+        Raises a ShopcastError where the batch is empty or too large, a request has what cannot be
+        sent, or there is no answer.
         """
         request_id = uuid.uuid4().hex
         request = prediction_service_pb2.BatchPredictRequest(
-            requests=map(predict_request_message, requests)
+            requests=[
+                predict_request_message(one, f"requests[{n}].") for n, one in enumerate(requests)
+            ]
         )
         response = await self._call(
             self._connection.prediction.BatchPredict, request, request_id=request_id
@@ -94,8 +98,10 @@ class PredictionCalls(Caller):
 
         async def messages() -> AsyncIterator[prediction_service_pb2.StreamPredictRequest]:
             async for name, one in requests:
-                yield prediction_service_pb2.StreamPredictRequest(
-                    correlation_id=name, request=predict_request_message(one)
+                yield built(
+                    prediction_service_pb2.StreamPredictRequest,
+                    correlation_id=name,
+                    request=predict_request_message(one, "request."),
                 )
 
         method = self._connection.prediction.StreamPredict

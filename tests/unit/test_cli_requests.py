@@ -382,5 +382,6 @@ def test_without_a_gateway_one_sentence_says_so(tmp_path: Path, command: tuple[s
 def test_what_is_no_text_is_told_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = run(*arguments, "--target", f"unix:{tmp_path / 'nobody.sock'}")
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: an option holds bytes or characters that are no UTF-8")
+    assert done.stderr.startswith("error: The request was not sent: ")
+    assert "must be text that UTF-8 has" in done.stderr
     assert len(done.stderr.splitlines()) == 1

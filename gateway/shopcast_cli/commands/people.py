@@ -356,7 +356,7 @@ def _line(made: "IdentityChange") -> str:
     other = f" {made.other_person_id}" if made.other_person_id else ""
     how = f" ({made.link_kind}, {made.confidence:.0%})" if made.link_kind else ""
     source = f" by {made.source}" if made.source else ""
+    kind = made.kind or "changed"
     return (
-        f"{made.number} {made.time:%Y-%m-%d %H:%M:%S} {made.kind} {made.person_id}{other}{how}"
-        f"{source}"
+        f"{made.number} {made.time:%Y-%m-%d %H:%M:%S} {kind} {made.person_id}{other}{how}{source}"
     )

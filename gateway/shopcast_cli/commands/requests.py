@@ -229,10 +229,7 @@ def call(
             return await ask(client)
 
     with failures(ShopcastError):
-        try:
-            return asyncio.run(asked())
-        except UnicodeEncodeError:
-            fail("an option holds bytes or characters that are no UTF-8 text: correct it")
+        return asyncio.run(asked())
 
 
 def _item(text: str) -> "Item":
