@@ -366,8 +366,8 @@ def test_without_a_gateway_one_sentence_says_so(tmp_path: Path, command: tuple[s
     assert done.exit_code == 1
     assert done.stdout == ""
     assert done.stderr == (
-        f"error: No connection to Shopcast at {target}: check the address, that it runs, and"
-        " whether it asks for TLS or a certificate.\n"
+        f"error: No connection to Shopcast at {target}: nothing listens there; start a gateway with"
+        " `platform serve`, or with `make serve` for the demo's model.\n"
     )
 
 
