@@ -385,3 +385,14 @@ def test_what_is_no_text_is_told_in_a_sentence(tmp_path: Path, arguments: tuple[
     assert done.stderr.startswith("error: The request was not sent: ")
     assert "must be text that UTF-8 has" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_event_id_is_sent_as_it_is(gateway: Gateway) -> None:
+    run(*RECORD, "--item", "s1", "--event-id", "")
+    ((event,),) = gateway.calls[1:]
+    assert event.event_id == ""
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "inf", "1e9"])
+def test_a_timeout_has_bounds(seconds: str) -> None:
+    assert run(*PREDICT, "--item", "s1", "--timeout-s", seconds).exit_code == 2

@@ -190,7 +190,8 @@ def changes(
     target: Target = LOCAL,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Tell every change of who is who, and go on as they happen, until Ctrl-C.
+    """Tell every change of who is who, and go on as they happen, until Ctrl-C. Exit code 1 when the
+    gateway stops.
 
     Example: platform people changes --after 4711
     """
@@ -199,20 +200,24 @@ def changes(
 
     from shopcast_client import ShopcastError
 
-    async def watch() -> None:
+    async def watch() -> int:
+        last = after
         async with target.client(timeout_s=2.0) as client:
             async for made in client.watch_changes(after=after):
+                last = made.number
                 if as_json:
                     typer.echo(json.dumps(_change(made), default=str))
                 else:
                     out.print(_line(made), soft_wrap=True)
+        return last
 
     try:
-        asyncio.run(watch())
+        last = asyncio.run(watch())
     except ShopcastError as error:
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+    fail(f"the gateway at {target.place} stops: call another with --after {last}")
 
 
 @app.command("consent")
@@ -308,7 +313,9 @@ def erase(
     from shopcast_client import Account
 
     if not yes:
-        typer.confirm("Remove this person with all accounts and events, for good?", abort=True)
+        typer.confirm(
+            "Remove this person with all accounts and events, for good?", abort=True, err=True
+        )
     receipt = call(target, timeout_s, lambda client: client.erase_person(Account(platform, user)))
     if receipt is None:
         fail("this account has never been seen")
