@@ -1,5 +1,6 @@
 """What people see: progress on stderr, results on stdout, failures as one sentence."""
 
+import errno
 import json
 import re
 import sys
@@ -23,6 +24,15 @@ from rich.text import Text
 
 Advance = Callable[[int, int], None]
 
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT), "make room there, or name a place on another disk"
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "let this user write there, or name another place",
+    ),
+}
 _PIPE_WIDTH = 110  # where there is no terminal to ask
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -73,7 +83,14 @@ def failures(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        fail(error)
+        fail(_refusal(error) if isinstance(error, OSError) and error.errno else error)
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refuses, in a sentence with what to do."""
+    place = f"{error.filename} cannot be used" if error.filename else "A file cannot be written"
+    remedy = _REMEDIES.get(error.errno or 0, "name another place")
+    return f"{place} ({error.strerror}): {remedy}"
 
 
 def print_json(value: Any) -> None:

@@ -1,12 +1,13 @@
 """What people see, whatever it holds."""
 
+import errno
 import json
 
 import pytest
 import typer
 
 from shopcast_cli.commands import requests
-from shopcast_cli.console import fail, out, print_json, styled, table
+from shopcast_cli.console import fail, failures, out, print_json, styled, table
 from shopcast_client import Evidence, Prediction, PredictResult
 
 HOSTILE = "[/x] [red]a\x1b]0;pwn\x07 \x9b31m\u202e:smile: \udcff"
@@ -40,3 +41,31 @@ def test_an_answer_shows_any_item_id(capsys: pytest.CaptureFixture[str]) -> None
     prediction = Prediction(HOSTILE, 0.5, 0.4, 0.1, True, True)
     requests.show(PredictResult((prediction,), evidence))
     assert SHOWN in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "A file cannot be written (No space left on device): make room there, or name a place"
+            " on another disk",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out"),
+            "out cannot be used (Permission denied): let this user write there, or name another"
+            " place",
+        ),
+        (
+            NotADirectoryError(errno.ENOTDIR, "x", "f/o"),
+            "f/o cannot be used (x): name another place",
+        ),
+        (FileExistsError("out holds files of yours"), "out holds files of yours"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], error: OSError, sentence: str
+) -> None:
+    with pytest.raises(typer.Exit), failures(OSError):
+        raise error
+    assert capsys.readouterr().err == f"error: {sentence}\n"
