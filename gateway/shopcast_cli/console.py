@@ -1,6 +1,8 @@
 """What people see: progress on stderr, results on stdout, failures as one sentence."""
 
+import errno
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +11,6 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,19 +20,51 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 Advance = Callable[[int, int], None]
 
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT), "make room there, or name a place on another disk"
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "let this user write there, or name another place",
+    ),
+}
 _PIPE_WIDTH = 110  # where there is no terminal to ask
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text in which nothing steers a terminal or cannot be written: such characters are told.
+
+    >>> printable("shoe\\x1b]0;pwn\\x07")
+    'shoe\\\\x1b]0;pwn\\\\x07'
+    """
+    return _UNSAFE.sub(lambda one: one[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def styled(text: str, style: str) -> Text:
+    """Text to print, or for a cell, in a style of rich's."""
+    return Text(printable(text), style)
+
+
+class _Plain(Console):
+    """Prints every text as it is, in sentences and in cells: brackets are no markup."""
+
+    def __init__(self, *, stderr: bool, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """What rich makes of any text."""
+        return super().render_str(printable(text), **options)
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
-    )
+    console = _Plain(stderr=stderr)
+    return console if console.is_terminal else _Plain(stderr=stderr, width=_PIPE_WIDTH)
 
 
 out = _console(stderr=False)
@@ -40,7 +73,7 @@ err = _console(stderr=True)
 
 def fail(message: object) -> NoReturn:
     """Print one sentence on stderr and end with exit code 1."""
-    err.print(f"[red]error:[/red] {escape(str(message))}", soft_wrap=True)
+    err.print(styled("error:", "red"), str(message), soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -50,13 +83,20 @@ def failures(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        fail(error)
+        fail(_refusal(error) if isinstance(error, OSError) and error.errno else error)
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refuses, in a sentence with what to do."""
+    place = f"{error.filename} cannot be used" if error.filename else "A file cannot be written"
+    remedy = _REMEDIES.get(error.errno or 0, "name another place")
+    return f"{place} ({error.strerror}): {remedy}"
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(_UNSAFE.sub(lambda one: f"\\u{ord(one[0]):04x}", text) + "\n")
 
 
 def table(title: str, *columns: str) -> Table:
@@ -98,7 +138,7 @@ class ProgressReporter:
         if err.is_terminal:
             with Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -109,4 +149,4 @@ class ProgressReporter:
                 yield lambda done, total: progress.update(task, completed=done, total=total)
         else:
             yield lambda done, total: None
-        err.print(f"  {escape(title)} [dim]{time.monotonic() - began:.1f} s[/dim]")
+        err.print(f"  {title}", styled(f"{time.monotonic() - began:.1f} s", "dim"))

@@ -24,7 +24,8 @@ _EXTRA_OF = {
 
 
 def main() -> None:
-    """Run `platform`. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage."""
+    """Run `platform`. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage, 130 interrupted
+    before it began."""
     try:
         from shopcast_cli.app import app
 
@@ -39,3 +40,5 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

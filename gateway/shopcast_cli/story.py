@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shopcast_cli.commands.requests import evidence_line
+from shopcast_cli.console import styled
 from shopcast_client import (
     Account,
     Event,
@@ -130,9 +131,10 @@ async def tell(roles: Cast, client: ShopcastClient, out: Console) -> None:
     await client.link_accounts(roles.here, roles.elsewhere, kind=LinkKind.LOGIN)
     together = await ask(*roles.items)
     out.print(
-        f"\n[bold]1. One person, two platforms.[/bold] A shopper on {here} logs in with an account"
-        f" of {elsewhere}.\n   Marked * is what they look for on {elsewhere}. 'buys' is the"
-        " probability of a purchase, 'returns'\n   that of sending it back once bought."
+        styled("\n1. One person, two platforms.", "bold"),
+        f"A shopper on {here} logs in with an account of {elsewhere}.\n   Marked * is what they"
+        f" look for on {elsewhere}. 'buys' is the probability of a purchase, 'returns'\n   that of"
+        " sending it back once bought.",
     )
     columns = [f"{what},\n{how}" for what in ("buys", "returns") for how in ("alone", "together")]
     shown = _table("offered on " + here, *columns)
@@ -165,13 +167,15 @@ async def tell(roles: Cast, client: ShopcastClient, out: Console) -> None:
     )
     after = await ask(first)
     out.print(
-        "\n[bold]2. A new event counts at once.[/bold] The shopper puts the first item into"
-        " the cart."
+        styled("\n2. A new event counts at once.", "bold"),
+        "The shopper puts the first item into the cart.",
     )
     _compare(out, first, "before", before, "after", after)
 
     stranger = await ask(*roles.items, account=Account(here, "nobody-has-met-them"))
-    out.print("\n[bold]3. A cold-start shopper.[/bold] The same items, an account never seen.")
+    out.print(
+        styled("\n3. A cold-start shopper.", "bold"), "The same items, an account never seen."
+    )
     shown = _table("offered on " + here, "buys", "returns")
     for item, guess in zip(roles.items, stranger.predictions, strict=True):
         purchase, risk = guess.purchase_probability, guess.return_risk
@@ -182,8 +186,8 @@ async def tell(roles: Cast, client: ShopcastClient, out: Console) -> None:
     cold = await ask(roles.unseen)
     strange = await ask(roles.unseen, account=Account(here, "nobody-has-met-them"))
     out.print(
-        "\n[bold]4. A cold item.[/bold] No event names it; BERT reads its title"
-        f" ({cold.evidence.texts_encoded} text encoded)."
+        styled("\n4. A cold item.", "bold"),
+        f"No event names it; BERT reads its title ({cold.evidence.texts_encoded} text encoded).",
     )
     _compare(out, roles.unseen, "a stranger", strange, "this shopper", cold)
 

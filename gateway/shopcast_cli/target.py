@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from shopcast_client import ShopcastClient
 
 _PLACE = "127.0.0.1:50051"
+LARGEST = 2**63 - 1
+"""Number of a version or a change."""
 
 
 @dataclass(frozen=True, slots=True)

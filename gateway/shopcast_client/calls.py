@@ -1,7 +1,8 @@
 """How a call is made: request id, timeout, errors of ours."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -66,6 +67,38 @@ class Caller:
             return await method(
                 request, timeout=self._timeout_s, metadata=self._metadata(request_id)
             )
+
+    @asynccontextmanager
+    async def _streamed(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Q, A],
+        requests: AsyncIterable[Q],
+        request_id: str,
+    ) -> AsyncIterator[AsyncIterable[A]]:
+        """The answers to requests as they come, until the block is left. Raises what `requests`
+        raises, and InvalidRequest for one that is too large."""
+        failed: list[Exception] = []
+
+        async def sent() -> AsyncIterator[Q]:
+            try:
+                async for request in requests:
+                    check_size(request, request_id)
+                    yield request
+            except Exception as error:
+                failed.append(error)
+                raise
+
+        async with self._errors(request_id):
+            call = method(sent(), metadata=self._metadata(request_id))
+            try:
+                yield call
+            except asyncio.CancelledError:
+                # grpc cancels the call where its requests fail, and says no more.
+                if failed:
+                    raise failed[0] from None
+                raise
+            finally:
+                call.cancel()
 
     def _metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
         """What goes with a call. Raises NotAuthorised where its token cannot be read."""

@@ -16,6 +16,8 @@ from shopcast_client.privacy import PrivacyCalls
 from shopcast_client.retries import CHANNEL_OPTIONS
 from shopcast_client.tokens import TokenFile, stays_here
 
+_LONGEST_S = 366 * 86_400.0  # gRPC overflows somewhere beyond
+
 
 class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, ModelCalls):
     """Calls a Shopcast server; an async context manager, for one event loop.
@@ -40,15 +42,17 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
 
         target: "host:port", or any gRPC target; calls are spread over the addresses that it has, as
         in "ipv4:10.0.0.1:50051,10.0.0.2:50051" or a DNS name. timeout_s: for a whole call, retries
-        included.
+        included; more than 0, and at most 366 days.
         ca: the CA of the server's certificate, PEM, as bytes or the path of a file; the connection
         is TLS then. cert, key: the client's own, for a server that asks for them. credentials: in
         their place, any of gRPC's. With none of these, plain text.
         token_file: path of a file with a bearer token, read afresh for each call; not sent in plain
         text to another machine.
-        Raises ValueError for what is no certificate, key or token or may not be sent, and OSError
-        for what cannot be read.
+        Raises ValueError for what is no timeout, certificate, key or token or may not be sent, and
+        OSError for what cannot be read.
         """
+        if not (isinstance(timeout_s, int | float) and 0 < timeout_s <= _LONGEST_S):
+            raise ValueError("timeout_s must be more than 0 and at most 366 days.")
         self._target = target
         self._timeout_s = timeout_s
         if credentials is None:

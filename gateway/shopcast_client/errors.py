@@ -30,7 +30,7 @@ class ShopcastError(Exception):
     """Base of what a call can meet; its text is one sentence.
 
     reason: stable word for the cause, such as "OVERLOADED"; the gRPC code's name where the server
-    gave none. request_id: under which the server's log knows the call.
+    gave none. request_id: under which the server's log knows the call; "" where none was made.
     """
 
     def __init__(self, message: str, *, reason: str, request_id: str) -> None:
@@ -175,6 +175,12 @@ def _error(
                 if info.reason
                 else f"No connection to Shopcast at {target}: {_why_none(said)}."
             )
+        case grpc.StatusCode.UNIMPLEMENTED:
+            kind = ServerError
+            message = (
+                f"What answers at {target} has no such call: calls about models go to the"
+                " --admin-port of a gateway, all others to its main port."
+            )
         case _:
             kind = ServerError
             message = f"Shopcast at {target} failed, request id {request_id}: {said}"
@@ -185,6 +191,11 @@ def _why_none(said: str) -> str:
     """What to look at when there is no connection, by gRPC's words."""
     if "handshake failed" in said:
         return "it has no certificate of the given CA for this address, or speaks plain text"
+    if said.endswith(("Connection refused", "No such file or directory")):
+        return (
+            "nothing listens there; start a gateway with `platform serve`, or with `make serve` for"
+            " the demo's model"
+        )
     return "check the address, that it runs, and whether it asks for TLS or a certificate"
 
 

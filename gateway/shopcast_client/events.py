@@ -5,14 +5,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from datetime import datetime
 
 from shopcast.v1 import event_service_pb2
-from shopcast_client.calls import Caller, check_size
+from shopcast_client.building import built, timestamp
+from shopcast_client.calls import Caller
 from shopcast_client.messages import (
     account_message,
-    event_message,
+    event_messages,
     past_event,
     purpose_value,
     record_result,
-    timestamp,
 )
 from shopcast_client.types import Account, Event, PastEvent, Purpose, RecordResult
 
@@ -27,7 +27,7 @@ class EventCalls(Caller):
         recorded before count as duplicates, so a call that failed may be sent again.
         Raises a ShopcastError.
         """
-        request = event_service_pb2.RecordEventsRequest(events=map(event_message, events))
+        request = event_service_pb2.RecordEventsRequest(events=event_messages(events))
         response = await self._call(self._connection.event.RecordEvents, request)
         return record_result(response)
 
@@ -38,22 +38,18 @@ class EventCalls(Caller):
         once it is on the server's disk.
 
         The next batch is asked for while the server works on one, and no further ahead than gRPC's
-        flow control lets it. Has no timeout; batches without a result may be sent again.
-        Raises a ShopcastError.
+        flow control lets it. Has no timeout; batches without a result may be sent again. Leaving
+        the loop ends the call once this generator is closed; what was sent by then may be recorded.
+        Raises a ShopcastError, and what `batches` raises.
         """
-        request_id = uuid.uuid4().hex
 
         async def requests() -> AsyncIterator[event_service_pb2.StreamEventsRequest]:
             async for batch in batches:
-                request = event_service_pb2.StreamEventsRequest(events=map(event_message, batch))
-                check_size(request, request_id)
-                yield request
+                yield event_service_pb2.StreamEventsRequest(events=event_messages(batch))
 
-        async with self._errors(request_id):
-            call = self._connection.event.StreamEvents(
-                requests(), metadata=self._metadata(request_id)
-            )
-            async for response in call:
+        method = self._connection.event.StreamEvents
+        async with self._streamed(method, requests(), uuid.uuid4().hex) as answers:
+            async for response in answers:
                 yield record_result(response)
 
     async def history(
@@ -71,11 +67,12 @@ class EventCalls(Caller):
         as_of: the person and the events as they were known then. purpose: leaves out what the
         person does not allow for it. Raises a ShopcastError.
         """
-        request = event_service_pb2.GetHistoryRequest(
+        request = built(
+            event_service_pb2.GetHistoryRequest,
             account=account_message(Account(platform, user_id)),
             limit=limit,
-            before=timestamp(before),
-            as_of=timestamp(as_of),
+            before=timestamp(before, "before"),
+            as_of=timestamp(as_of, "as_of"),
             purpose=purpose_value(purpose),
         )
         response = await self._call(self._connection.event.GetHistory, request)

@@ -1,10 +1,9 @@
 """The client's types to protos and back."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from shopcast.v1 import (
     event_service_pb2,
@@ -13,6 +12,7 @@ from shopcast.v1 import (
     privacy_service_pb2,
     types_pb2,
 )
+from shopcast_client.building import built, duration, number_of, timestamp
 from shopcast_client.types import (
     Account,
     ChangeKind,
@@ -32,6 +32,7 @@ from shopcast_client.types import (
     Prediction,
     PredictRequest,
     PredictResult,
+    Priority,
     Purpose,
     Receipt,
     RecordResult,
@@ -45,25 +46,47 @@ _OUTCOMES = {
     types_pb2.OUTCOME_RETURN: Outcome.RETURN,
 }
 
-_LEVELS = {
-    prediction_service_pb2.ServiceLevel.Value(f"SERVICE_LEVEL_{one.name}"): one
+_LEVEL_NUMBERS = {
+    one: prediction_service_pb2.ServiceLevel.Value(f"SERVICE_LEVEL_{one.name}")
     for one in ServiceLevel
+}
+_LEVELS = {number: level for level, number in _LEVEL_NUMBERS.items()}
+_PRIORITIES = {
+    one: prediction_service_pb2.Priority.Value(f"PRIORITY_{one.name}") for one in Priority
 }
 _REASONS = {
     prediction_service_pb2.LevelReason.Value(f"LEVEL_REASON_{one.name}"): one for one in LevelReason
 }
-_KINDS = {types_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in EventKind}
-_PURPOSES = {types_pb2.Purpose.Value(f"PURPOSE_{one.name}"): one for one in Purpose}
+_KIND_NUMBERS = {one: types_pb2.EventKind.Value(f"EVENT_KIND_{one.name}") for one in EventKind}
+_KINDS = {number: kind for kind, number in _KIND_NUMBERS.items()}
+_PURPOSE_NUMBERS = {one: types_pb2.Purpose.Value(f"PURPOSE_{one.name}") for one in Purpose}
+_PURPOSES = {number: purpose for purpose, number in _PURPOSE_NUMBERS.items()}
+_LINK_KIND_NUMBERS = {
+    one: identity_service_pb2.LinkKind.Value(f"LINK_KIND_{one.name}") for one in LinkKind
+}
+_LINK_KINDS = {number: kind for kind, number in _LINK_KIND_NUMBERS.items()}
+_CHANGES = {
+    identity_service_pb2.IdentityChangeKind.Value(f"IDENTITY_CHANGE_KIND_{one.name}"): one
+    for one in ChangeKind
+}
 
 
-def account_message(account: Account) -> types_pb2.Account:
-    """As shopcast.v1 has it."""
-    return types_pb2.Account(platform=account.platform, platform_user_id=account.user_id)
+def account_message(account: Account, path: str = "account") -> types_pb2.Account:
+    """As shopcast.v1 has it. path: of the field it is for. Raises InvalidRequest, as all do here
+    that make what is sent."""
+    return built(
+        types_pb2.Account,
+        f"{path}.",
+        platform=account.platform,
+        platform_user_id=account.user_id,
+    )
 
 
-def item_message(item: Item) -> types_pb2.Item:
+def item_message(item: Item, path: str = "item") -> types_pb2.Item:
     """As shopcast.v1 has it; None stays unset."""
-    return types_pb2.Item(
+    return built(
+        types_pb2.Item,
+        f"{path}.",
         item_id=item.item_id,
         title=item.title,
         brand=item.brand,
@@ -72,36 +95,30 @@ def item_message(item: Item) -> types_pb2.Item:
     )
 
 
-def event_message(event: Event) -> event_service_pb2.Event:
+def event_message(event: Event, path: str = "event") -> event_service_pb2.Event:
     """As shopcast.v1 has it."""
-    time = Timestamp()
-    time.FromDatetime(event.time.astimezone(UTC))
-    return event_service_pb2.Event(
+    return built(
+        event_service_pb2.Event,
+        f"{path}.",
         event_id=event.event_id,
-        account=account_message(event.account),
-        kind=types_pb2.EventKind.Value(f"EVENT_KIND_{event.kind.name}"),
-        time=time,
-        item=item_message(event.item),
+        account=account_message(event.account, f"{path}.account"),
+        kind=number_of(_KIND_NUMBERS, event.kind, f"{path}.kind"),
+        time=timestamp(event.time, f"{path}.time"),
+        item=item_message(event.item, f"{path}.item"),
         quantity=event.quantity,
     )
 
 
-def timestamp(time: datetime | None) -> Timestamp | None:
-    """As shopcast.v1 has it. Raises ValueError for a time without a time zone."""
-    if time is None:
-        return None
-    if time.utcoffset() is None:
-        raise ValueError("a time needs a time zone, such as datetime.now(UTC) gives")
-    message = Timestamp()
-    message.FromDatetime(time.astimezone(UTC))
-    return message
+def event_messages(events: Iterable[Event]) -> list[event_service_pb2.Event]:
+    """The `events` of a request."""
+    return [event_message(event, f"events[{n}]") for n, event in enumerate(events)]
 
 
-def purpose_value(purpose: Purpose | None) -> types_pb2.Purpose.ValueType:
+def purpose_value(purpose: Purpose | None, field: str = "purpose") -> types_pb2.Purpose.ValueType:
     """As shopcast.v1 has it."""
     if purpose is None:
         return types_pb2.PURPOSE_UNSPECIFIED
-    return types_pb2.Purpose.Value(f"PURPOSE_{purpose.name}")
+    return number_of(_PURPOSE_NUMBERS, purpose, field)
 
 
 def record_result(
@@ -125,7 +142,7 @@ def past_event(message: event_service_pb2.PastEvent) -> PastEvent:
     return PastEvent(
         platform=message.platform,
         account_pseudonym=message.account_pseudonym,
-        kind=_KINDS[message.kind],
+        kind=_KINDS.get(message.kind),
         item_id=message.item_id,
         title=message.title or None,
         price=message.price if message.HasField("price") else None,
@@ -138,16 +155,14 @@ def past_event(message: event_service_pb2.PastEvent) -> PastEvent:
 
 def identity_change(message: identity_service_pb2.IdentityChange) -> IdentityChange:
     """In the client's types."""
-    name = identity_service_pb2.IdentityChangeKind.Name(message.kind)
-    kind = identity_service_pb2.LinkKind.Name(message.link_kind)
     linked = message.link_kind != identity_service_pb2.LINK_KIND_UNSPECIFIED
     return IdentityChange(
         number=message.number,
         time=message.time.ToDatetime(UTC),
-        kind=ChangeKind[name.removeprefix("IDENTITY_CHANGE_KIND_")],
+        kind=_CHANGES.get(message.kind),
         person_id=message.person_id,
         other_person_id=message.other_person_id or None,
-        link_kind=LinkKind[kind.removeprefix("LINK_KIND_")] if linked else None,
+        link_kind=_LINK_KINDS.get(message.link_kind),
         confidence=message.confidence if linked else None,
         source=message.source if linked else None,
     )
@@ -185,23 +200,27 @@ def receipt(response: privacy_service_pb2.ErasePersonResponse) -> Receipt | None
 
 def link_kind_value(kind: LinkKind) -> identity_service_pb2.LinkKind.ValueType:
     """As shopcast.v1 has it."""
-    return identity_service_pb2.LinkKind.Value(f"LINK_KIND_{kind.name}")
+    return number_of(_LINK_KIND_NUMBERS, kind, "kind")
 
 
-def predict_request_message(request: PredictRequest) -> prediction_service_pb2.PredictRequest:
-    """As shopcast.v1 has it."""
-    level = f"SERVICE_LEVEL_{request.lowest_level.name}"
-    priority = request.priority.name if request.priority else "UNSPECIFIED"
-    return prediction_service_pb2.PredictRequest(
-        account=account_message(request.account),
-        items=map(item_message, request.items),
+def predict_request_message(
+    request: PredictRequest, path: str = ""
+) -> prediction_service_pb2.PredictRequest:
+    """As shopcast.v1 has it. path: of it within the request, with a dot behind it."""
+    return built(
+        prediction_service_pb2.PredictRequest,
+        path,
+        account=account_message(request.account, f"{path}account"),
+        items=[item_message(item, f"{path}items[{n}]") for n, item in enumerate(request.items)],
         quantities=request.quantities,
-        purpose=purpose_value(request.purpose),
+        purpose=purpose_value(request.purpose, f"{path}purpose"),
         min_link_confidence=request.min_link_confidence,
-        lowest_level=prediction_service_pb2.ServiceLevel.Value(level),
-        max_history_age=_duration(request.max_history_age),
+        lowest_level=number_of(_LEVEL_NUMBERS, request.lowest_level, f"{path}lowest_level"),
+        max_history_age=duration(request.max_history_age, f"{path}max_history_age"),
         stage_timings=request.stage_timings,
-        priority=prediction_service_pb2.Priority.Value(f"PRIORITY_{priority}"),
+        priority=None
+        if request.priority is None
+        else number_of(_PRIORITIES, request.priority, f"{path}priority"),
     )
 
 
@@ -266,13 +285,5 @@ def _evidence(message: prediction_service_pb2.Evidence) -> Evidence:
     )
 
 
-def _duration(age: timedelta | None) -> Duration | None:
-    if age is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(age)
-    return duration
-
-
-def _timedelta(duration: Duration) -> timedelta:
-    return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1000)
+def _timedelta(length: Duration) -> timedelta:
+    return timedelta(seconds=length.seconds, microseconds=length.nanos / 1000)

@@ -1,11 +1,12 @@
 """Calls about which version serves, for a client of the admin port of a gateway."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
 from shopcast.v1 import model_admin_service_pb2 as messages
+from shopcast_client.building import built, duration, unfit
 from shopcast_client.calls import Caller
 
 
@@ -95,7 +96,9 @@ class ModelCalls(Caller):
     ) -> ServingState:
         """Let a version serve. force: even one that failed its gate. wait_s: until the gateway has
         adopted it, 300 at most, within the client's timeout; Refused where it may not serve."""
-        request = messages.PromoteModelRequest(version=version, force=force, wait=_wait(wait_s))
+        request = built(
+            messages.PromoteModelRequest, version=version, force=force, wait=_wait(wait_s)
+        )
         response = await self._call(self._connection.model_admin.PromoteModel, request)
         return _state(response.state)
 
@@ -109,7 +112,9 @@ class ModelCalls(Caller):
         self, version: int, *, share: float = 0.0, shadow: float = 0.0, force: bool = False
     ) -> ServingState:
         """Put a version on trial, or change the shares of its trial."""
-        request = messages.SetTrialRequest(version=version, share=share, shadow=shadow, force=force)
+        request = built(
+            messages.SetTrialRequest, version=version, share=share, shadow=shadow, force=force
+        )
         response = await self._call(self._connection.model_admin.SetTrial, request)
         return _state(response.state)
 
@@ -123,9 +128,10 @@ class ModelCalls(Caller):
 def _wait(wait_s: float) -> Duration | None:
     if not wait_s:
         return None
-    wait = Duration()
-    wait.FromMilliseconds(round(wait_s * 1000))
-    return wait
+    try:
+        return duration(timedelta(seconds=wait_s), "wait")
+    except (TypeError, ValueError, OverflowError):
+        raise unfit("wait", "must be a number of seconds") from None
 
 
 def _version(one: messages.ModelVersion) -> ModelVersion:

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from shopcast.v1 import identity_service_pb2
+from shopcast_client.building import built, timestamp
 from shopcast_client.calls import Caller
 from shopcast_client.messages import (
     account_message,
     identity_change,
     link_kind_value,
     person,
-    timestamp,
 )
 from shopcast_client.types import (
     Account,
@@ -40,9 +40,10 @@ class PeopleCalls(Caller):
         confidence: greater than 0, at most 1; what is read through the link counts by it. source:
         who says so, up to 64 characters. Linking twice changes nothing. Raises a ShopcastError.
         """
-        request = identity_service_pb2.LinkAccountsRequest(
+        request = built(
+            identity_service_pb2.LinkAccountsRequest,
             account=account_message(account),
-            other=account_message(other),
+            other=account_message(other, "other"),
             kind=link_kind_value(kind),
             confidence=confidence,
             source=source,
@@ -54,8 +55,11 @@ class PeopleCalls(Caller):
         self, account: Account, other: Account, *, source: str = ""
     ) -> LinkResult:
         """Make the people behind two accounts one, by decision. Raises a ShopcastError."""
-        request = identity_service_pb2.MergePeopleRequest(
-            account=account_message(account), other=account_message(other), source=source
+        request = built(
+            identity_service_pb2.MergePeopleRequest,
+            account=account_message(account),
+            other=account_message(other, "other"),
+            source=source,
         )
         response = await self._call(self._connection.identity.MergePeople, request)
         return LinkResult(response.person_id, response.merged)
@@ -69,7 +73,7 @@ class PeopleCalls(Caller):
         """
         request = identity_service_pb2.UnlinkAccountsRequest(
             account=account_message(account),
-            other=account_message(other),
+            other=account_message(other, "other"),
             kind=identity_service_pb2.LINK_KIND_UNSPECIFIED
             if kind is None
             else link_kind_value(kind),
@@ -91,7 +95,7 @@ class PeopleCalls(Caller):
 
         Raises NotFound where there is no such change, and other ShopcastErrors.
         """
-        request = identity_service_pb2.UndoChangeRequest(number=number)
+        request = built(identity_service_pb2.UndoChangeRequest, number=number)
         response = await self._call(self._connection.identity.UndoChange, request)
         return identity_change(response.change)
 
@@ -103,7 +107,7 @@ class PeopleCalls(Caller):
         Raises a ShopcastError.
         """
         request = identity_service_pb2.ResolvePersonRequest(
-            account=account_message(Account(platform, user_id)), as_of=timestamp(as_of)
+            account=account_message(Account(platform, user_id)), as_of=timestamp(as_of, "as_of")
         )
         response = await self._call(self._connection.identity.ResolvePerson, request)
         return person(response)
@@ -111,7 +115,7 @@ class PeopleCalls(Caller):
     async def resolve_people(self, accounts: Sequence[Account]) -> tuple[Person | None, ...]:
         """The person behind each of 1 to 1,000 accounts, in their order. Raises a ShopcastError."""
         request = identity_service_pb2.BatchResolvePeopleRequest(
-            accounts=map(account_message, accounts)
+            accounts=[account_message(one, f"accounts[{n}]") for n, one in enumerate(accounts)]
         )
         response = await self._call(self._connection.identity.BatchResolvePeople, request)
         return tuple(map(person, response.people))
@@ -121,7 +125,7 @@ class PeopleCalls(Caller):
 
         Raises a ShopcastError.
         """
-        request = identity_service_pb2.FindPersonRequest(person_id=person_id)
+        request = built(identity_service_pb2.FindPersonRequest, person_id=person_id)
         return person((await self._call(self._connection.identity.FindPerson, request)).person)
 
     async def watch_changes(self, *, after: int = 0) -> AsyncIterator[IdentityChange]:
@@ -131,10 +135,13 @@ class PeopleCalls(Caller):
         ShopcastError.
         """
         request_id = uuid.uuid4().hex
+        request = built(identity_service_pb2.WatchChangesRequest, after=after)
         async with self._errors(request_id):
             call = self._connection.identity.WatchChanges(
-                identity_service_pb2.WatchChangesRequest(after=after),
-                metadata=self._metadata(request_id),
+                request, metadata=self._metadata(request_id)
             )
-            async for response in call:
-                yield identity_change(response.change)
+            try:
+                async for response in call:
+                    yield identity_change(response.change)
+            finally:
+                call.cancel()

@@ -1,12 +1,12 @@
 """Calls about what shoppers will do."""
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from datetime import timedelta
 
 from shopcast.v1 import prediction_service_pb2
-from shopcast_client.calls import Caller, check_size
+from shopcast_client.building import built
+from shopcast_client.calls import Caller
 from shopcast_client.errors import ShopcastError, error_of
 from shopcast_client.messages import predict_request_message, predict_result
 from shopcast_client.types import (
@@ -70,11 +70,14 @@ class PredictionCalls(Caller):
         """`predict` for 1 to 100 requests with at most 1,000 items in all, in their order.
 
         A request that is wrong or fails has its error as its result and does not fail the others.
-        Raises a ShopcastError where the batch is empty or too large, or there is no answer.
+        Raises a ShopcastError where the batch is empty or too large, a request has what cannot be
+        sent, or there is no answer.
         """
         request_id = uuid.uuid4().hex
         request = prediction_service_pb2.BatchPredictRequest(
-            requests=map(predict_request_message, requests)
+            requests=[
+                predict_request_message(one, f"requests[{n}].") for n, one in enumerate(requests)
+            ]
         )
         response = await self._call(
             self._connection.prediction.BatchPredict, request, request_id=request_id
@@ -92,34 +95,19 @@ class PredictionCalls(Caller):
         loop gives up what runs. Raises a ShopcastError, and what `requests` raises.
         """
         request_id = uuid.uuid4().hex
-        failed: list[Exception] = []
 
         async def messages() -> AsyncIterator[prediction_service_pb2.StreamPredictRequest]:
-            try:
-                async for name, one in requests:
-                    message = prediction_service_pb2.StreamPredictRequest(
-                        correlation_id=name, request=predict_request_message(one)
-                    )
-                    check_size(message, request_id)
-                    yield message
-            except Exception as error:
-                failed.append(error)
-                raise
+            async for name, one in requests:
+                yield built(
+                    prediction_service_pb2.StreamPredictRequest,
+                    correlation_id=name,
+                    request=predict_request_message(one, "request."),
+                )
 
-        async with self._errors(request_id):
-            call = self._connection.prediction.StreamPredict(
-                messages(), metadata=self._metadata(request_id)
-            )
-            try:
-                async for response in call:
-                    yield response.correlation_id, self._outcome(response, request_id)
-            except asyncio.CancelledError:
-                # grpc cancels the call where its requests fail, and says no more.
-                if failed:
-                    raise failed[0] from None
-                raise
-            finally:
-                call.cancel()
+        method = self._connection.prediction.StreamPredict
+        async with self._streamed(method, messages(), request_id) as answers:
+            async for response in answers:
+                yield response.correlation_id, self._outcome(response, request_id)
 
     def _outcome(
         self,

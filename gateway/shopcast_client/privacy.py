@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from shopcast.v1 import privacy_service_pb2
+from shopcast_client.building import built
 from shopcast_client.calls import Caller
 from shopcast_client.messages import account_message, consents, purpose_value, receipt
 from shopcast_client.types import Account, Purpose, Receipt
@@ -24,8 +25,13 @@ class PrivacyCalls(Caller):
         request = privacy_service_pb2.SetConsentRequest(
             account=account_message(account),
             consents=[
-                privacy_service_pb2.Consent(purpose=purpose_value(purpose), allowed=allowed)
-                for purpose, allowed in purposes.items()
+                built(
+                    privacy_service_pb2.Consent,
+                    f"consents[{n}].",
+                    purpose=purpose_value(purpose, f"consents[{n}].purpose"),
+                    allowed=allowed,
+                )
+                for n, (purpose, allowed) in enumerate(purposes.items())
             ],
             all_platforms=all_platforms,
         )

@@ -247,11 +247,12 @@ class RecordResult:
 @dataclass(frozen=True, slots=True)
 class PastEvent:
     """An event that was recorded. price: of one piece, as the event had it. title: the item's, as
-    known now. confidence: how sure it is that it is the person's, over 0 to 1."""
+    known now. confidence: how sure it is that it is the person's, over 0 to 1. kind: None for one
+    that this client does not know."""
 
     platform: str
     account_pseudonym: str
-    kind: EventKind
+    kind: EventKind | None
     item_id: str
     title: str | None
     price: float | None
@@ -303,11 +304,12 @@ class UnlinkResult:
 class IdentityChange:
     """A change of who is who. number: rises with every one. other_person_id: the id that now leads
     to person_id where two persons became one, or is a person again where one became two. What is of
-    a link is None for a person who was erased."""
+    a link is None for a person who was erased. kind, link_kind: None, too, for one that this client
+    does not know."""
 
     number: int
     time: datetime
-    kind: ChangeKind
+    kind: ChangeKind | None
     person_id: str
     other_person_id: str | None
     link_kind: LinkKind | None

@@ -46,6 +46,7 @@ async def test_nobody_predicts_there(target: str) -> None:
         with pytest.raises(ServerError) as caught:
             await client.predict(platform="web", user_id="u-1", items=[Item("i-1")])
     assert caught.value.reason == "UNIMPLEMENTED"
+    assert "calls about models go to the --admin-port" in str(caught.value)
 
 
 async def test_nobody_administers_the_main_port() -> None:
@@ -57,6 +58,7 @@ async def test_nobody_administers_the_main_port() -> None:
             await client.serving()
     await server.stop(0.5)
     assert caught.value.reason == "UNIMPLEMENTED"
+    assert "calls about models go to the --admin-port" in str(caught.value)
 
 
 async def test_health_is_told_there(target: str) -> None:

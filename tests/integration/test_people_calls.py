@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,62 @@ async def test_a_broken_batch_ends_the_stream_and_keeps_what_was_answered(
             answered.append(result.recorded)  # noqa: PERF401 - kept though it fails
     assert answered == [1]
     assert len(await client.history(platform="web", user_id=ANNA.user_id)) == 1
+
+
+async def test_what_the_batches_raise_reaches_the_caller(client: ShopcastClient) -> None:
+    async def batches() -> AsyncIterator[list[Event]]:
+        yield [event(1)]
+        raise LookupError("the queue is gone")
+
+    with pytest.raises(LookupError, match="the queue is gone"):
+        async for _ in client.stream_events(batches()):
+            pass
+
+
+async def test_a_batch_too_large_for_a_stream_is_told(client: ShopcastClient) -> None:
+    async def batches() -> AsyncIterator[list[Event]]:
+        yield [event(n, item=Item("sku", title="x" * 9000)) for n in range(1000)]
+
+    with pytest.raises(InvalidRequest, match="send fewer items or events"):
+        async for _ in client.stream_events(batches()):
+            pass
+
+
+async def test_a_stream_that_is_left_sends_no_more(client: ShopcastClient) -> None:
+    sent = 0
+
+    async def batches() -> AsyncIterator[list[Event]]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield [event(sent)]
+
+    async with aclosing(client.stream_events(batches())) as results:
+        await anext(results)
+    await asyncio.sleep(0.1)
+    by_then = sent
+    await asyncio.sleep(0.5)
+    assert sent == by_then
+
+
+async def test_a_watch_that_is_left_asks_no_more(
+    client: ShopcastClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, asked = SqliteDirectory.changes, 0
+
+    async def counted(self: SqliteDirectory, after: int, *, limit: int) -> Any:
+        nonlocal asked
+        asked += 1
+        return await changes(self, after, limit=limit)
+
+    monkeypatch.setattr(SqliteDirectory, "changes", counted)
+    await client.link_accounts(ANNA, PHONE, kind=LinkKind.LOGIN)
+    async with aclosing(client.watch_changes()) as watched:
+        await anext(watched)
+    await asyncio.sleep(0.1)
+    by_then = asked
+    await asyncio.sleep(1.0)
+    assert asked == by_then
 
 
 async def test_bytes_that_are_no_message_end_a_stream_with_a_reason(

@@ -4,7 +4,8 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,17 @@ class NoPredictor:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server in a thread of its own."""
+
+    target: str
+    stop: Callable[[], None]
+
+
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[str]:
-    """A server in a thread of its own; Anna has an account on the web and one in the app."""
+def served(tmp_path: Path) -> Iterator[Served]:
+    """Anna has an account on the web and one in the app."""
     started, address = threading.Event(), []
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
@@ -60,10 +69,19 @@ def target(tmp_path: Path) -> Iterator[str]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     assert started.wait(20)
-    yield address[0]
-    loop.call_soon_threadsafe(stopping.set)
-    thread.join(20)
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join(20)
+
+    yield Served(address[0], stop)
+    stop()
     loop.close()
+
+
+@pytest.fixture
+def target(served: Served) -> str:
+    return served.target
 
 
 def run(target: str, *arguments: str) -> Result:
@@ -129,11 +147,25 @@ def test_a_person_takes_a_copy_and_goes(target: str, tmp_path: Path) -> None:
     copy = tmp_path / "anna.json"
     assert "2 events of 2 accounts" in run(target, "export", *ANNA, "--output", str(copy)).stdout
     assert len(json.loads(copy.read_text())["events"]) == 2
-    asked = CliRunner().invoke(app, ["people", "erase", *ANNA, "--target", target], input="n\n")
+    asked = CliRunner().invoke(
+        app, ["people", "erase", *ANNA, "--target", target, "--json"], input="n\n"
+    )
     assert asked.exit_code == 1
+    assert "for good?" not in asked.stdout
+    assert "for good?" in asked.stderr
     assert len(found(target, "show", *ANNA)["accounts"]) == 2
     receipt = found(target, "erase", *ANNA, "--yes")
     assert (receipt["accounts"], receipt["events"], receipt["links"]) == (2, 2, 1)
     again = run(target, "erase", *ANNA, "--yes")
     assert again.exit_code == 1
     assert "never been seen" in again.stderr
+
+
+def test_watching_changes_fails_when_the_gateway_stops(served: Served) -> None:
+    stopping = threading.Timer(1.0, served.stop)
+    stopping.start()
+    done = run(served.target, "changes")
+    stopping.join(20)
+    assert done.exit_code == 1
+    assert done.stdout.startswith("1 ")
+    assert done.stderr.endswith("stops: call another with --after 1\n")

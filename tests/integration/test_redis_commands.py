@@ -9,6 +9,7 @@ from redis_servers import RedisServer
 from typer.testing import CliRunner
 
 from shopcast_cli.app import app
+from shopcast_gateway.directory.pseudonym import load_or_create_keys
 from shopcast_gateway.doctor.finding import Answer, Installation
 from shopcast_gateway.doctor.store import directory
 
@@ -86,8 +87,9 @@ def test_a_directory_in_redis_needs_a_key(
 
 
 def test_a_redis_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    place = ("--directory", "redis://127.0.0.1:1", "--directory-key", str(tmp_path / "key"))
-    done = run("stats", *place)
+    key = tmp_path / "key"
+    load_or_create_keys(key)
+    done = run("stats", "--directory", "redis://127.0.0.1:1", "--directory-key", str(key))
     assert done.exit_code == 1
     assert done.stderr.startswith("error: The directory at 127.0.0.1:1 cannot be reached")
     assert len(done.stderr.splitlines()) == 1
@@ -99,9 +101,15 @@ def test_doctor_looks_at_redis_and_changes_nothing(server: RedisServer, tmp_path
     assert before.state == "ok"
     assert "holds no directory yet" in before.found
     assert server.call("DBSIZE") == 0
-    assert run("stats", "--directory", server.url, "--directory-key", str(key)).exit_code == 0
+    assert not key.exists()
+    log = tmp_path / "log.csv"
+    log.write_text(LOG)
+    given = ("--directory", server.url, "--directory-key", str(key))
+    assert run("import", "--events", str(log), *given).exit_code == 0
     assert "its keys fit" in examine(server.url, key).found
     assert examine(server.url, other).state == "failed"
+    assert run("stats", *given[:3], str(other)).exit_code == 1
+    assert not other.exists()
     away = examine("redis://127.0.0.1:1", key)
     assert away.state == "failed"
     assert away.remedy

@@ -91,6 +91,24 @@ def test_without_a_name_a_build_gets_a_new_folder_and_resumes_the_last(
         assert run.folder == folders[1]
 
 
+def test_a_named_folder_without_a_build_is_not_gone_on_with(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match="nope holds no build to go on with: leave --resume out"),
+        open_run(tmp_path / "nope", resume=True),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with (
+        open_run(tmp_path / place) as run,
+        pytest.raises(DataError, match=r"cannot hold a build .* --run-folder"),
+    ):
+        run.begin(PLAIN)
+
+
 def test_the_digest_changes_with_every_bit() -> None:
     a, b = np.zeros((2, 3), np.float32), np.zeros(6, np.float32)
     found = {

@@ -13,6 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from shopcast_cli.app import app
+from shopcast_cli.entry import main
 
 HEADER = "platform,platform_user_id,time,kind,item_id\n"
 ROW = "web,u-1,2026-03-01T12:00:00Z,view,i-1\n"
@@ -241,3 +242,21 @@ def test_the_package_runs_as_a_module() -> None:
     )
     assert done.returncode == 0
     assert "build-model" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("undo", str(2**63)), ("changes", "--after", str(2**63))])
+def test_a_number_no_change_has_is_wrong_usage(words: tuple[str, ...]) -> None:
+    assert run("people", *words, "--target", "127.0.0.1:1").exit_code == 2
+
+
+def test_an_early_interrupt_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shopcast_cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == ""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -52,6 +53,53 @@ def test_check_holds_the_limit_on_bad_rows(log: Path) -> None:
     assert done.exit_code == 1
     assert "10 of 50 rows (20.0%) cannot be used" in done.stderr
     assert "unknown kind" in done.stdout
+
+
+@pytest.mark.parametrize("command", [("check", "--events"), ("inspect",)])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LINES.partition("\n")[2], "its first row holds values, not names: add a header row"),
+        (LINES.partition("\n")[2].replace(",", ";"), "its first row holds values, not names"),
+        (LINES.replace("\n", "\r"), "save it with usual line ends"),
+        ("anna," + ",".join(f"a{n}" for n in range(40)) + "\nx,y\n", "a18 and 21 more; "),
+    ],
+)
+def test_what_may_be_a_value_is_no_columns_name(
+    log: Path, command: tuple[str, ...], content: str, words: str
+) -> None:
+    log.write_bytes(content.encode())
+    done = run(*command, log)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "anna-" not in done.output
+
+
+@pytest.mark.parametrize("command", [("check", "--events"), ("inspect",)])
+def test_a_title_above_the_header_of_a_sheet_is_told(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    path = tmp_path / "log.xlsx"
+    rows = [line.split(",") for line in ("Sales of Anna,,", "user,time,item", "u-1,2024-01-01,i")]
+    pl.DataFrame(rows, orient="row").write_excel(path, include_header=False)
+    done = run(*command, path)
+    assert done.exit_code == 1
+    assert "delete what stands above the names of the columns" in done.stderr
+    assert "Anna" not in done.output
+
+
+def test_a_name_that_is_no_text_is_told(log: Path) -> None:
+    path = log.rename(log.with_name("\udcffname.csv"))
+    done = run("inspect", path)
+    assert done.exit_code == 1
+    assert r"\udcffname.csv has a name that is no UTF-8 text; rename it" in done.stderr
+
+
+def test_inspecting_a_header_row_alone_says_so(log: Path) -> None:
+    log.write_text(LINES.partition("\n")[0] + "\n")
+    done = run("inspect", log)
+    assert done.exit_code == 1
+    assert "has a header row alone; export it again" in done.stderr
 
 
 @pytest.mark.parametrize(

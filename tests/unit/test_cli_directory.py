@@ -12,9 +12,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from shopcast_cli.app import app
-from shopcast_cli.people_file import PeopleFile
+from shopcast_cli.people_file import PeopleFile, copy_people
 from shopcast_domain.events import Account, Event, EventKind, Item
 from shopcast_gateway.directory.open import open_directory
+from shopcast_gateway.directory.pseudonym import load_or_create_keys
 from shopcast_gateway.directory.types import LinkKind
 
 DAY_S = 86_400
@@ -106,6 +107,50 @@ def test_an_export_goes_on_where_a_kill_stopped_it(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["people.jsonl"]
 
 
+def test_an_export_that_goes_on_holds_nobody_erased_in_between(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shopcast_cli.people_file._PAGE", 5)
+    output, gone = tmp_path / "people.jsonl", Account("web", "user-0")
+
+    def killed(written: int) -> None:
+        raise KeyboardInterrupt
+
+    async def begin() -> None:
+        directory = await open_directory(place)
+        try:
+            with PeopleFile(output, str(place)) as file, pytest.raises(KeyboardInterrupt):
+                await copy_people(directory, file, killed)
+        finally:
+            await directory.close()
+
+    async def erase() -> str:
+        directory = await open_directory(place)
+        try:
+            receipt = await directory.erase(gone)
+            assert receipt is not None
+            return receipt.person_id
+        finally:
+            await directory.close()
+
+    asyncio.run(begin())
+    erased = asyncio.run(erase())
+    assert erased in (tmp_path / "people.jsonl.partial").read_text()
+    done = run("export", "--directory", place, "--output", output, "--json")
+    assert json.loads(done.stdout)["people"] == 11
+    assert erased not in output.read_text()
+
+
+def test_a_file_is_written_by_one_export_at_a_time(place: Path, tmp_path: Path) -> None:
+    output = tmp_path / "people.jsonl"
+    with PeopleFile(output, "a.db") as file:
+        file.add([{"n": 0}], "7")
+        done = run("export", "--directory", place, "--output", output)
+        assert (done.exit_code, "another export is writing" in done.stderr) == (1, True)
+        file.add([{"n": 1}], "")
+    assert output.read_text() == '{"n": 0}\n{"n": 1}\n'
+
+
 def test_one_person_is_exported_for_the_owner_only(place: Path, tmp_path: Path) -> None:
     output = tmp_path / "one.json"
     output.write_text("old")
@@ -133,6 +178,61 @@ def test_a_new_key_goes_in_front_and_nothing_is_lost(place: Path) -> None:
             await directory.close()
 
     assert asyncio.run(resolve())
+
+
+def test_only_the_keys_of_the_directory_are_rotated(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    load_or_create_keys(other)
+    before = other.read_bytes()
+    done = run("rotate-key", "--directory", place, "--directory-key", other)
+    assert done.exit_code == 1
+    assert "written under another pseudonym key" in done.stderr
+    assert other.read_bytes() == before
+
+
+def test_keys_of_the_environment_are_not_rotated(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = place.with_name("shop.db.key")
+    before = key.read_bytes()
+    monkeypatch.setenv("SHOPCAST_DIRECTORY_KEY", before.hex())
+    done = run("rotate-key", "--directory", place)
+    assert done.exit_code == 1
+    assert "put 64 new hexadecimal digits and a comma before those there" in done.stderr
+    assert key.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no database"])
+@pytest.mark.parametrize("keys", [(), ("--directory-key", "my.key")])
+def test_looking_at_a_directory_makes_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, keys: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("some.db").write_bytes(content)
+    done = run("stats", "--directory", "some.db", *keys)
+    assert done.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["some.db"]
+
+
+@pytest.mark.parametrize(
+    "command", [("stats",), ("rotate-key",), ("import", "--events", "log.csv")]
+)
+def test_a_folder_is_no_directory(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(
+        "platform,platform_user_id,time,kind,item_id\nshop,1,2024-01-05T10:00:00Z,view,i-1\n"
+    )
+    done = run(*command, "--directory", ".")
+    assert done.exit_code == 1
+    assert "error: . is a folder: name a file with --directory" in done.stderr
+
+
+def test_an_export_goes_into_no_folder(place: Path, tmp_path: Path) -> None:
+    done = run("export", "--directory", place, "--output", tmp_path)
+    assert done.exit_code == 1
+    assert "is a folder: name a file with --output" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -366,8 +366,8 @@ def test_without_a_gateway_one_sentence_says_so(tmp_path: Path, command: tuple[s
     assert done.exit_code == 1
     assert done.stdout == ""
     assert done.stderr == (
-        f"error: No connection to Shopcast at {target}: check the address, that it runs, and"
-        " whether it asks for TLS or a certificate.\n"
+        f"error: No connection to Shopcast at {target}: nothing listens there; start a gateway with"
+        " `platform serve`, or with `make serve` for the demo's model.\n"
     )
 
 
@@ -382,5 +382,17 @@ def test_without_a_gateway_one_sentence_says_so(tmp_path: Path, command: tuple[s
 def test_what_is_no_text_is_told_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = run(*arguments, "--target", f"unix:{tmp_path / 'nobody.sock'}")
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: an option holds bytes or characters that are no UTF-8")
+    assert done.stderr.startswith("error: The request was not sent: ")
+    assert "must be text that UTF-8 has" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_event_id_is_sent_as_it_is(gateway: Gateway) -> None:
+    run(*RECORD, "--item", "s1", "--event-id", "")
+    ((event,),) = gateway.calls[1:]
+    assert event.event_id == ""
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "inf", "1e9"])
+def test_a_timeout_has_bounds(seconds: str) -> None:
+    assert run(*PREDICT, "--item", "s1", "--timeout-s", seconds).exit_code == 2

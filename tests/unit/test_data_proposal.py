@@ -131,7 +131,7 @@ def test_the_preview_hides_who_it_was_and_counts_what_is_dropped(tmp_path: Path)
 
 def test_a_file_without_anything_like_a_time_or_an_item_says_so(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("colour,size\nred,7\n")
-    with pytest.raises(DataError, match=r"looks like time, item_id, platform_user_id .*colour"):
+    with pytest.raises(DataError, match=r"looks like time, item_id, platform_user_id; .*colour"):
         proposed(tmp_path / "log.csv")
 
 

@@ -720,8 +720,20 @@ def test_a_place_where_nothing_can_be_written_is_told(
     assert found.state == "failed"
     assert "--directory" in str(found.remedy)
     assert only(sound, "directory", directory=tmp_path / "models").state == "failed"
+    assert "is no file" in only(sound, "directory", directory=Path()).found
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     assert only(sound, "directory").state == "failed"
+
+
+def test_keys_of_the_environment_are_the_directorys(
+    sound: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Path(sound.directory).with_name("store.db.key")
+    monkeypatch.setenv("SHOPCAST_DIRECTORY_KEY", key.read_bytes().hex())
+    key.unlink()
+    assert only(sound, "directory").state == "ok"
+    monkeypatch.setenv("SHOPCAST_DIRECTORY_KEY", "00" * 32)
+    assert "under another key" in only(sound, "directory").found
 
 
 def test_a_lost_key_is_told(sound: Installation) -> None:

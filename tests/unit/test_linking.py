@@ -15,7 +15,7 @@ from shopcast_build.linking.attributes import parse_columns, read_attributes
 from shopcast_build.linking.guard import Guarded, guard
 from shopcast_build.linking.linkage import Linkage, link_people
 from shopcast_build.linking.normalising import normalised
-from shopcast_build.linking.writing import write_links
+from shopcast_build.linking.writing import check_output, write_links
 from shopcast_cli.app import app
 
 PEOPLE = 240
@@ -359,6 +359,27 @@ def test_what_cannot_be_linked_is_said_in_one_sentence(
     assert len([line for line in ran.stderr.splitlines() if "error" in line]) == 1
     assert "Ann" not in ran.output
     assert not (tmp_path / "links.csv").exists()
+
+
+def test_a_file_that_holds_no_pairs_is_never_replaced(tmp_path: Path) -> None:
+    file = write(accounts(), tmp_path / "accounts.csv")
+    links = tmp_path / "links.csv"
+    links.write_text("platform,platform_user_id,identifier_kind,identifier_hash\n")
+    for output in (file, links):
+        before = output.read_bytes()
+        arguments = ["link-people", "--accounts", str(file), "--output", str(output)]
+        ran = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert ran.exit_code == 1
+        assert "give --output another name" in ran.stderr
+        assert output.read_bytes() == before
+
+
+def test_pairs_are_replaced_unless_they_are_read_as_accounts(file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "pairs.csv"
+    output.write_text(",".join(LINK_COLUMNS) + "\n")
+    check_output(output, [file])
+    with pytest.raises(DataError, match="one of the files of --accounts"):
+        check_output(output, [tmp_path])
 
 
 @pytest.fixture

@@ -410,6 +410,18 @@ def test_what_is_no_repository_is_said_in_one_sentence(tmp_path: Path, command: 
         assert words in one_sentence(told)
 
 
+def test_a_card_that_is_no_text_is_said_in_one_sentence(repository: Path) -> None:
+    card = repository / BEHAVIOR / "1" / "model_card.md"
+    card.write_bytes(b"caf\xe9")
+    status, _, told = run("show", "1", "--repository", str(repository))
+    assert status == 1
+    assert "is no UTF-8 text: run `platform models verify 1`" in one_sentence(told)
+
+
+def test_a_number_no_version_has_is_wrong_usage() -> None:
+    assert run("promote", str(2**63), "--target", "127.0.0.1:1")[0] == 2
+
+
 def test_bad_versions_are_said_in_one_sentence(repository: Path) -> None:
     place = ("--repository", str(repository))
     for words in (("show", "9"), ("diff", "1", "9"), ("promote", "9"), ("verify", "9")):

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import subprocess
@@ -375,3 +376,16 @@ def test_progress_counts_people(tmp_path: Path) -> None:
     )
     simulate(settings, tmp_path / "out", lambda done, people: calls.append((done, people)))
     assert calls == [(BLOCK_PEOPLE, BLOCK_PEOPLE + 10), (BLOCK_PEOPLE + 10, BLOCK_PEOPLE + 10)]
+
+
+def test_a_full_disk_is_told_as_one_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: pl.DataFrame, path: Path) -> None:
+        raise pl.exceptions.ComputeError("parquet: No space left on device (os error 28)")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        simulate(MarketSettings(people=50), tmp_path / "market")
+    assert refused.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())

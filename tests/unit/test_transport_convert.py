@@ -129,6 +129,12 @@ BAD = {
     ),
     "no item id": (predict(item()), "items[0].item_id", "256"),
     "long item id": (predict(item(item_id="a" * 257)), "items[0].item_id", "256"),
+    "steering item id": (predict(item(item_id="a\x1b[2J")), "items[0].item_id", "printable"),
+    "steering user": (
+        predict(item(item_id="a"), account=an_account(user_id="u\x07")),
+        "account.platform_user_id",
+        "printable",
+    ),
     "empty title": (predict(item(item_id="a", title="")), "items[0].title", "blank"),
     "blank title": (predict(item(item_id="a", title=" \u3000\n")), "items[0].title", "blank"),
     "long title": (predict(item(item_id="a", title="鞋" * 1001)), "items[0].title", "1,000"),

@@ -11,6 +11,7 @@ import polars as pl
 from shopcast_build.data import guesses
 from shopcast_build.data.columns import text
 from shopcast_build.data.errors import DataError
+from shopcast_build.data.header import instead
 from shopcast_build.data.mapping import Mapping as EventMapping
 from shopcast_build.data.mapping import parse_mapping
 from shopcast_build.data.non_items import ids_like_none, ids_pattern
@@ -84,12 +85,14 @@ class _Writer:
                 text(source, name).alias(name) for name in columns
             ),
         )
+        if self._sample.is_empty():
+            raise DataError(f"{source.path} has a header row alone; export it again with its rows.")
         self._roles = roles = guesses.roles_of(self._sample)
         missing = [role for role in ("time", "item_id", "platform_user_id") if role not in roles]
         if missing:
             raise DataError(
-                f"{source.path} has no column that looks like {', '.join(missing)} (it has"
-                f" {', '.join(columns)}); write the mapping by hand, see examples/."
+                f"{source.path} has no column that looks like {', '.join(missing)};"
+                f" {instead(source.path, columns, 'write the mapping by hand, see examples/')}"
             )
         self.questions: list[str] = []
 

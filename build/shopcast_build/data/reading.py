@@ -12,6 +12,7 @@ import fastexcel
 import polars as pl
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.data.header import instead
 
 ROW = "__row__"
 """Name of the column that numbers a file's rows of data from 1."""
@@ -101,14 +102,17 @@ def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
     missing = sorted({column for column in wanted if column not in source.schema})
     if not missing:
         return
-    found = ", ".join(source.schema)
-    if len(source.schema) == 1 and (mark := next((m for m in ";\t|" if m in found), None)):
+    columns = list(source.schema)
+    if len(columns) == 1 and (mark := next((m for m in ";\t|" if m in columns[0]), None)):
+        columns = columns[0].split(mark)
         shown = "\\t" if mark == "\t" else mark
         advice = (
             f'save it with commas between the columns, or give the mapping separator = "{shown}"'
         )
     where = source.path if source.name == source.path.name else f"{source.path}: {source.name}"
-    raise DataError(f"{where} has no column {', '.join(missing)}; it has {found}; {advice}.")
+    raise DataError(
+        f"{where} has no column {', '.join(missing)}; {instead(source.path, columns, advice)}"
+    )
 
 
 def _files(path: Path) -> list[Path]:
@@ -131,6 +135,10 @@ def _suffix(path: Path) -> str | None:
 
 
 def _open(path: Path, layout: Layout) -> list[Source]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path} has a name that is no UTF-8 text; rename it.") from None
     suffix = _suffix(path)
     if suffix is None:
         raise DataError(
@@ -222,6 +230,8 @@ def _check_head(path: Path, suffix: str, layout: Layout) -> None:
             f"{path} is not a text file; save it as CSV (UTF-8) or Parquet, or name its `encoding`"
             " in the mapping."
         )
+    elif b"\r" in head and b"\n" not in head:
+        raise DataError(f"{path} ends its lines as old Macs did; save it with usual line ends.")
 
 
 def _broken(path: Path, error: Exception) -> str:

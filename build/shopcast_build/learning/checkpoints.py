@@ -106,10 +106,7 @@ class Run:
         processes.wait()  # all have looked before the first one writes
         if there is None:
             if processes.is_first():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".partial")
-                partial.write_text(json.dumps(here, indent=2))
-                partial.replace(path)
+                self._write(path, json.dumps(here, indent=2))
             processes.wait()
             return
         for name, old, new in _differences(there, here):
@@ -118,6 +115,18 @@ class Run:
                 f" there and {_short(new)} here): leave --resume out and name another folder with"
                 " --run-folder, or build as before."
             )
+
+    def _write(self, path: Path, text: str) -> None:
+        partial = path.with_suffix(".partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text)
+            partial.replace(path)
+        except OSError as error:
+            raise DataError(
+                f"{self.folder} cannot hold a build ({error.strerror}): name another folder with"
+                " --run-folder."
+            ) from None
 
     def stage(self, title: str) -> StageFolder:
         """The folder of the next stage; a build that goes on asks for the same ones in turn."""
@@ -154,13 +163,21 @@ def open_run(folder: Path | None, *, resume: bool = False) -> Iterator[Run]:
     """
     processes.join()
     try:
-        with closing(Run(processes.from_first(folder or _choose(resume)), resume=resume)) as run:
+        chosen = processes.from_first(_choose(folder, resume=resume))
+        with closing(Run(chosen, resume=resume)) as run:
             yield run
     finally:
         processes.leave()
 
 
-def _choose(resume: bool) -> Path:
+def _choose(folder: Path | None, *, resume: bool) -> Path:
+    if folder is not None:
+        if resume and not (folder / RUN_FILE).is_file():
+            raise DataError(
+                f"{folder} holds no build to go on with: leave --resume out, or name its folder"
+                " with --run-folder."
+            )
+        return folder
     if not resume:
         return RUNS / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
     begun = max(RUNS.glob(f"*/{_STAGES}"), default=None)

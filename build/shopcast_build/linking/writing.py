@@ -1,21 +1,40 @@
 """A file of links, as `--links` takes it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.data.links import PAIR_COLUMNS
+from shopcast_build.data.reading import files_of, scan
 
 _STEPS = 10_000
 SUFFIXES = (".csv", ".parquet")
 
 
-def check_output(path: Path) -> None:
-    """Raise DataError for a path that links cannot be written to."""
+def check_output(path: Path, accounts: Sequence[Path] = ()) -> None:
+    """Raise DataError for a path that links cannot be written to, and for a file that is no earlier
+    file of links: one of accounts, or any other."""
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path} is neither .csv nor .parquet; give --output such a name.")
     if not path.parent.is_dir():
         raise DataError(f"The folder {path.parent} does not exist; make it first.")
+    if not path.exists():
+        return
+    if path.resolve() in [file.resolve() for file in files_of(accounts)]:
+        raise DataError(f"{path} is one of the files of --accounts; give --output another name.")
+    if not _holds_pairs(path):
+        raise DataError(
+            f"{path} is there and holds no pairs of accounts; give --output another name."
+        )
+
+
+def _holds_pairs(path: Path) -> bool:
+    try:
+        return all(source.schema.keys() >= set(PAIR_COLUMNS) for source in scan([path]))
+    except DataError:
+        return False
 
 
 def named_links(links: pl.DataFrame, accounts: pl.DataFrame, source: str) -> pl.DataFrame:

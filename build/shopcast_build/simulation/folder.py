@@ -3,13 +3,17 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 MANIFEST = "simulation.json"
+_REFUSED = re.compile(r"\(os error (\d+)\)")  # so polars tells what a disk said
 
 
 def files_of(folder: Path) -> list[str]:
@@ -56,7 +60,8 @@ def require_replaceable(out: Path) -> None:
 def replacing(out: Path) -> Iterator[Path]:
     """A fresh folder that takes the place of `out` when the block ends well, else vanishes.
 
-    Raises FileExistsError, before the block or after it, if `out` must not be replaced.
+    Raises FileExistsError, before the block or after it, if `out` must not be replaced, and OSError
+    where the disk takes no more.
     """
     out = out.resolve()
     require_replaceable(out)
@@ -71,9 +76,12 @@ def replacing(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rename(old)
         partial.rename(out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if old.exists() and not out.exists():
             old.rename(out)
+        if isinstance(error, pl.exceptions.ComputeError) and (found := _REFUSED.search(str(error))):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(out)) from None
         raise
     shutil.rmtree(old, ignore_errors=True)

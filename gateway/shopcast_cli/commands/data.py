@@ -4,9 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from shopcast_cli.console import ProgressReporter, err, failures, out, print_json, table
+from shopcast_cli.console import (
+    ProgressReporter,
+    err,
+    failures,
+    out,
+    print_json,
+    styled,
+    table,
+)
 
 if TYPE_CHECKING:
     from shopcast_build.data.preview import Preview
@@ -123,37 +130,37 @@ def show(report: "CleaningReport", page: Path | None) -> None:
             *(sum(reasons.values()) for reasons in (one.dropped, one.repaired)),
             *(one.accounts, one.items),
         )
-        numbers.add_row(escape(one.platform), *(f"{n:,}" for n in counts))
+        numbers.add_row(one.platform, *(f"{n:,}" for n in counts))
     out.print(numbers)
     for verb, reasons in (("dropped", report.dropped), ("repaired", report.repaired)):
         for reason, rows in reasons.items():
             shown = "; ".join(report.examples.get(reason, ())[:1])
-            out.print(f"  {verb} {rows:,} rows: {escape(reason)} [dim]({escape(shown)})[/dim]")
+            out.print(f"  {verb} {rows:,} rows: {reason}", styled(f"({shown})", "dim"))
     for suspicion in report.suspicious:
-        out.print(f"[yellow]suspicious:[/yellow] {escape(suspicion.sentence)}")
-        out.print(f"  {escape(suspicion.advice)}", soft_wrap=True)
+        out.print(styled("suspicious:", "yellow"), suspicion.sentence)
+        out.print(f"  {suspicion.advice}", soft_wrap=True)
         for example in suspicion.examples:
-            out.print(f"  [dim]{escape(example)}[/dim]")
+            out.print(styled(f"  {example}", "dim"))
     if not report.suspicious:
         out.print("nothing looks suspicious")
     if page is not None:
-        err.print(f"  report in {escape(str(page))}", soft_wrap=True)
+        err.print(f"  report in {page}", soft_wrap=True)
 
 
 def show_proposal(proposal: "Proposal", preview: "Preview", output: Path | None) -> None:
     """The mapping, what it would do, and what it leaves open."""
-    out.print(escape(proposal.toml), soft_wrap=True)
+    out.print(proposal.toml, soft_wrap=True)
     first = table("The first events it would make", *preview.first.columns)
     for row in preview.first.iter_rows():
-        first.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+        first.add_row(*("" if cell is None else str(cell) for cell in row))
     out.print(first)
     made = ", ".join(f"{n:,} {kind}" for kind, n in preview.kinds.items()) or "no event"
     out.print(f"of {preview.rows:,} rows: {made}")
     for reason, n in preview.dropped.items():
-        out.print(f"  {n:,} rows would be dropped: {escape(reason)}")
+        out.print(f"  {n:,} rows would be dropped: {reason}")
     for question in proposal.questions:
-        out.print(f"[yellow]open:[/yellow] {escape(question)}", soft_wrap=True)
+        out.print(styled("open:", "yellow"), question, soft_wrap=True)
     if output is None:
         out.print("write it to a file with --output; then `platform data check`")
     else:
-        out.print(f"written to {escape(str(output))}; next: `platform data check`", soft_wrap=True)
+        out.print(f"written to {output}; next: `platform data check`", soft_wrap=True)

@@ -18,7 +18,13 @@ from typing import Annotated
 
 import typer
 
-from shopcast_cli.console import ProgressReporter, fail, failures, out
+from shopcast_cli.console import (
+    ProgressReporter,
+    fail,
+    failures,
+    out,
+    styled,
+)
 
 _DAYS = 180
 _SERVE_LIMIT_S = 120.0
@@ -42,11 +48,11 @@ def demo(
     began = time.monotonic()
     market, repository = folder / "market", folder / "model_repository"
     store = folder / "directory.db"
-    out.print("[bold]Triton[/bold]: the model server, in an environment of its own")
+    out.print(styled("Triton:", "bold"), "the model server, in an environment of its own")
     install(None)
-    out.print("[bold]Market[/bold]: the event logs of three platforms")
+    out.print(styled("Market:", "bold"), "the event logs of three platforms")
     _simulate(market, people)
-    out.print("[bold]Model[/bold]: BERT and the behaviour model learn from the logs")
+    out.print(styled("Model:", "bold"), "BERT and the behaviour model learn from the logs")
     fingerprint = _fingerprint(market)
     if _stamp(folder) == fingerprint and any((repository / "behavior").glob("*/manifest.json")):
         out.print(f"  the model in {repository} is current")
@@ -62,7 +68,7 @@ def demo(
             as_json=False,
         )
         (folder / "stamp").write_text(fingerprint, encoding="utf-8")
-    out.print("[bold]Story[/bold]: served on the real Triton, asked over gRPC")
+    out.print(styled("Story:", "bold"), "served on the real Triton, asked over gRPC")
     _tell(market, repository, store)
     _say_what_next(folder, market, repository, store, time.monotonic() - began)
 
@@ -205,7 +211,8 @@ def _say_what_next(
 
     cast = choose_cast(market)
     out.print(
-        f"\n[bold green]done[/bold green] in {seconds:.0f} s; nothing is left running. To keep it"
+        styled("\ndone", "bold green"),
+        f"in {seconds:.0f} s; nothing is left running. To keep it"
         " running:\n\n"
         f"  .venv/bin/platform serve --repository {repository} --directory {store}\n\n"
         "and, in another terminal, a first request of your own:\n\n"
@@ -214,4 +221,4 @@ def _say_what_next(
         ' \'{"item_id": "mine", "title": "Premium merino wool sweater", "price": 59}\'\n',
         soft_wrap=True,
     )
-    out.print(f"[dim]everything is in {folder}; remove it to start over[/dim]")
+    out.print(styled(f"everything is in {folder}; remove it to start over", "dim"))

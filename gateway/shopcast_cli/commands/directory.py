@@ -46,7 +46,6 @@ KeyFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _BATCH = 5_000
-_PAGE = 500
 _BUSY_S = 30.0
 
 
@@ -278,11 +277,11 @@ def export(
     """Write everything about everybody, one person a line, by pseudonyms.
 
     The file has its name once it is whole. An export that was killed goes on where it stopped when
-    it is run again.
+    it is run again, or begins anew if somebody was erased in between.
 
     Example: platform directory export --output people.jsonl
     """
-    from shopcast_cli.people_file import PeopleFile
+    from shopcast_cli.people_file import PeopleFile, copy_people
 
     reporter = ProgressReporter()
     with _failing():
@@ -291,14 +290,13 @@ def export(
             PeopleFile(output, _name(file)) as written,
             reporter.stage(f"export {total:,} people") as progress,
         ):
-
-            async def copy(directory: "Directory") -> None:
-                while not written.finished:
-                    page, cursor = await directory.people(written.cursor, limit=_PAGE)
-                    written.add(page, cursor)
-                    progress(written.people, total)
-
-            _ask(file, directory_key, copy)
+            _ask(
+                file,
+                directory_key,
+                lambda directory: copy_people(
+                    directory, written, lambda done: progress(done, total)
+                ),
+            )
     if as_json:
         print_json({"output": str(output), "people": written.people})
     else:
@@ -340,15 +338,22 @@ def rotate_key(
 
     Example: platform directory rotate-key --directory shopcast.db
     """
-    from shopcast_gateway.directory.open import key_file
-    from shopcast_gateway.directory.pseudonym import rotate
+    from shopcast_gateway.directory.open import key_file, keys_given
+    from shopcast_gateway.directory.pseudonym import KEY_VARIABLE, rotate
 
-    held = directory_key or key_file(file)
-    if held is None:
-        raise typer.BadParameter("name the file of its keys", param_hint="--directory-key")
+    if directory_key is None and keys_given():
+        fail(
+            f"the keys are those of {KEY_VARIABLE}: put 64 new hexadecimal digits and a comma"
+            " before those there, or name the file of keys with --directory-key"
+        )
     with _failing():
+        held = directory_key or key_file(file)
+        if held is None:
+            raise typer.BadParameter("name the file of its keys", param_hint="--directory-key")
+        # Opening it before, only the directory's own keys are rotated; afterwards, it is written
+        # down that the new one is in use.
+        _ask(file, directory_key, lambda directory: directory.stats())
         keys = rotate(held)
-        # Opening it writes down that the key is in use.
         _ask(file, directory_key, lambda directory: directory.stats())
     if as_json:
         print_json({"directory": shown(file), "keys": keys})
@@ -379,7 +384,7 @@ def _ask(file: str, key: Path | None, work: "Callable[[Directory], Awaitable[_An
     from shopcast_gateway.errors import StartupError
 
     async def asked() -> _Answer:
-        directory = await open_directory(file, keys=key, busy_s=_BUSY_S)
+        directory = await open_directory(file, keys=key, make_keys=False, busy_s=_BUSY_S)
         try:
             return await work(directory)
         finally:

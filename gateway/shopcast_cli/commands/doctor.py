@@ -5,20 +5,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from shopcast_cli.console import out, print_json
+from shopcast_cli.console import (
+    out,
+    print_json,
+    styled,
+)
 
 if TYPE_CHECKING:
     from shopcast_gateway.doctor.finding import Finding, State
 
-_MARKS: "dict[State, str]" = {
-    "failed": "[red]✗[/red]",
-    "warning": "[yellow]![/yellow]",
-    "ok": "[green]✓[/green]",
-    "skipped": "[dim]-[/dim]",
+_MARKS: "dict[State, tuple[str, str]]" = {
+    "failed": ("✗", "red"),
+    "warning": ("!", "yellow"),
+    "ok": ("✓", "green"),
+    "skipped": ("-", "dim"),
 }
-"""The worst first."""
+"""And their styles, the worst first."""
 _NAME_WIDTH = 11
 
 
@@ -146,10 +149,10 @@ def _print_json(findings: "list[Finding]", counts: "dict[State, int]") -> None:
 
 def _print(findings: "list[Finding]", counts: "dict[State, int]") -> None:
     for one in findings:
-        line = f"{_MARKS[one.state]} {one.name:<{_NAME_WIDTH}} {escape(one.found)}"
-        out.print(line, soft_wrap=True)
+        mark = styled(*_MARKS[one.state])
+        out.print(mark, f"{one.name:<{_NAME_WIDTH}} {one.found}", soft_wrap=True)
         if one.remedy is not None:
-            out.print(f"{'':<{_NAME_WIDTH + 3}}{escape(one.remedy)}", soft_wrap=True)
+            out.print(f"{'':<{_NAME_WIDTH + 3}}{one.remedy}", soft_wrap=True)
     told = [
         f"{count} {'warnings' if (state, count > 1) == ('warning', True) else state}"
         for state in ("ok", "warning", "failed", "skipped")

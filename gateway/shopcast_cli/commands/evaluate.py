@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shopcast_cli.commands.model import parse_changes
-from shopcast_cli.console import ProgressReporter, failures, out, print_json, table
+from shopcast_cli.console import (
+    ProgressReporter,
+    failures,
+    out,
+    print_json,
+    styled,
+    table,
+)
 
 if TYPE_CHECKING:
     from shopcast_build.study.files import ReportFiles
     from shopcast_build.study.schema import StudyReport
 
-_MARKS = {"better": "[green]✓[/green]", "worse": "[yellow]![/yellow]"}
+_MARKS = {"better": ("✓", "green"), "worse": ("!", "yellow")}
 
 
 def evaluate(
@@ -133,12 +140,13 @@ def show(report: "StudyReport", written: "ReportFiles") -> None:
     """The sentences, one table, and where the rest is."""
     out.print()
     for verdict in report.verdicts:
-        out.print(f"{_MARKS.get(verdict.claim, '-')} {verdict.text}", soft_wrap=True)
+        mark = styled(*_MARKS.get(verdict.claim, ("-", "")))
+        out.print(mark, verdict.text, soft_wrap=True)
     metrics = (f"{report.headline}_auc", "log_loss", "macro_f1", "ece")
     shown = table("On the test period", "", *(name.replace("_", " ") for name in metrics))
     for one in report.contenders:
         found = (one.metrics.get(name) for name in metrics)
-        name = f"[bold]{one.name}[/bold]" if one.key == report.subject else one.name
+        name = styled(one.name, "bold") if one.key == report.subject else one.name
         shown.add_row(name, *("" if m is None else f"{m.value:.3f}" for m in found))
     out.print(shown)
     out.print(f"the whole report: {written.html} (and {written.json.name})", soft_wrap=True)

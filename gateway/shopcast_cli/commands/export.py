@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shopcast_cli.console import ProgressReporter, failures, out, print_json, table
+from shopcast_cli.console import (
+    ProgressReporter,
+    failures,
+    out,
+    print_json,
+    styled,
+    table,
+)
 
 if TYPE_CHECKING:
     from shopcast_domain.manifest import Manifest
@@ -132,9 +139,10 @@ def show(manifest: "Manifest", repository: Path) -> None:
     out.print(shown)
     number = manifest.behavior_version
     out.print(
-        f"the same exposure moves by at most {parity.between:.1e} between the three ways\n"
-        f"[bold green]published version {number}[/bold green]"
+        f"the same exposure moves by at most {parity.between:.1e} between the three ways\n",
+        styled(f"published version {number}", "bold green"),
         f"{' by force' if manifest.gate.forced else ''}; next: `platform models promote {number}"
         f" --repository {repository}`",
+        sep="",
         soft_wrap=True,
     )

@@ -4,9 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from shopcast_cli.console import ProgressReporter, failures, out, print_json
+from shopcast_cli.console import (
+    ProgressReporter,
+    failures,
+    out,
+    print_json,
+    styled,
+)
 
 if TYPE_CHECKING:
     from shopcast_build.linking.report import LinkingReport
@@ -29,8 +34,9 @@ def link_people(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option(help="File for the links, .csv or .parquet; replaced if there.")
-    ] = Path("links.csv"),
+        Path,
+        typer.Option(help="File for the pairs, .csv or .parquet; one that is there is replaced."),
+    ] = Path("pairs.csv"),
     min_confidence: Annotated[
         float, typer.Option(help="Probability that a link needs.", min=0.5, max=0.9999)
     ] = 0.95,
@@ -66,7 +72,7 @@ def link_people(
     from shopcast_build.linking.writing import check_output, write_links
 
     with failures(DataError):
-        check_output(output)
+        check_output(output, accounts)
         found = link(
             accounts,
             parse_columns(column or ()),
@@ -84,7 +90,7 @@ def link_people(
 
 def show(report: "LinkingReport", output: Path) -> None:
     """The report for people: what was compared, found and refused."""
-    accounts = ", ".join(f"{n:,} of {escape(name)}" for name, n in report.accounts.items())
+    accounts = ", ".join(f"{n:,} of {name}" for name, n in report.accounts.items())
     out.print(f"{accounts} accounts compared by {', '.join(report.attributes)}", soft_wrap=True)
     notes = {
         "rows without platform or user id": report.rows_incomplete,
@@ -102,8 +108,8 @@ def show(report: "LinkingReport", output: Path) -> None:
         if count:
             out.print(f"  {count:,} {note}")
     out.print(
-        f"[bold green]{report.links:,} links[/bold green] between {report.linked_accounts:,}"
-        f" accounts, in {escape(str(output))}; next: `platform build-model --links"
-        f" {escape(str(output))}`",
+        styled(f"{report.links:,} links", "bold green"),
+        f"between {report.linked_accounts:,} accounts, in {output}; next: `platform build-model"
+        f" --links {output}`",
         soft_wrap=True,
     )

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from shopcast_cli.commands import export
-from shopcast_cli.console import ProgressReporter, err, fail, failures, out, print_json, table
+from shopcast_cli.console import (
+    ProgressReporter,
+    err,
+    fail,
+    failures,
+    out,
+    print_json,
+    styled,
+    table,
+)
 
 if TYPE_CHECKING:
     from shopcast_build.release.pipeline import BuildResult
@@ -260,7 +268,7 @@ def show(result: "BuildResult", repository: Path) -> None:
     for reason, rows in cleaning.repaired.items():
         out.print(f"  repaired {rows:,} rows: {reason}")
     for suspicion in cleaning.suspicious:
-        err.print("[yellow]suspicious:[/yellow]", escape(suspicion.sentence))
+        err.print(styled("suspicious:", "yellow"), suspicion.sentence)
     warn_of_unknown_tokens(result.unknown_token_share)
     outcomes = manifest.trained_outcomes
     if len(outcomes) < len(manifest.outcomes):
@@ -270,7 +278,8 @@ def show(result: "BuildResult", repository: Path) -> None:
         )
     overall = table("On the test period", "model", "macro-F1", "accuracy", "log loss", "ECE")
     for name, metrics in result.metrics.items():
-        marked = f"[bold]{name} (published)[/bold]" if name == result.published_as else name
+        published = name == result.published_as
+        marked = styled(f"{name} (published)", "bold") if published else name
         values = (metrics[m] for m in ("macro_f1", "accuracy", "log_loss", "ece"))
         overall.add_row(marked, *(f"{value:.3f}" for value in values))
     out.print(overall)
@@ -299,8 +308,8 @@ def show(result: "BuildResult", repository: Path) -> None:
             soft_wrap=True,
         )
     for check in manifest.gate.checks:
-        mark = "[green]✓[/green]" if check.passed else "[red]✗[/red]"
-        out.print(f"{mark} {escape(check.finding)}", soft_wrap=True)
+        mark = styled("✓", "green") if check.passed else styled("✗", "red")
+        out.print(mark, check.finding, soft_wrap=True)
     number = manifest.behavior_version
     serving = serving_version(repository)
     after = (
@@ -310,9 +319,10 @@ def show(result: "BuildResult", repository: Path) -> None:
         f" --repository {repository}`"
     )
     out.print(
-        f"ONNX against torch: a probability moves by {manifest.parity.moved:.1g} at most\n"
-        f"[bold green]published version {number}[/bold green] in {repository} after"
-        f" {result.seconds:.0f} s; {after}",
+        f"ONNX against torch: a probability moves by {manifest.parity.moved:.1g} at most\n",
+        styled(f"published version {number}", "bold green"),
+        f" in {repository} after {result.seconds:.0f} s; {after}",
+        sep="",
         soft_wrap=True,
     )
 
@@ -321,6 +331,7 @@ def warn_of_unknown_tokens(share: float) -> None:
     """Say so when more than a few of the texts' tokens are unknown."""
     if share > _UNKNOWN_TOKENS_WORTH_A_WORD:
         err.print(
-            f"[yellow]warning:[/yellow] {share:.0%} of the item text is"
-            " unknown to the base model's vocabulary: choose one for its language with --base-model"
+            styled("warning:", "yellow"),
+            f"{share:.0%} of the item text is unknown to the base model's vocabulary: choose one"
+            " for its language with --base-model",
         )

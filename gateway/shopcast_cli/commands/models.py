@@ -5,13 +5,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from shopcast_cli.commands.requests import call
-from shopcast_cli.console import fail, failures, out, print_json, table
-from shopcast_cli.target import Target, administers
+from shopcast_cli.console import (
+    fail,
+    failures,
+    out,
+    print_json,
+    printable,
+    styled,
+    table,
+)
+from shopcast_cli.target import LARGEST, Target, administers
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from shopcast_client import ModelVersion, ServingState
     from shopcast_domain.manifest import Manifest
 
@@ -20,7 +29,7 @@ app = typer.Typer(
 )
 
 Repository = Annotated[Path, typer.Option(help="Triton model repository.")]
-Number = Annotated[int, typer.Argument(help="A published version.", min=1)]
+Number = Annotated[int, typer.Argument(help="A published version.", min=1, max=LARGEST)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Wait = Annotated[
     float,
@@ -79,26 +88,27 @@ def list_versions(
     shown = table(str(repository), *_COLUMNS)
     for version, one in found:
         before = said is not None and version == said.before
-        mark = " [green]serving[/green]" if version == serving else " before" if before else ""
+        mark = " serving" if version == serving else " before" if before else ""
         if said is not None and said.trial is not None and version == said.trial.version:
             mark = (
                 f" on trial: {said.trial.share:.0%} of the people, shadow {said.trial.shadow:.0%}"
             )
-        shown.add_row(*_row(f"{version}{mark}", _facts(one)))
+        name = styled(f"{version}{mark}", "green" if version == serving else "")
+        shown.add_row(*_row(name, _facts(one)))
     out.print(shown)
 
 
 _COLUMNS = ("version", "published", "as", "runs in", "log loss", "gate")
 
 
-def _row(name: str, facts: dict[str, Any]) -> tuple[str, ...]:
+def _row(name: "Text", facts: dict[str, Any]) -> "tuple[str | Text, ...]":
     if "broken" in facts:
-        return (name, "", "[red]unreadable[/red]", "", "", "")
+        return (name, "", styled("unreadable", "red"), "", "", "")
     loss, source = facts["log_loss"], facts["derived_from"]
     return (
         name,
         facts["published"][:16].replace("T", " "),
-        escape(facts["as"]),
+        facts["as"],
         f"{facts['target']}, {facts['precision']}",
         f"as version {source}" if source else "" if loss is None else f"{loss:.4f}",
         "forced" if facts["forced"] else "passed",
@@ -126,17 +136,18 @@ def _list_there(target: Target, *, as_json: bool) -> None:
     shown = table(target.place, *_COLUMNS)
     for one in found:
         marks = {
-            "[green]serving[/green]": one.serving,
+            "serving": one.serving,
             "to serve": one.wanted and not one.serving,
             "on trial": one.on_trial,
-            "[red]refused[/red]": one.refusal is not None,
+            "refused": one.refusal is not None,
         }
         told = ", ".join(mark for mark, holds in marks.items() if holds)
-        shown.add_row(*_row(f"{one.version} {told}".rstrip(), _facts_there(one)))
+        style = "red" if one.refusal is not None else "green" if one.serving else ""
+        shown.add_row(*_row(styled(f"{one.version} {told}".rstrip(), style), _facts_there(one)))
     out.print(shown)
     for one in found:
         if one.refusal is not None:
-            out.print(f"version {one.version} is refused: {escape(one.refusal)}", soft_wrap=True)
+            out.print(f"version {one.version} is refused: {one.refusal}", soft_wrap=True)
 
 
 def _facts_there(one: "ModelVersion") -> dict[str, Any]:
@@ -192,9 +203,12 @@ def show(version: Number, repository: Repository = _DEFAULT, as_json: AsJson = F
         return
     card = repository / BEHAVIOR / str(version) / "model_card.md"
     try:
-        out.print(Markdown(card.read_text(encoding="utf-8")))
+        text = card.read_text(encoding="utf-8")
     except OSError as error:
         fail(f"{card} cannot be read ({error.strerror}): run `platform models verify {version}`")
+    except UnicodeDecodeError:
+        fail(f"{card} is no UTF-8 text: run `platform models verify {version}`")
+    out.print(Markdown(printable(text)))
 
 
 @app.command()
@@ -220,7 +234,7 @@ def diff(
         return
     shown = table("", "field", f"version {first}", f"version {second}")
     for one in found:
-        shown.add_row(escape(one.field), escape(_short(one.first)), escape(_short(one.second)))
+        shown.add_row(one.field, _short(one.first), _short(one.second))
     out.print(shown)
 
 
@@ -274,9 +288,9 @@ def verify(
     else:
         for version, problems in found.items():
             if not problems:
-                out.print(f"[green]✓[/green] version {version} is whole")
+                out.print(styled("✓", "green"), f"version {version} is whole")
             for problem in problems:
-                out.print(f"[red]✗[/red] version {version}: {escape(problem)}", soft_wrap=True)
+                out.print(styled("✗", "red"), f"version {version}: {problem}", soft_wrap=True)
     if any(found.values()):
         raise typer.Exit(1)
 

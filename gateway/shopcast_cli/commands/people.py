@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from shopcast_cli.commands.requests import AsJson, Platform, Timeout, User, call
 from shopcast_cli.console import counted, fail, out, print_json, table
-from shopcast_cli.target import LOCAL, Target, calls_gateway
+from shopcast_cli.target import LARGEST, LOCAL, Target, calls_gateway
 
 if TYPE_CHECKING:
     from shopcast_client import IdentityChange, Person, Purpose
@@ -94,7 +93,7 @@ def history(
             f"{one.time:%Y-%m-%d %H:%M}",
             one.platform,
             one.kind,
-            escape(one.title or one.item_id),
+            one.title or one.item_id,
             "" if one.price is None else f"{one.price:.2f}",
             str(one.quantity),
             f"{one.confidence:.0%}",
@@ -164,7 +163,9 @@ def split(
 @app.command("undo")
 @calls_gateway
 def undo(
-    number: Annotated[int, typer.Argument(help="As `platform people changes` tells it.")],
+    number: Annotated[
+        int, typer.Argument(help="As `platform people changes` tells it.", min=1, max=LARGEST)
+    ],
     target: Target = LOCAL,
     timeout_s: Timeout = 5.0,
     as_json: AsJson = False,
@@ -177,17 +178,20 @@ def undo(
     if as_json:
         print_json(_change(made))
     else:
-        out.print(escape(_line(made)), soft_wrap=True)
+        out.print(_line(made), soft_wrap=True)
 
 
 @app.command("changes")
 @calls_gateway
 def changes(
-    after: Annotated[int, typer.Option(help="Begin after the change with this number.")] = 0,
+    after: Annotated[
+        int, typer.Option(help="Begin after the change with this number.", min=0, max=LARGEST)
+    ] = 0,
     target: Target = LOCAL,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Tell every change of who is who, and go on as they happen, until Ctrl-C.
+    """Tell every change of who is who, and go on as they happen, until Ctrl-C. Exit code 1 when the
+    gateway stops.
 
     Example: platform people changes --after 4711
     """
@@ -196,20 +200,24 @@ def changes(
 
     from shopcast_client import ShopcastError
 
-    async def watch() -> None:
+    async def watch() -> int:
+        last = after
         async with target.client(timeout_s=2.0) as client:
             async for made in client.watch_changes(after=after):
+                last = made.number
                 if as_json:
                     typer.echo(json.dumps(_change(made), default=str))
                 else:
-                    out.print(escape(_line(made)), soft_wrap=True)
+                    out.print(_line(made), soft_wrap=True)
+        return last
 
     try:
-        asyncio.run(watch())
+        last = asyncio.run(watch())
     except ShopcastError as error:
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+    fail(f"the gateway at {target.place} stops: call another with --after {last}")
 
 
 @app.command("consent")
@@ -305,7 +313,9 @@ def erase(
     from shopcast_client import Account
 
     if not yes:
-        typer.confirm("Remove this person with all accounts and events, for good?", abort=True)
+        typer.confirm(
+            "Remove this person with all accounts and events, for good?", abort=True, err=True
+        )
     receipt = call(target, timeout_s, lambda client: client.erase_person(Account(platform, user)))
     if receipt is None:
         fail("this account has never been seen")
@@ -353,7 +363,7 @@ def _line(made: "IdentityChange") -> str:
     other = f" {made.other_person_id}" if made.other_person_id else ""
     how = f" ({made.link_kind}, {made.confidence:.0%})" if made.link_kind else ""
     source = f" by {made.source}" if made.source else ""
+    kind = made.kind or "changed"
     return (
-        f"{made.number} {made.time:%Y-%m-%d %H:%M:%S} {made.kind} {made.person_id}{other}{how}"
-        f"{source}"
+        f"{made.number} {made.time:%Y-%m-%d %H:%M:%S} {kind} {made.person_id}{other}{how}{source}"
     )

@@ -19,7 +19,9 @@ _Answer = TypeVar("_Answer")
 
 Platform = Annotated[str, typer.Option(help="The platform where this happens.")]
 User = Annotated[str, typer.Option(help="The platform's own id of the user.")]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
+Timeout = Annotated[
+    float, typer.Option(help="Seconds to wait for the answer.", min=0.001, max=86_400.0)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 ItemOption = Annotated[
     str,
@@ -148,7 +150,7 @@ def record(
     if kind not in list(EventKind):
         raise typer.BadParameter("one of view, cart, buy, return", param_hint="--kind")
     event = Event(
-        event_id=event_id or uuid.uuid4().hex,
+        event_id=uuid.uuid4().hex if event_id is None else event_id,
         account=Account(platform, user),
         kind=EventKind(kind),
         time=(time or datetime.now(UTC)).replace(tzinfo=UTC),
@@ -229,10 +231,7 @@ def call(
             return await ask(client)
 
     with failures(ShopcastError):
-        try:
-            return asyncio.run(asked())
-        except UnicodeEncodeError:
-            fail("an option holds bytes or characters that are no UTF-8 text: correct it")
+        return asyncio.run(asked())
 
 
 def _item(text: str) -> "Item":

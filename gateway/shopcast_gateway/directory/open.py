@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from shopcast_gateway.directory.places import in_redis
+from shopcast_gateway.directory.places import in_redis, shown
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.pseudonym import (
     KEY_VARIABLE,
@@ -20,25 +20,38 @@ _SQLITE = b"SQLite format 3\0"
 
 
 def key_file(place: str | Path) -> Path | None:
-    """Where the keys of a directory lie if nobody says otherwise; None for one in Redis."""
-    return None if in_redis(place) else Path(place).with_name(Path(place).name + ".key")
+    """Where the keys of a directory lie if nobody says otherwise; None for one in Redis. Raises
+    StartupError."""
+    if in_redis(place):
+        return None
+    path = Path(place)
+    if path.is_dir():
+        raise StartupError(f"{path} is a folder: name a file with --directory")
+    return path.with_name(path.name + ".key")
+
+
+def keys_given() -> str | None:
+    """The keys that the environment holds, for directories whose key file nobody names."""
+    return os.environ.get(KEY_VARIABLE) or None
 
 
 async def open_directory(
     place: str | Path,
     *,
     keys: Path | None = None,
+    make_keys: bool = True,
     floods: FloodRules | None = FLOODS,
     busy_s: float = BUSY_S,
 ) -> Directory:
     """Open or create a directory: in a file, or in Redis where the place is a URL.
 
     keys: the file of pseudonym keys. Where it is not given, the keys are those of the environment
-    variable SHOPCAST_DIRECTORY_KEY, or lie beside the file as `NAME.key`, mode 0600. busy_s: how
-    long a call may wait for the store. Raises StartupError with one sentence.
+    variable SHOPCAST_DIRECTORY_KEY, or lie beside the file as `NAME.key`, mode 0600. make_keys:
+    where there are none, for a new directory. busy_s: how long a call may wait for the store.
+    Raises StartupError with one sentence.
     """
     if in_redis(place):
-        pseudonyms = pseudonyms_for(place, keys)
+        pseudonyms = pseudonyms_for(place, keys, make=make_keys)
         try:
             from shopcast_gateway.directory.redis import RedisDirectory
         except ModuleNotFoundError:
@@ -54,34 +67,32 @@ async def open_directory(
         raise StartupError(
             f"{path.parent} cannot be made ({error.strerror}): choose another --directory"
         ) from None
-    pseudonyms = pseudonyms_for(path, keys)
+    pseudonyms = pseudonyms_for(path, keys, make=make_keys)
     return await SqliteDirectory.open(path, pseudonyms, floods=floods, busy_s=busy_s)
 
 
-def pseudonyms_for(place: str | Path, keys: Path | None = None) -> Pseudonyms:
-    """The pseudonyms of a directory, whose keys are made where there are none yet. Raises
-    StartupError."""
-    if keys is not None:
-        return Pseudonyms(*load_or_create_keys(keys))
-    if given := os.environ.get(KEY_VARIABLE):
+def pseudonyms_for(place: str | Path, keys: Path | None = None, *, make: bool = True) -> Pseudonyms:
+    """The pseudonyms of a directory. make: keys, where there are neither any nor a directory.
+    Raises StartupError."""
+    if keys is None and (given := keys_given()):
         return Pseudonyms(*keys_from(given))
-    beside = key_file(place)
-    if beside is None:
+    held = keys or key_file(place)
+    if held is None:
         raise StartupError(
             f"a directory in Redis needs a key: name its file with --directory-key, or set"
             f" {KEY_VARIABLE}"
         )
-    if _is_sqlite(Path(place)) and not beside.exists():
+    if not held.exists() and (not make or _is_sqlite(place)):
         raise StartupError(
-            f"{place} is there, and its key {beside} is not: restore both from one backup, or name"
-            " another file with --directory"
+            f"the key of {shown(place)} is not at {held}: restore both from one backup, or name"
+            " others with --directory and --directory-key"
         )
-    return Pseudonyms(*load_or_create_keys(beside))
+    return Pseudonyms(*load_or_create_keys(held))
 
 
-def _is_sqlite(path: Path) -> bool:
+def _is_sqlite(place: str | Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with Path(place).open("rb") as file:
             return file.read(len(_SQLITE)) == _SQLITE
     except OSError:
         return False

@@ -7,9 +7,8 @@ from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
-from shopcast_gateway.directory.open import pseudonyms_for
+from shopcast_gateway.directory.open import key_file, keys_given, pseudonyms_for
 from shopcast_gateway.directory.places import in_redis
-from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite_connection import BUSY_S, number_of
 from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, VERSION
 from shopcast_gateway.doctor.finding import (
@@ -30,9 +29,8 @@ _BACKUP = "restore it from a backup, or name another file with --directory"
 def directory(installation: Installation) -> list[Answer]:
     """Whether the gateway could open the directory, or make it."""
     if in_redis(installation.directory):
-        return asyncio.run(_in_redis(str(installation.directory), installation.directory_key))
+        return _in_redis(str(installation.directory), installation.directory_key)
     path = Path(installation.directory)
-    key_path = installation.directory_key or path.with_name(path.name + ".key")
     folder = nearest_folder(path.parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return [
@@ -49,12 +47,13 @@ def directory(installation: Installation) -> list[Answer]:
             )
         ]
     filled = path.exists() and path.stat().st_size > 0
-    if filled and not key_path.exists():
-        return [failed(f"{key_path} is missing, without which {path} is useless", _BACKUP)]
-    if not key_path.exists():
+    key_path = installation.directory_key or (None if keys_given() else key_file(path))
+    if key_path is not None and not key_path.exists():
+        if filled:
+            return [failed(f"{key_path} is missing, without which {path} is useless", _BACKUP)]
         return [ok(f"{path} is not there yet, `platform serve` makes it and its key")]
     try:
-        fingerprints = Pseudonyms(*load_or_create_keys(key_path)).fingerprints()
+        fingerprints = pseudonyms_for(path, installation.directory_key).fingerprints()
     except StartupError as error:
         return [failed(*parts(error, "restore it from a backup"))]
     if not filled:
@@ -62,15 +61,23 @@ def directory(installation: Installation) -> list[Answer]:
     return [_content(path, fingerprints)]
 
 
-async def _in_redis(url: str, keys: Path | None) -> list[Answer]:
-    """As RedisDirectory.open checks it, without making a directory."""
+def _in_redis(url: str, keys: Path | None) -> list[Answer]:
+    """As RedisDirectory.open checks it, without making a directory or a key."""
+    missing = keys is not None and not keys.exists()
+    try:
+        fingerprints = () if missing else pseudonyms_for(url, keys).fingerprints()
+    except StartupError as error:
+        return [failed(*parts(error, "name another place with --directory"))]
+    return asyncio.run(_redis_content(url, fingerprints))
+
+
+async def _redis_content(url: str, fingerprints: Collection[bytes]) -> list[Answer]:
     try:
         from shopcast_gateway.directory.redis import NAME, VERSION
         from shopcast_gateway.directory.redis_store import RedisStore
     except ModuleNotFoundError:
         return [failed("the client of Redis is not installed", "pip install 'shopcast[redis]'")]
     try:
-        fingerprints = pseudonyms_for(url, keys).fingerprints()
         store = await RedisStore.connect(url, NAME, timeout_s=_REDIS_S)
     except StartupError as error:
         return [failed(*parts(error, "name another place with --directory"))]

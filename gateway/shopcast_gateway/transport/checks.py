@@ -203,8 +203,8 @@ class Checks:
         self._id(text, "correlation_id", MAX_CORRELATION_ID)
 
     def _id(self, text: str, path: str, longest: int) -> None:
-        if not 1 <= len(text) <= longest:
-            self.fail(path, _length(longest))
+        if not _is_id(text, longest):
+            self.fail(path, _id_rule(longest))
 
     def _time(self, time: Timestamp, path: str, now_s: float) -> float:
         time_s = time.seconds + time.nanos / 1e9
@@ -231,8 +231,8 @@ def _problems(item: Item) -> Sequence[tuple[str, str]]:
     """Fields of an item, and what is wrong with them: () of nearly all."""
     item_id, title, brand, category, price = item
     problems = []
-    if not 1 <= len(item_id) <= MAX_ITEM_ID:
-        problems.append(("item_id", _length(MAX_ITEM_ID)))
+    if not _is_id(item_id, MAX_ITEM_ID):
+        problems.append(("item_id", _id_rule(MAX_ITEM_ID)))
     if title is not None and (not title.strip() or len(title) > 1_000):
         problems.append(("title", "must be 1 to 1,000 characters, not all blank, when set"))
     if brand is not None and len(brand) > 200:
@@ -244,5 +244,9 @@ def _problems(item: Item) -> Sequence[tuple[str, str]]:
     return problems
 
 
-def _length(longest: int) -> str:
-    return f"must be 1 to {longest} characters"
+def _is_id(text: str, longest: int) -> bool:
+    return 1 <= len(text) <= longest and text.isprintable()
+
+
+def _id_rule(longest: int) -> str:
+    return f"must be 1 to {longest} printable characters"

@@ -103,7 +103,7 @@ class LinkAccountsRequest(google.protobuf.message.Message):
     confidence.
     """
     source: builtins.str
-    """Who or what says so, for the journal: up to 64 characters, nothing personal."""
+    """Who or what says so, for the journal: up to 64 printable characters, nothing personal."""
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """One account."""
@@ -398,7 +398,7 @@ class MergePeopleRequest(google.protobuf.message.Message):
     OTHER_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
     source: builtins.str
-    """Who decided so, for the journal: up to 64 characters, nothing personal."""
+    """Who decided so, for the journal: up to 64 printable characters, nothing personal."""
     @property
     def account(self) -> shopcast.v1.types_pb2.Account:
         """An account of one person."""
