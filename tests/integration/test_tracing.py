@@ -221,7 +221,7 @@ async def test_the_model_server_is_asked_in_the_trace_of_the_first_of_a_batch(
     client = Client()
     backend = TritonBackend(client, tmp_path)
 
-    async def run(batch: Any) -> Any:
+    async def run(batch: Any, _: Any) -> Any:
         await backend.infer("m", 1, {"x": np.zeros(1, np.float32)}, "y", timeout_s=5)
         return batch
 

@@ -1,7 +1,6 @@
 """What is let in, what is refused, and when to come again."""
 
 import asyncio
-import gc
 import inspect
 import time
 from dataclasses import replace
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from shopcast_cli.commands.serve import serve
 from shopcast_domain.events import Account, Item
-from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission, _Turn
+from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission
 from shopcast_gateway.core.protocol import PredictQuery
 from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
 
@@ -192,8 +191,7 @@ async def test_bulk_work_that_is_late_is_not_kept_while_others_wait() -> None:
     for _ in range(20):
         with pytest.raises(DeadlineExpired):
             await admission.predict(bulk, timeout_s=0)
-    gc.collect()
-    assert sum(isinstance(one, _Turn) for one in gc.get_objects()) <= 2
+    assert [len(waiting) for waiting in admission._waiting] == [1, 0]
     slow.release.set()
     assert await asyncio.gather(*running) == [1_000, 900]
     assert await admission.predict(bulk, timeout_s=9.0) == 1

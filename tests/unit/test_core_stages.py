@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -40,7 +40,7 @@ class Told(Unrecorded):
         self.refusals.append(by)
 
 
-async def double(batch: Sequence[int]) -> list[int]:
+async def double(batch: Sequence[int], _: Callable[[], float]) -> list[int]:
     with timed("score"):
         await asyncio.sleep(0.05)
     return [2 * number for number in batch]

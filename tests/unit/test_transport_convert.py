@@ -129,11 +129,11 @@ BAD = {
     ),
     "no item id": (predict(item()), "items[0].item_id", "256"),
     "long item id": (predict(item(item_id="a" * 257)), "items[0].item_id", "256"),
-    "steering item id": (predict(item(item_id="a\x1b[2J")), "items[0].item_id", "printable"),
+    "steering item id": (predict(item(item_id="a\x1b[2J")), "items[0].item_id", "control"),
     "steering user": (
         predict(item(item_id="a"), account=an_account(user_id="u\x07")),
         "account.platform_user_id",
-        "printable",
+        "control",
     ),
     "empty title": (predict(item(item_id="a", title="")), "items[0].title", "blank"),
     "blank title": (predict(item(item_id="a", title=" \u3000\n")), "items[0].title", "blank"),
@@ -235,14 +235,14 @@ def test_a_predict_request_at_its_limits_converts() -> None:
     largest = item(
         item_id="a" * 256, title="鞋" * 1000, brand="b" * 200, category="c" * 300, price=1e9
     )
-    bare = item(item_id="b")
+    bare = item(item_id="b\u00a0鞋")
     empty = item(item_id="c", brand="", category="", price=0.0)
     query = converted(predict(largest, bare, empty, account=an_account("a" * 64, "u" * 256)))
     assert query == core.PredictQuery(
         Account("a" * 64, "u" * 256),
         (
             Item("a" * 256, "鞋" * 1000, "b" * 200, "c" * 300, 1e9),
-            Item("b"),
+            Item("b\u00a0鞋"),
             Item("c", None, "", "", 0.0),
         ),
     )

@@ -64,7 +64,7 @@ class Event(google.protobuf.message.Message):
     ITEM_FIELD_NUMBER: builtins.int
     QUANTITY_FIELD_NUMBER: builtins.int
     event_id: builtins.str
-    """The caller's id of the event, unique within the platform: 1 to 128 printable characters."""
+    """The caller's id of the event, unique within the platform: 1 to 128 characters, none a control character."""
     kind: shopcast.v1.types_pb2.EventKind.ValueType
     """What was done. Required."""
     quantity: builtins.int

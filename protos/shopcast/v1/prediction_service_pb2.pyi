@@ -294,7 +294,7 @@ class StreamPredictRequest(google.protobuf.message.Message):
     CORRELATION_ID_FIELD_NUMBER: builtins.int
     REQUEST_FIELD_NUMBER: builtins.int
     correlation_id: builtins.str
-    """The caller's name for this request: 1 to 64 printable characters. It need not be unique."""
+    """The caller's name for this request: 1 to 64 characters, none a control character. It need not be unique."""
     @property
     def request(self) -> Global___PredictRequest:
         """What to predict."""

@@ -118,7 +118,7 @@ class Account(google.protobuf.message.Message):
     platform: builtins.str
     """Platform name: 1 to 64 characters of a-z, 0-9, '_', '-', '.', starting with a letter or digit."""
     platform_user_id: builtins.str
-    """The platform's own id of the user, opaque: 1 to 256 printable characters. The server keeps only a keyed hash."""
+    """The platform's own id of the user, opaque: 1 to 256 characters, none a control character. The server keeps only a keyed hash."""
     def __init__(
         self,
         *,
@@ -143,7 +143,7 @@ class Item(google.protobuf.message.Message):
     CATEGORY_FIELD_NUMBER: builtins.int
     PRICE_FIELD_NUMBER: builtins.int
     item_id: builtins.str
-    """The platform's own id of the item: 1 to 256 printable characters."""
+    """The platform's own id of the item: 1 to 256 characters, none a control character."""
     title: builtins.str
     """Title as shown to shoppers: 1 to 1,000 characters, not blank when set."""
     brand: builtins.str
