@@ -13,6 +13,7 @@ from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import Unavailable
 from shopcast_gateway.fleet import Addresses
+from shopcast_gateway.workers import pool as pools
 from shopcast_gateway.workers import worker
 from shopcast_gateway.workers.messages import (
     FROM_WORKER,
@@ -212,6 +213,31 @@ class FakeAttended:
 
     async def end(self) -> None:
         self.ended = True
+
+
+async def test_who_waits_to_replace_a_worker_holds_up_no_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = 0
+
+    async def attend(self: Pool, number: int, up: "asyncio.Future[None]") -> str:
+        nonlocal tries
+        tries += 1
+        if not up.done():
+            up.set_result(None)
+        return "it came to an end"
+
+    monkeypatch.setattr(Pool, "_attend", attend)
+    monkeypatch.setattr(pools, "_PAUSES_S", (60.0, 60.0))
+    settings: Any = SimpleNamespace(workers=1)
+    pool = Pool(settings, AdoptionStatus(), 0, None, None)
+    await pool.start()
+    async with asyncio.timeout(5):
+        while tries < 2:  # noqa: ASYNC110 - then it pauses
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+        await pool.stop(60.0)
+    assert tries == 2
 
 
 async def test_a_worker_that_is_being_started_when_all_stop_serves_nobody(

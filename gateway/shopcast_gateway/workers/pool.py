@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -261,7 +261,8 @@ class Pool:
                 self._replaced.inc()
             pause_s = 0.0 if time.monotonic() - began > _CALM_S else pause_s
             _log.error("worker %d ended: %s; another takes its place", number, why)
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
             pause_s = min(2 * pause_s, longest_s) or first_s
 
     async def _attend(self, number: int, up: "asyncio.Future[None]") -> str:
