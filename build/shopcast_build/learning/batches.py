@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.timeline import Timeline
+from shopcast_build.learning.trees import Matrix
 from shopcast_domain.features import Ints, history_numbers
 
 EVALUATE_BATCH = 1024
@@ -23,6 +24,7 @@ class ExposureBatches(Dataset[int]):
         self.examples = examples
         self.timeline = timeline
         self.rows: Ints = np.arange(len(examples))
+        self._targets: Matrix | None = None
         self._back = np.arange(1, history_events + 1)
 
     def __len__(self) -> int:
@@ -37,6 +39,12 @@ class ExposureBatches(Dataset[int]):
         fewer.rows = rows
         return fewer
 
+    def with_targets(self, targets: Matrix) -> "ExposureBatches":
+        """The same exposures with the chances to learn, float32 (M, 3), in place of outcomes."""
+        taught = copy.copy(self)
+        taught._targets = targets
+        return taught
+
     def collate(self, chosen: Sequence[int]) -> dict[str, Tensor]:
         """The arguments of ShopperModel.forward; histories are newest first."""
         rows = np.asarray(chosen)
@@ -50,7 +58,7 @@ class ExposureBatches(Dataset[int]):
             log.platform[at] == ex.platform[rows, None],
             log.price[at],
         )
-        return {
+        batch = {
             "text": torch.from_numpy(ex.text[rows]),
             "features": torch.from_numpy(ex.features[rows]),
             "history_text": torch.from_numpy(log.catalogue.text[log.item[at]] * present),
@@ -59,6 +67,9 @@ class ExposureBatches(Dataset[int]):
             "history_mask": torch.from_numpy(present.astype(np.float32)),
             "labels": torch.from_numpy(ex.outcome[rows]),
         }
+        if self._targets is not None:
+            batch["targets"] = torch.from_numpy(self._targets[rows])
+        return batch
 
 
 def in_order(batches: ExposureBatches) -> Any:

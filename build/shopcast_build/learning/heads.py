@@ -21,11 +21,12 @@ from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
+from shopcast_build.learning.soft_targets import SoftTargets, told_by_trees
 from shopcast_build.learning.stages import Stage, head_stage
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.token_table import TokenTable
 from shopcast_build.learning.training import train
-from shopcast_build.learning.trees import member_seeds
+from shopcast_build.learning.trees import Matrix, member_seeds
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import Calibration
 
@@ -81,6 +82,7 @@ class HeadTraining:
         """Train fresh heads on the model's vectors: those that validation judges, put into the
         model, and those that were then fitted again to all that was known before the test."""
         parts = self._parts
+        told = self._soft_targets(model)
         again = self.model(model.encoder, model.table, model.vectors)
         heads: list[nn.Module] = []
         final: list[nn.Module] = []
@@ -89,7 +91,7 @@ class HeadTraining:
             named = f"{title} ({member + 1})" if member else title
             model.behavior = self.fresh(seed)
             stage = head_stage(named, self.exposures_of_a_pass, self._settings)
-            best = self.train(stage, model, seed=seed)
+            best = self.train(stage, model, seed=seed, targets=told.train)
             heads.append(model.behavior)
             if parts.refit is not None:
                 again.behavior = self.fresh(seed)
@@ -97,7 +99,7 @@ class HeadTraining:
                 longer = replace(
                     stage, title=f"{named}, on all earlier", steps=steps, evaluate_every=steps
                 )
-                self.train(longer, again, on=parts.refit, seed=seed)
+                self.train(longer, again, on=parts.refit, seed=seed, targets=told.refit)
                 final.append(again.behavior)
         model.behavior = _one(heads)
         if not final:
@@ -120,27 +122,39 @@ class HeadTraining:
         on: Examples | None = None,
         seed: int | None = None,
         run: Run | None = None,
+        targets: Matrix | None = None,
     ) -> int:
         """Train in place. Returns after how many steps the model was at its best.
 
         on: the training part unless told otherwise. run: in place of the one given at first.
+        targets: what is learned in place of outcomes.
         """
         settings = self._settings
         if seed is not None:
             settings = settings.model_copy(update={"seed": seed})
+        training = self._batches(on or self._parts.train)
+        if targets is not None:
+            training = training.with_targets(targets)
         with self._reporter.stage(stage.title) as progress:
-            return self._train(stage, model, on or self._parts.train, settings, progress, run)
+            return self._train(stage, model, training, settings, progress, run)
+
+    def _soft_targets(self, model: ShopperModel) -> SoftTargets:
+        if self._settings.head.targets == "outcomes":
+            return SoftTargets()
+        with self._reporter.stage("what trees say of people they never saw") as progress:
+            vectors = model.vectors.cpu().numpy()
+            return told_by_trees(self._parts, vectors, self._settings, progress)
 
     def _train(
         self,
         stage: Stage,
         model: ShopperModel,
-        examples: Examples,
+        training: ExposureBatches,
         settings: BuildSettings,
         progress: Progress,
         run: Run | None,
     ) -> int:
-        training, validation = self._batches(examples), self._batches(self._parts.validation)
+        validation = self._batches(self._parts.validation)
         best = train(model, training, validation, stage, settings, progress, run=run or self._run)
         return best.step
 

@@ -41,6 +41,11 @@ class Objective:
         return (loss * self.weights[labels]).mean()
 
 
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean over a batch. logits, and targets, the chances to learn: float32 (b, 3)."""
+    return -(targets * torch.log_softmax(logits.float(), -1)).sum(-1).mean()
+
+
 def make_objective(
     settings: LossSettings, outcome: Ints, kept: Ints, device: torch.device
 ) -> Objective:

@@ -103,6 +103,11 @@ class HeadSettings(_Section):
         2e-3, gt=0, description="at its peak; half of it while the encoder learns, too"
     )
     dropout: Chance = Field(0.1, description="within the head, while it learns")
+    targets: Literal["outcomes", "trees"] = Field(
+        "outcomes",
+        description="what it learns: what came of exposures, or how likely trees call that which"
+        " never saw the person; then loss.* counts only while the encoder learns",
+    )
 
 
 class OptimiserSettings(_Section):

@@ -9,7 +9,7 @@ from shopcast_build.learning import processes
 from shopcast_build.learning.augmentation import Augmentation
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import Progress
-from shopcast_build.learning.loss import Objective
+from shopcast_build.learning.loss import Objective, soft_cross_entropy
 from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.learning.trunk import KeptTrunk
 from shopcast_build.learning.tuning import Tuning
@@ -72,12 +72,14 @@ class ShopperModel(nn.Module):
         history_numbers: Tensor,
         history_mask: Tensor,
         labels: Tensor,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One candidate per exposure: text, labels int64 (b,); features float32 (b, f); the history
-        as BehaviorModel has it, with texts int64 (b, h) in place of vectors.
+        as BehaviorModel has it, with texts int64 (b, h) in place of vectors. targets: chances to
+        learn in place of the labels, float32 (b, 3).
 
-        Returns the logits, float32 (b, 3), and their loss: the objective while training, else the
-        mean cross-entropy.
+        Returns the logits, float32 (b, 3), and their loss: while training the objective, or where
+        there are targets the cross-entropy against them; else the mean cross-entropy.
         """
         if self.training and self.augmentation:
             history_mask = self.augmentation.drop_events(history_mask)
@@ -90,8 +92,11 @@ class ShopperModel(nn.Module):
             features.unsqueeze(1),
         ).squeeze(1)
         logits = logits + self.no_chance
-        minimised = self.objective if self.training else None
-        loss = (minimised or nn.functional.cross_entropy)(logits, labels)
+        if self.training and targets is not None:
+            loss = soft_cross_entropy(logits, targets)
+        else:
+            minimised = self.objective if self.training else None
+            loss = (minimised or nn.functional.cross_entropy)(logits, labels)
         if self.training and self.tuning:
             loss = loss + self.tuning.penalty()
         return {"loss": loss, "logits": logits}
