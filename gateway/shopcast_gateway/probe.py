@@ -63,8 +63,8 @@ class Server(Protocol):
 
 class Part:
     """A model that is watched. needed: without it no prediction can be made. up: it is not being
-    repaired. wrong: what was loaded again is not what was published. hung: calls to it were not
-    answered in time."""
+    repaired. wrong: it, or the other, was loaded again and is not what was published. hung: calls
+    to it were not answered in time."""
 
     def __init__(self, model: str, version: int, ask: Ask, *, needed: bool) -> None:
         self.model, self.version, self.ask, self.needed = model, version, ask, needed
@@ -87,7 +87,7 @@ class Part:
     @property
     def broken(self) -> bool:
         """Whether it is to be loaded again."""
-        return sum(self._failed) >= FAILURES or self._unanswered >= HANGS
+        return self.wrong or sum(self._failed) >= FAILURES or self._unanswered >= HANGS
 
     @property
     def silent(self) -> bool:
@@ -182,7 +182,8 @@ class Probe:
         """Load a model until it is loaded and answers; False when our own Triton is to be stopped
         instead."""
         self._set_up(part, False)
-        _log.error("%s version %d does not answer: it is loaded again", part.model, part.version)
+        why = "may not be as it was" if part.wrong else "does not answer"
+        _log.error("%s version %d %s: it is loaded again", part.model, part.version, why)
         failed, pause_s, hung = 0, EVERY_S, part.hung
         while True:
             loaded = await self._load(part)
@@ -235,10 +236,12 @@ class Probe:
             pass
         except Exception:  # as in a look
             _log.exception("the goldens could not be replayed")
-        part.wrong = bool(refusal)
-        self._tell_able()
         if refusal:
-            _log.error("%s version %d is not as it was: %s", part.model, part.version, refusal)
+            _log.error("what was loaded again is not as it was: %s", refusal)
+        # A golden does not tell which of the models is: the other may have come first, unseen.
+        for one in self._parts if refusal else (part,):
+            one.wrong = bool(refusal)
+        self._tell_able()
         return not refusal
 
     def _set_up(self, part: Part, up: bool) -> None:

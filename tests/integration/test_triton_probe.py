@@ -208,7 +208,7 @@ async def test_a_triton_elsewhere_that_was_away_gets_its_models_back_if_they_are
             graph.unlink()  # tests share the file itself
             graph.write_bytes(other_answers(published))
             triton = await start(triton.ports)
-            told = "behavior version 1 is not as it was: golden 0: a probability differs"
+            told = "what was loaded again is not as it was: golden 0: a probability differs"
             wait_until(lambda: told in gateway.log.read_text(), "it is noticed", timeout_s=SOON_S)
             await asyncio.sleep(3)
             assert health() == NOT_SERVING

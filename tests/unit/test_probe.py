@@ -154,9 +154,11 @@ async def test_what_is_loaded_again_and_answers_otherwise_is_asked_by_nobody(
     await until(lambda: world.replays > 2)
     assert world.told == [False], "though the encoder answers"
     assert world.metric("shopcast_triton_up") == 0
-    assert "encoder version 3 is not as it was: golden 0" in caplog.text
+    assert "what was loaded again is not as it was: golden 0" in caplog.text
+    await until(lambda: {model for model, _ in world.loads} == {"encoder", "behavior"})
     world.goldens = world.fine
-    await until(lambda: world.metric("shopcast_triton_repairs_total", model="encoder") == 1)
+    for model in world.models:  # either may be the one: both are loaded until they reproduce
+        await until(lambda: world.metric("shopcast_triton_repairs_total", model=model) == 1)  # noqa: B023
     assert world.told == [False, True]
 
 
@@ -167,7 +169,7 @@ async def test_a_triton_of_our_own_that_answers_otherwise_is_stopped(world: Worl
     async with asyncio.timeout(10):
         await world.task
     assert world.told == [False]
-    assert world.replays == probe.REPAIRS
+    assert world.replays >= probe.REPAIRS
 
 
 @pytest.mark.parametrize("error", [DEAD, LATE, TimeoutError(), ValueError("no threads")])
@@ -279,5 +281,5 @@ async def test_a_model_that_answers_otherwise_is_given_up_though_it_was_not_load
     rest = iter([DEAD] * probe.FAILURES)
     world.behavior.fails = lambda: next(rest, None)
     await asyncio.wait_for(world.task, 10)
-    assert len(world.loads) == probe.REPAIRS
+    assert world.loads.count(("behavior", 4)) == probe.REPAIRS
     assert world.told == [False], "nobody was to ask it"
