@@ -1,6 +1,7 @@
 """The queue before the real server: what a burst of calls meets, and that it is forgotten."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,8 @@ from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast.v1 import prediction_service_pb2_grpc as services
 from shopcast.v1 import types_pb2
 from shopcast_gateway.core.admission import Admission
-from shopcast_gateway.transport import server
+from shopcast_gateway.transport import backlog as backlogs
+from shopcast_gateway.transport.backlog import Backlog
 from shopcast_gateway.transport.server import build_server
 
 CONNECTIONS, CALLS = 14, 250
@@ -67,18 +69,42 @@ async def test_a_burst_is_answered_or_refused_and_forgotten() -> None:
         assert await ask(stubs[0]) == "OK"
 
 
-@pytest.mark.parametrize("pause_s", [0.3, 0.03])
-async def test_what_grpc_drops_does_not_wait_for_ever(
-    monkeypatch: pytest.MonkeyPatch, pause_s: float
-) -> None:
-    few = {
-        "grpc.server.max_pending_requests": 50,
-        "grpc.server.max_pending_requests_hard_limit": 50,
-    }
-    monkeypatch.setattr(server, "OPTIONS", tuple((dict(server.OPTIONS) | few).items()))
+async def test_calls_that_are_taken_back_while_they_wait_count_no_more() -> None:
     async with serving() as stubs:
-        found = await burst(stubs)
-        assert found["CANCELLED"] > 100, "more than there is room for"
-        async with asyncio.timeout(PATIENCE_S):
-            while await ask(stubs[0]) != "OK":  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(pause_s)
+        for _ in range(3):
+            calls = [asyncio.create_task(ask(one)) for one in stubs for _ in range(CALLS)]
+            await asyncio.sleep(0.1)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(0.5)
+        callers = [asyncio.create_task(until_answered(one)) for one in stubs]
+        await asyncio.gather(*callers)  # though there is always more than one
+
+
+async def until_answered(stub: services.PredictionServiceStub) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await ask(stub) != "OK":
+            pass
+
+
+def test_what_was_taken_up_runs_or_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"callsStarted": 0, "callsSucceeded": 0, "callsFailed": 0}
+    monkeypatch.setattr(backlogs, "_LOOK_S", 0.0)
+    monkeypatch.setattr(
+        backlogs.cygrpc,
+        "channelz_get_server",
+        lambda _: json.dumps({"server": {"data": {k: str(v) for k, v in told.items()}}}),
+    )
+    backlog = Backlog()
+    told["callsStarted"] = 100
+    assert backlog.take_up(0) == 99
+    assert backlog.take_up(1) == 98
+    told["callsFailed"] = 90  # callers hung up before we took them up
+    assert backlog.take_up(2) == 7
+    told["callsStarted"] += 5
+    assert backlog.take_up(3) == 11
+    told["callsSucceeded"] = 3
+    assert backlog.waiting(1) == 11
+    told["callsSucceeded"] = 15
+    assert backlog.waiting(0) == 0

@@ -352,7 +352,7 @@ async def test_a_stream_ends_with_its_token(access: Callable[[str], Access], clo
 class NoBacklog:
     """Nobody waits."""
 
-    def take_up(self) -> int:
+    def take_up(self, running: int) -> int:
         return 0
 
 

@@ -45,7 +45,7 @@ class WaitingContext(FakeContext):
 class NoBacklog:
     """Nobody waits."""
 
-    def take_up(self) -> int:
+    def take_up(self, running: int) -> int:
         return 0
 
 

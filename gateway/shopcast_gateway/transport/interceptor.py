@@ -157,7 +157,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def catch_up(self) -> None:
         """Return once the calls that have arrived have been taken up, in half a second at most."""
         for _ in range(100):
-            if not self._backlog.waiting():
+            if not self._backlog.waiting(self.running):
                 return
             await asyncio.sleep(0.005)
 
@@ -168,7 +168,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler:
         """The handler, wrapped where it is one of ours."""
         name = handler_call_details.method
-        waiting = self._backlog.take_up()
+        waiting = self._backlog.take_up(self.running)
         if self._draining.is_set() and name.startswith("/shopcast."):
             self._recorder.refused(name, grpc.StatusCode.UNAVAILABLE.name)
             return self._refused.handler(name, Unavailable("the gateway drains"))

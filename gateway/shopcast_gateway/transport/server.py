@@ -35,7 +35,6 @@ from shopcast_gateway.transport.services import EventService, IdentityService, P
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CALLS = 256
-MAX_WAITING = 8192
 _CANCEL_S = 2.0  # a cancelled call that has not ended by then does not end
 
 _log = logging.getLogger(__name__)
@@ -68,10 +67,10 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # Calls of one connection at a time, streams that say nothing included; a client holds back what
     # is more.
     ("grpc.max_concurrent_streams", MAX_CALLS),
-    # Beyond what may wait for us gRPC drops calls of anybody, as CANCELLED. Between two limits it
-    # drops at random.
-    ("grpc.server.max_pending_requests", MAX_WAITING),
-    ("grpc.server.max_pending_requests_hard_limit", MAX_WAITING),
+    # gRPC drops calls of anybody, as CANCELLED, beyond 1,000 that wait for us. We refuse them, and
+    # say when to try again; streams are bounded as above.
+    ("grpc.server.max_pending_requests", 2**30),
+    ("grpc.server.max_pending_requests_hard_limit", 2**30),
     # Who is gone without a word is noticed, and the streams they left end. It is ping_timeout_ms
     # that closes the connection; keepalive_timeout_ms would not (gRPC 1.85).
     ("grpc.keepalive_time_ms", 60_000),
