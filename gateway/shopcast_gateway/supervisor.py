@@ -147,7 +147,6 @@ class Supervisor:
         if said.version != self._engine.version:
             engine = await self._admitted(said.version)
             if engine is not None:
-                await engine.take_over(self._engine)
                 self._switch.replace(engine)
                 self._status.adopted(said.version)
                 _log.info("version %d adopted, its goldens reproduce", said.version)
@@ -156,11 +155,15 @@ class Supervisor:
             await self._try_out(said.trial)
 
     async def _admitted(self, version: int) -> Engine | None:
-        """The engine of a version, None where it may not serve, which is told."""
+        """The engine of a version, ready for the calls of the one that serves; None where it may
+        not serve, which is told."""
         try:
-            return await Engine.start_patiently(
+            engine = await Engine.start_patiently(
                 self._tritons, self._directory, version, outliving=True
             )
+            if self._switch.engine is not None:
+                await self._hand_over(self._switch.engine, engine)
+            return engine
         except (Refused, StartupError) as error:
             _log.error(
                 "version %d is refused, version %s goes on serving: %s",
@@ -175,6 +178,13 @@ class Supervisor:
             self._status.refused(version, Refusal("load", type(error).__name__))
         return None
 
+    async def _hand_over(self, serving: Engine, engine: Engine) -> None:
+        try:
+            await engine.take_over(serving)
+        except BaseException:
+            await asyncio.shield(engine.close())  # nobody else knows of it and its Triton yet
+            raise
+
     async def _try_out(self, wanted: Wanted) -> None:
         """Put a version on trial if it may serve, or go on with other shares."""
         if self._switch.trial is not None:
@@ -183,8 +193,6 @@ class Supervisor:
         engine = await self._admitted(wanted.version)
         if engine is None:
             return
-        if self._switch.engine is not None:
-            await engine.take_over(self._switch.engine)
         trial = Trial(
             wanted.version,
             engine,

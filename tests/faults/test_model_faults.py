@@ -79,6 +79,5 @@ async def test_a_model_server_that_stands_still_makes_nobody_wait_beyond_the_dea
     assert strict_saw.get("DEADLINE_EXCEEDED")
     assert set(strict_saw) <= {"OK", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
     assert set(statuses(clients.of("lenient"))) == {"OK"}
-    # Triton may find out by itself that its model's processes stand still, just as the time is up.
-    reasons = {"MODEL_SLOW"} if what == "Triton" else {"MODEL_SLOW", "MODEL_AWAY"}
-    assert any(one.reason in reasons for one in told)
+    if what == "Triton":  # it may find out about processes of its models, just as the time is up
+        assert any(one.reason == "MODEL_SLOW" for one in told)

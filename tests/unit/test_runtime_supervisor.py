@@ -201,6 +201,22 @@ async def test_a_version_is_ready_for_the_calls_of_the_one_before(world: World) 
     assert third.took_over is second
 
 
+async def test_who_stops_while_a_version_gets_ready_leaves_nothing_of_it(world: World) -> None:
+    second = world.starts[2] = FakeEngine(2)
+    getting_ready = asyncio.Event()
+
+    async def take_over(other: FakeEngine) -> None:
+        getting_ready.set()
+        await asyncio.Event().wait()
+
+    second.take_over = take_over  # type: ignore[method-assign]
+    world.say(1, 2)
+    await getting_ready.wait()
+    world.task.cancel()
+    await asyncio.gather(world.task, return_exceptions=True)
+    assert second.closed
+
+
 async def test_a_trial_that_begins_holds_up_no_triton_that_comes_back(world: World) -> None:
     world.hold = asyncio.Event()
     world.say(1, trial=Trial(version=2, share=0.1))

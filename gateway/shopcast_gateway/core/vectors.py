@@ -127,8 +127,10 @@ class ItemVectors:
                 texts = list(set().union(*other._lately))
                 for start in range(0, len(texts), ENCODE_BATCH):
                     await self.get(texts[start : start + ENCODE_BATCH], timeout_s=timeout_s)
-        except (TimeoutError, GatewayError) as error:
-            _log.warning("not all texts that were asked for lately were encoded: %r", error)
+        except Exception as error:  # whatever it is, they are encoded once they are asked for
+            _log.warning(
+                "not all texts that were asked for lately were encoded: %s", type(error).__name__
+            )
 
     def _note(self, texts: Collection[str]) -> None:
         now, _ = self._lately
