@@ -1,5 +1,8 @@
 """The commands of `platform`, by name."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from shopcast_cli.commands import (
@@ -31,6 +34,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shopcast {version('shopcast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version."),
+    ] = False,
+) -> None:
+    """What `platform` takes before a command."""
+
+
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("build-model")(model.build_model)

@@ -10,6 +10,8 @@ MAX_TEXT_CHARS = 400
 """Longer texts are cut; the encoder reads far fewer tokens than that."""
 
 _BLANKS = re.compile(r"\s+")
+_OF_WORDS = {"Lu", "Ll", "Lt", "Nd"}
+"""Categories of letters that have a case, and of digits."""
 
 
 def clean(text: str | None) -> str:
@@ -17,8 +19,9 @@ def clean(text: str | None) -> str:
     if not text:
         return ""
     normal = unicodedata.normalize("NFKC", text)
-    printable = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in normal)
-    return _BLANKS.sub(" ", printable).strip()
+    if not normal.isprintable():
+        normal = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in normal)
+    return _BLANKS.sub(" ", normal).strip()
 
 
 @lru_cache(65_536)
@@ -55,15 +58,39 @@ def item_text(
 
     >>> item_text("Trail shoe", "Nordwind", "shoes > trainers", 89.0)
     'Trail shoe | Nordwind | shoes > trainers | price 64 to 128'
+    >>> item_text("On Cloud 5", "On", None, None), item_text("Cotton socks", "On", None, None)
+    ('On Cloud 5', 'Cotton socks | On')
     """
     name, maker, group = clean(title), clean(brand), clean(category)
-    if maker.casefold() in name.casefold():
+    if _says(name.casefold(), maker.casefold()):
         maker = ""
     words = [word for word in (name, maker, group) if word]
     if not words:
         return ""
     band = price_band(price)
     return " | ".join([*words, band] if band else words)[:MAX_TEXT_CHARS]
+
+
+def _says(title: str, brand: str) -> bool:
+    """Whether a title names a brand as a word of its own. Scripts without case mostly write no
+    blanks between words: there any part of the title counts.
+
+    >>> _says("cotton socks", "on"), _says("on-cloud 5", "on"), _says("耐克运动鞋", "耐克")
+    (False, True, True)
+    """
+    start = title.find(brand)
+    while start >= 0:
+        end = start + len(brand)
+        if not (_within_word(title, start) or _within_word(title, end)):
+            return True
+        start = title.find(brand, start + 1)
+    return False
+
+
+def _within_word(text: str, at: int) -> bool:
+    return 0 < at < len(text) and all(
+        unicodedata.category(c) in _OF_WORDS for c in (text[at - 1], text[at])
+    )
 
 
 def text_digest(text: str) -> bytes:

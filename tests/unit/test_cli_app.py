@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ def test_every_command_explains_itself(path: tuple[str, ...], flag: str) -> None
             assert parameter.help
     for sub in getattr(command, "commands", ()):
         assert sub in text
+
+
+def test_it_says_which_version_it_is() -> None:
+    done = run("--version")
+    assert (done.exit_code, done.stdout) == (0, f"shopcast {version('shopcast')}\n")
 
 
 def test_the_help_of_a_leaf_command_shows_how_to_call_it() -> None:

@@ -59,6 +59,20 @@ def test_the_brand_is_left_out_where_the_title_names_it() -> None:
     assert item_text("NORDWIND trail shoe", "Nordwind", None, None) == "NORDWIND trail shoe"
 
 
+@pytest.mark.parametrize(
+    "title, brand, named",
+    [
+        ("Cotton socks", "On", False),
+        ("Pumas of the Andes", "Puma", False),
+        ("On-Cloud 5", "ON", True),
+        ("Cotton shoe by On", "On", True),
+        ("耐克运动鞋", "耐克", True),
+    ],
+)
+def test_a_title_names_a_brand_by_a_whole_word(title: str, brand: str, named: bool) -> None:
+    assert item_text(title, brand, None, None) == (title if named else f"{title} | {brand}")
+
+
 def test_a_price_alone_is_no_text() -> None:
     assert item_text(None, " ", "", 12.0) == ""
 
