@@ -251,10 +251,12 @@ class Engine:
             raise AssertionError
         return await self._triton.wait()
 
-    async def watch(self, status: TritonStatus, able: Callable[[bool], None]) -> None:
-        """As Probe.run; forever where its Triton is elsewhere."""
+    async def watch(
+        self, status: TritonStatus, able: Callable[[bool], None], *, on_trial: bool = False
+    ) -> None:
+        """As Probe.run; forever where its Triton is elsewhere. on_trial: as of Fleet.watch."""
         if isinstance(self._backend, Fleet):
-            await self._backend.watch(status, able)
+            await self._backend.watch(status, able, on_trial=on_trial)
             return
         parts, own = parts_of(self._model), self._triton is not None
         again = partial(replay, self._model)

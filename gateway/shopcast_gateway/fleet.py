@@ -81,7 +81,7 @@ class Fleet:
         self._adopting: dict[Seat, asyncio.Task[None]] = {}
         self._health: TritonStatus | None = None  # told of while it is watched
         self._tell_able: Callable[[bool], None] | None = None
-        self._able = True
+        self._able, self._on_trial = True, False
 
     @classmethod
     async def adopt(cls, repository: Path, version: int, addresses: Addresses) -> "Fleet":
@@ -146,9 +146,12 @@ class Fleet:
                 seat.leave()
                 self._status.tell(Ejected(address))
 
-    async def watch(self, health: TritonStatus, able: Callable[[bool], None]) -> None:
-        """Let everyone take calls who answers, and nobody else; forever. able: as for Probe."""
-        self._health, self._tell_able = health, able
+    async def watch(
+        self, health: TritonStatus, able: Callable[[bool], None], *, on_trial: bool = False
+    ) -> None:
+        """Let everyone take calls who answers, and nobody else; forever. able: as for Probe.
+        on_trial: the version does not serve."""
+        self._health, self._tell_able, self._on_trial = health, able, on_trial
         keeping = [asyncio.create_task(self._keep(seat)) for seat in self._seats]
         try:
             await asyncio.gather(*keeping)
@@ -252,7 +255,7 @@ class Fleet:
         """Say who takes calls, and whether predictions can be made."""
         if self._health is None or self._tell_able is None:
             return
-        self._status.tell(Moved(seat.member.address, seat.member.up))
+        self._status.tell(Moved(seat.member.address, seat.member.up, self._on_trial))
         whole = any(one.whole and one.member.up for one in self._seats)
         if whole != self._health.up:
             self._health.set_up(whole)

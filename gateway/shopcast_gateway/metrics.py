@@ -174,7 +174,8 @@ def observe_rotation(rotation: RotationStatus, registry: CollectorRegistry) -> N
 
     def tell(what: RotationChange) -> None:
         if isinstance(what, Moved):
-            taking.labels(what.address).set(what.up)
+            if not what.on_trial:
+                taking.labels(what.address).set(what.up)
         elif isinstance(what, Ejected):
             ejections.labels(what.address).inc()
         else:

@@ -207,9 +207,11 @@ class Supervisor:
 
     async def _until_it_ends(self, engine: Engine) -> None:
         """Repair the models on trial, and end the trial where that cannot be or its Triton ends."""
-        waits: list[asyncio.Task[Any]] = [asyncio.create_task(engine.ended())]
-        if not engine.rotation:  # of several Tritons, others answer for it
-            waits.append(asyncio.create_task(engine.watch(TritonStatus(), lambda _: None)))
+        watching = engine.watch(TritonStatus(), lambda _: None, on_trial=True)
+        waits: list[asyncio.Task[Any]] = [
+            asyncio.create_task(engine.ended()),
+            asyncio.create_task(watching),
+        ]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

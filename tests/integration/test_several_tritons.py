@@ -16,12 +16,14 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from versions import again, nothing
 
 from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast.v1 import prediction_service_pb2_grpc as services
 from shopcast.v1 import types_pb2
 from shopcast_gateway.triton.environment import TritonEnvironment
 from shopcast_gateway.triton.process import Ports, TritonProcess
+from shopcast_repository.serving import Trial, promote, try_out
 
 if TYPE_CHECKING:
     from tests.conftest import Built, Gateway
@@ -69,6 +71,12 @@ class Pair:
         said = page(self.ports[number].metrics)
         found = re.findall(r'nv_inference_request_success\{model="behavior".*\} (\d+)', said)
         return sum(map(float, found))
+
+    def versions(self, number: int) -> set[str]:
+        """Versions of `behavior` that have answered since it was started, as it says itself."""
+        said = page(self.ports[number].metrics)
+        found = r'nv_inference_request_success\{model="behavior",version="(\d+)"\} ([1-9]\d*)'
+        return {version for version, _ in re.findall(found, said)}
 
     def options(self) -> list[str]:
         return [f"--triton-url={self.address(number)}" for number in self.ports]
@@ -262,3 +270,37 @@ async def test_one_that_is_away_at_the_start_joins_later(
         assert pair.answered(0)
     assert gateway.stop() == 0
     assert "Traceback" not in gateway.log.read_text()
+
+
+async def test_a_version_on_trial_comes_back_with_its_triton(
+    repository: Path,
+    triton_environment: TritonEnvironment,
+    serve: Serve,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+) -> None:
+    second = again(repository, nothing)
+    promote(repository, 1)
+    pair = Pair(triton_environment, repository, tmp_path)
+    await asyncio.gather(pair.start(0), pair.start(1))
+    try:
+        gateway = serve(repository, tmp_path / "shop.db", *pair.options(), "--metrics-port", 0)
+        gateway.wait_ready()
+        try_out(repository, Trial(version=second, share=0.0, shadow=1.0))
+        both = {"1", str(second)}
+        async with calling(gateway) as callers:
+            for number in (0, 1):
+                await until(wait_until, lambda n=number: pair.versions(n) == both, "both asked")
+            await pair.kill(0)
+            away = pair.address(0)
+            await until(wait_until, lambda: not in_rotation(gateway, away), "it is left out")
+            await pair.start(0)
+            await until(wait_until, lambda: in_rotation(gateway, away), "it takes part again")
+            await until(wait_until, lambda: pair.versions(0) == both, "in the trial, too")
+            await asyncio.sleep(3)
+            assert set(callers.look("one away and back, with a trial")) == {"OK"}
+        assert gateway.stop() == 0
+        assert "Traceback" not in gateway.log.read_text()
+    finally:
+        for process in pair.running.values():
+            await process.kill()

@@ -17,7 +17,7 @@ from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway import fleet as fleets
 from shopcast_gateway import probe
 from shopcast_gateway.backend.balanced import BalancedBackend, Member
-from shopcast_gateway.backend.rotation import RotationStatus
+from shopcast_gateway.backend.rotation import Change, Moved, RotationStatus
 from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.model import CALLS, Model
@@ -118,8 +118,9 @@ class World:
     async def adopt(self) -> None:
         self.fleet = await Fleet.adopt(Path(), VERSION, Addresses(self.rotation))
 
-    def watch(self) -> None:
-        self.watching = asyncio.create_task(self.fleet.watch(self.health, self.told.append))
+    def watch(self, *, on_trial: bool = False) -> None:
+        watching = self.fleet.watch(self.health, self.told.append, on_trial=on_trial)
+        self.watching = asyncio.create_task(watching)
 
     async def ask(self) -> None:
         await self.fleet.model.try_behavior(timeout_s=5.0)
@@ -240,6 +241,23 @@ async def test_who_was_away_gets_its_models_back(world: World) -> None:
     assert world.a.loads == [ENCODER, BEHAVIOR] * 2
     assert world.b.loads == [ENCODER, BEHAVIOR]
     assert world.told == []
+
+
+async def test_who_answers_for_a_trial_is_looked_after_and_not_told_as_who_serves(
+    world: World,
+) -> None:
+    moved: list[Change] = []
+    await world.adopt()
+    world.rotation.listeners.append(moved.append)
+    world.watch(on_trial=True)
+    first, _ = ADDRESSES
+    world.a.away = True
+    await until(lambda: Moved(first, False, on_trial=True) in moved)
+    moved.clear()
+    world.a.restart()
+    await until(lambda: Moved(first, True, on_trial=True) in moved)
+    assert world.fleet.rotation == dict.fromkeys(ADDRESSES, True)
+    assert world.taking() == [0, 0], "as before: this says nothing of who serves"
 
 
 async def test_when_all_are_away_that_is_told_until_one_is_back(world: World) -> None:

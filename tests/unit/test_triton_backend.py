@@ -1,8 +1,10 @@
 """What the backend makes of a server's failures, with a stand-in for the client."""
 
 import asyncio
+import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,3 +137,34 @@ async def test_calls_that_hang_are_failed_once_they_are_given_up() -> None:
     going_on.set()  # the first call goes on to its end as well
     assert (await later).shape == (await other).shape == (1, 1)
     assert backend.answered_at("encoder") > 0
+
+
+class Loading:
+    """A server as one backend's client: what it holds, and that loading takes a while."""
+
+    def __init__(self, held: set[int]) -> None:
+        self.held = held
+
+    async def get_model_repository_index(self, **_: Any) -> Any:
+        ready = [SimpleNamespace(name="m", version=str(v), state="READY") for v in self.held]
+        return SimpleNamespace(models=ready)
+
+    async def load_model(self, _: str, *, config: str, **__: Any) -> None:
+        await asyncio.sleep(0.01)
+        self.held.clear()
+        self.held.update(map(int, json.loads(config)["version_policy"]["specific"]["versions"]))
+
+    async def is_model_ready(self, _: str, version: str, **__: Any) -> bool:
+        return int(version) in self.held
+
+
+async def test_versions_that_are_loaded_at_once_on_one_server_do_not_unload_each_other(
+    tmp_path: Path,
+) -> None:
+    held: set[int] = set()
+    for version in (1, 2):
+        (tmp_path / f"m/{version}").mkdir(parents=True)
+        (tmp_path / f"m/{version}/config.pbtxt").write_text('name: "m"')
+    one, other = (TritonBackend(Loading(held), tmp_path, "triton:8001") for _ in range(2))
+    await asyncio.gather(one.load("m", 1), other.load("m", 2))
+    assert held == {1, 2}

@@ -11,10 +11,11 @@ was not, since the retry budget was used up."""
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A server takes calls from now on, or none."""
+    """A server takes calls from now on, or none. on_trial: those for the version on trial."""
 
     address: str
     up: bool
+    on_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

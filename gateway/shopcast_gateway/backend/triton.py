@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from google.protobuf import json_format, text_format
@@ -35,6 +36,10 @@ _RECONNECT_MS = 2000
 _HANGING_S = 120.0  # after which a call is given up at the risk of the server's life
 _LOGGED_CHARS = 1000
 
+_LOADING: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""By address. What is loaded depends on what is found loaded: a version that serves and one on
+trial on the same server take turns."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +49,7 @@ class TritonBackend:
     def __init__(self, client: Any, repository: Path, url: str = "") -> None:
         self._client, self._url = client, url
         self._repository = repository
-        self._loading = asyncio.Lock()
+        self._loading = _LOADING.setdefault(url, asyncio.Lock())
         self._brought: list[tuple[str, int]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
