@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PAGE = 500
 _CHANGES = 5_000
+_BEGINNINGS = 5
 
 
 class PeopleFile:
@@ -113,14 +114,20 @@ async def copy_people(
     directory: "Directory", file: PeopleFile, advance: Callable[[int], None]
 ) -> None:
     """Write who is not in the file yet, or everybody anew where it may hold somebody who was erased
-    since it was begun. advance: is told how many are written."""
-    last, erased = await _changes_since(directory, file.journal)
-    if erased:
-        file.begin_anew()
-    file.journal = last
+    since it was begun; people who are erased all the time end the command with one sentence.
+    advance: is told how many are written."""
+    begun = 0
     while not file.finished:
         page, cursor = await directory.people(file.cursor, limit=_PAGE)
-        file.add(page, cursor)
+        # Asked after the page was read: whoever is erased from now on was there when it was.
+        file.journal, erased = await _changes_since(directory, file.journal)
+        if erased and (file.people or page):
+            begun += 1
+            if begun > _BEGINNINGS:
+                fail("people are erased faster than everybody can be exported: try again later")
+            file.begin_anew()
+        else:
+            file.add(page, cursor)
         advance(file.people)
 
 

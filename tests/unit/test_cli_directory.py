@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -139,6 +140,47 @@ def test_an_export_that_goes_on_holds_nobody_erased_in_between(
     done = run("export", "--directory", place, "--output", output, "--json")
     assert json.loads(done.stdout)["people"] == 11
     assert erased not in output.read_text()
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_an_export_holds_nobody_who_is_erased_while_it_runs(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr("shopcast_cli.people_file._PAGE", 5)
+    output = tmp_path / "people.jsonl"
+    erased: list[Any] = []
+
+    class Erasing:
+        """Somebody is erased after every page but the first, so many times."""
+
+        def __init__(self, directory: Any) -> None:
+            self.directory = directory
+            self.changes = directory.changes
+
+        async def people(self, cursor: str, *, limit: int) -> Any:
+            page = await self.directory.people(cursor, limit=limit)
+            if cursor and len(erased) < times:
+                receipt = await self.directory.erase(Account("web", f"user-{len(erased)}"))
+                erased.append(receipt and receipt.person_id)
+            return page
+
+    async def export() -> None:
+        directory: Any = await open_directory(place)
+        try:
+            with PeopleFile(output, str(place)) as file:
+                await copy_people(Erasing(directory), file, lambda _: None)  # type: ignore[arg-type]
+        finally:
+            await directory.close()
+
+    if times == 1:
+        asyncio.run(export())
+        assert erased[0]
+        assert erased[0] not in output.read_text()
+        assert len(output.read_text().splitlines()) == 11
+    else:
+        with pytest.raises(typer.Exit):
+            asyncio.run(export())
+        assert not output.exists()
 
 
 def test_a_file_is_written_by_one_export_at_a_time(place: Path, tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def export(
     """Write everything about everybody, one person a line, by pseudonyms.
 
     The file has its name once it is whole. An export that was killed goes on where it stopped when
-    it is run again, or begins anew if somebody was erased in between.
+    it is run again. Whenever somebody is erased before it is whole, it begins anew.
 
     Example: platform directory export --output people.jsonl
     """
