@@ -3,9 +3,10 @@
     python benchmarks/load.py    # the gateway of the demo, after make demo
     python benchmarks/load.py --target HOST:PORT --target OTHER:PORT    # in turns
 
-Asks for the demo's people and items, whose vectors are at hand. A closed loop keeps some calls in
+Asks for the demo's people and items, whose vectors are at hand; with --unknown every item has a
+title that nobody has seen before. A closed loop keeps some calls in
 flight. Overload comes at a constant rate whatever is answered, three times the most that the closed
-loops reached, each call with a deadline of a second. The callers are in this process, on the
+loops reached, each call with a --deadline. The callers are in this process, on the
 same cores; with --apart the gateway and its Triton have one core and the callers another, so that
 those who are refused take nothing from those who are answered.
 """
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import random
 import statistics
@@ -34,8 +36,8 @@ from shopcast.v1 import types_pb2
 from shopcast_cli.commands.demo import copy_store, gateway
 
 DEMO = Path(".demo")
-DEADLINE_S = 1.0
 TIMES = 3
+UNKNOWN_TEXTS_A_S = 500  # more than are encoded
 
 
 class Market:
@@ -67,6 +69,20 @@ class Market:
                 )
             )
         return made
+
+
+def unknown(
+    requests: list[pb.PredictRequest], number: "itertools.count[int]"
+) -> list[pb.PredictRequest]:
+    """The same with titles never seen before."""
+    made = []
+    for one in requests:
+        copy = pb.PredictRequest()
+        copy.CopyFrom(one)
+        for item in copy.items:
+            item.title = f"walking shoe model {next(number)} light grey"
+        made.append(copy)
+    return made
 
 
 class Gateway:
@@ -119,7 +135,11 @@ async def closed(
 
 
 async def overload(
-    to: Gateway, requests: list[pb.PredictRequest], rate: float, seconds: float
+    to: Gateway,
+    requests: list[pb.PredictRequest],
+    rate: float,
+    seconds: float,
+    deadline_s: float,
 ) -> tuple[float, dict[str, list[float]]]:
     """Answers a second, and milliseconds by status."""
     taken: dict[str, list[float]] = {}
@@ -128,7 +148,7 @@ async def overload(
     async def call(number: int) -> None:
         began, code = time.perf_counter(), "OK"
         try:
-            await to.ask(number, next(waiting), DEADLINE_S)
+            await to.ask(number, next(waiting), deadline_s)
         except grpc.aio.AioRpcError as error:
             code = error.code().name
         taken.setdefault(code, []).append((time.perf_counter() - began) * 1e3)
@@ -147,9 +167,17 @@ def quantiles(taken: list[float]) -> str:
     return " / ".join(f"{np.quantile(taken, q):,.1f}" for q in (0.5, 0.9, 0.99))
 
 
-async def run(targets: list[str], seconds: float) -> None:
-    market, console = Market(), Console(width=120)
+async def run(targets: list[str], options: argparse.Namespace) -> None:
+    market, console, seconds = Market(), Console(width=120), options.seconds
     gateways = [Gateway(target) for target in targets]
+    numbers = itertools.count(time.time_ns() // 1_000_000)
+
+    def asked(requests: list[pb.PredictRequest], calls: float) -> list[pb.PredictRequest]:
+        """For so many calls."""
+        if not options.unknown:
+            return requests
+        return unknown((requests * math.ceil(calls / len(requests)))[: math.ceil(calls)], numbers)
+
     table = Table(title="closed loops")
     for column in (
         "items",
@@ -157,34 +185,36 @@ async def run(targets: list[str], seconds: float) -> None:
         *(f"{one}: calls/s; p50 / p90 / p99 ms" for one in targets),
     ):
         table.add_column(column, justify="right")
-    most = {(items, target): 0 for items in (1, 100) for target in targets}
-    for items in (1, 100):
+    most = {(items, target): 0.0 for items in options.items for target in targets}
+    for items in options.items:
         requests = market.requests(items, 500)
         for one in gateways:
             await once(one, requests)
-        for flying in (1, 8, 32):  # all of which the gateway has room for
+        for flying in options.flying:  # all of which the gateway has room for
             rates: dict[str, list[float]] = {target: [] for target in targets}
             times: dict[str, list[float]] = {target: [] for target in targets}
             for _ in range(3):
                 for one in gateways:
-                    rate, taken = await closed(one, requests, flying, seconds)
+                    fresh = asked(requests, flying + UNKNOWN_TEXTS_A_S * seconds / items)
+                    rate, taken = await closed(one, fresh, flying, seconds)
                     rates[one.target].append(rate)
                     times[one.target] += taken
             cells = []
             for target in targets:
                 rate = statistics.median(rates[target])
-                most[items, target] = max(most[items, target], round(rate))
-                cells.append(f"{rate:,.0f}; {quantiles(times[target])}")
+                most[items, target] = max(most[items, target], rate)
+                cells.append(f"{rate:,.{0 if rate > 20 else 1}f}; {quantiles(times[target])}")
             table.add_row(str(items), str(flying), *cells)
     console.print(table)
-    for items, one in itertools.product((1, 100), gateways):
+    for items, one in itertools.product(options.items, gateways):
         most_a_second = most[items, one.target]
         rate = TIMES * most_a_second
-        good, codes = await overload(one, market.requests(items, 500), rate, 4 * seconds)
+        requests = asked(market.requests(items, 500), 4 * seconds * rate + 1)
+        good, codes = await overload(one, requests, rate, 4 * seconds, options.deadline)
         told = "; ".join(f"{c} {len(t):,}: {quantiles(t)} ms" for c, t in sorted(codes.items()))
         console.print(
-            f"{one.target}: {rate:,} calls/s of {items} items sent, {good:,.0f} answered a second,"
-            f" {good / most_a_second:.2f} of the most; {told}"
+            f"{one.target}: {rate:,.1f} calls/s of {items} items sent, {good:,.1f} answered a"
+            f" second, {good / most_a_second:.2f} of the most; {told}"
         )
     for one in gateways:
         await one.close()
@@ -204,6 +234,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--target", action="append", help="host:port; more than one take turns")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each loop")
+    parser.add_argument("--items", type=int, nargs="+", default=[1, 100])
+    parser.add_argument("--flying", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--deadline", type=float, default=1.0, help="seconds, under overload")
+    parser.add_argument("--unknown", action="store_true", help="items nobody has seen before")
     parser.add_argument(
         "--apart", action="store_true", help="one core for what is served, one for the callers"
     )
@@ -212,14 +246,14 @@ def main() -> None:
     if options.apart and (options.target or len(cores) < 2):
         parser.error("--apart needs two cores, and a gateway that is started here: no --target")
     if options.target:
-        asyncio.run(run(options.target, options.seconds))
+        asyncio.run(run(options.target, options))
         return
     if options.apart:
         os.sched_setaffinity(0, cores[:1])  # what this process starts inherits it
     with served() as (target, _):
         if options.apart:
             os.sched_setaffinity(0, cores[1:2])
-        asyncio.run(run([target], options.seconds))
+        asyncio.run(run([target], options))
 
 
 if __name__ == "__main__":

@@ -197,20 +197,6 @@ def spread(values: list[float], places: int) -> str:
     return f"{middle:,.{places}f} ({low:,.{places}f} to {high:,.{places}f})"
 
 
-def unknown(
-    requests: list[pb.PredictRequest], number: "itertools.count[int]"
-) -> list[pb.PredictRequest]:
-    """The same with titles never seen before."""
-    made = []
-    for one in requests:
-        copy = pb.PredictRequest()
-        copy.CopyFrom(one)
-        for item in copy.items:
-            item.title = f"walking shoe model {next(number)} light grey"
-        made.append(copy)
-    return made
-
-
 async def run(target: str, store: Path, options: argparse.Namespace) -> None:
     triton = await TritonProcess.start(
         locate(default_folder()), REPOSITORY, log=store.with_name("triton-alone.log")
@@ -240,7 +226,7 @@ async def compare(target: str, triton: str, store: Path, options: argparse.Names
         most = MOST_TEXTS if options.unknown else MOST_ITEMS
         people = requests[: max(1, min(TOGETHER, most // items))]
         await load.once(to, requests)
-        batch = unknown(people, numbers) if options.unknown else people
+        batch = load.unknown(people, numbers) if options.unknown else people
         calls = await captured(people, batch, store, manifest)
         made = sum(len(one.items) for one in people)
         for flying in options.flying:
@@ -248,7 +234,7 @@ async def compare(target: str, triton: str, store: Path, options: argparse.Names
                 continue  # it refuses what is more
             cell = Cell()
             for _ in range(options.rounds):
-                asked = unknown(requests * 40, numbers) if options.unknown else requests
+                asked = load.unknown(requests * 40, numbers) if options.unknown else requests
                 ways = [
                     await timed(limit(calls, options.seconds), made),
                     await timed(alone(calls, options.seconds), made),

@@ -1,6 +1,7 @@
 """Callers of a gateway, in closed and in open loops, and what became of their calls."""
 
 import asyncio
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -47,6 +48,21 @@ def requests(*, items: int = 3, lowest_level: int = FULL, title: str = "") -> Re
 
     ready = [make(number) for number in range(7 * USERS)]
     return lambda number: ready[number % len(ready)]
+
+
+def unseen(*, items: int = 3) -> Request:
+    """Makes requests whose every title is new, so that each is encoded."""
+    numbers = itertools.count()
+
+    def make(number: int) -> pb.PredictRequest:
+        account = types_pb2.Account(platform="web", platform_user_id=f"u-{number % USERS}")
+        offered = []
+        for at in range(items):
+            title = f"{_KINDS[at % len(_KINDS)]} of {time.monotonic_ns()} {next(numbers)}"
+            offered.append(types_pb2.Item(item_id=f"i-{at}", title=title))
+        return pb.PredictRequest(account=account, items=offered, lowest_level=FULL)
+
+    return make
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import grpc
-from faults.clients import Clients, quantile_ms, requests, statuses
+from faults.clients import Clients, quantile_ms, requests, statuses, unseen
 from faults.processes import executed, memory_mib, metric, stubs_of, triton_of
 
 from shopcast.v1 import prediction_service_pb2 as pb
@@ -71,6 +71,37 @@ async def test_three_times_too_much_is_refused_in_part_and_the_rest_is_answered(
     assert all(one.retry_after_s is not None and one.retry_after_s > 0 for one in refused)
     assert min(answered) > 0, "goodput never collapses"
     assert statuses(clients.of("afterwards")) == {"OK": len(clients.of("afterwards"))}
+
+
+async def test_three_times_too_many_unseen_texts_are_refused_in_part_and_the_rest_is_answered(
+    gateway: "Gateway", tell: "Tell"
+) -> None:
+    deadline_s = 1.0
+    async with Clients(gateway.address) as clients:
+        async with clients.closed("closed loop", unseen(), callers=8, timeout_s=20.0):
+            await asyncio.sleep(3.0)
+        rate = len(clients.outcomes) / 3.0
+        began = time.monotonic()
+        await clients.open(
+            "3x",
+            unseen(),
+            rate=TIMES * rate,
+            calls=round(TIMES * rate * SECONDS),
+            timeout_s=lambda _: deadline_s,
+        )
+        lasted_s = time.monotonic() - began
+    over = clients.of("3x")
+    good = sum(one.good for one in over)
+    refused = [one for one in over if one.status == "RESOURCE_EXHAUSTED"]
+    tell(
+        "more texts that nobody has seen than can be encoded",
+        clients.outcomes,
+        f"{rate:.0f} calls/s in a closed loop, {TIMES * rate:.0f} sent, {good / lasted_s:.0f}"
+        f" answered, the others told after {quantile_ms(refused, 0.5):.0f} ms (median)",
+    )
+    assert {one.reason for one in refused} == {"OVERLOADED"}
+    assert good > 0.25 * rate * lasted_s, "who is let in is answered in time"
+    assert statuses(over).get("DEADLINE_EXCEEDED", 0) <= FEW * len(over)
 
 
 async def test_small_requests_are_answered_beside_a_flood_of_large_ones(

@@ -3,15 +3,20 @@
 import asyncio
 import inspect
 import time
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual_time import now, timed
 
 from shopcast_cli.commands.serve import serve
 from shopcast_domain.events import Account, Item
+from shopcast_gateway.core import admission as admissions
+from shopcast_gateway.core import pace as paces
 from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission
 from shopcast_gateway.core.protocol import PredictQuery
 from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
@@ -195,6 +200,82 @@ async def test_bulk_work_that_is_late_is_not_kept_while_others_wait() -> None:
     slow.release.set()
     assert await asyncio.gather(*running) == [1_000, 900]
     assert await admission.predict(bulk, timeout_s=9.0) == 1
+
+
+class OneByOne:
+    """Takes as long for each call, however many it has."""
+
+    def __init__(self, each_s: float) -> None:
+        self._each_s, self._free = each_s, asyncio.Lock()
+
+    async def predict(self, query: PredictQuery, *, timeout_s: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s), self._free:
+                await asyncio.sleep(self._each_s)
+        except TimeoutError:
+            raise DeadlineExpired from None
+
+
+@pytest.mark.parametrize("deadline_s", [0.4, 1.0, 5.0])
+def test_at_three_times_what_can_be_done_as_much_is_done_in_time_and_the_rest_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, deadline_s: float
+) -> None:
+    each_s, seconds = 0.02, 20
+    for module in (admissions, paces):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
+    ends: Counter[str] = Counter()
+
+    async def call(admission: Admission) -> None:
+        began = now()
+        try:
+            await admission.predict(query(1), timeout_s=deadline_s)
+            ends["answered"] += 1
+        except Overloaded:
+            assert now() == began
+            ends["refused"] += 1
+        except DeadlineExpired:
+            ends["late"] += 1
+
+    @timed
+    async def test() -> None:
+        admission = Admission(OneByOne(each_s))
+        calls = []
+        for _ in range(int(3 * seconds / each_s)):
+            calls.append(asyncio.create_task(call(admission)))
+            await asyncio.sleep(each_s / 3)
+        await asyncio.gather(*calls)
+
+    test()
+    assert ends["answered"] >= 0.95 * seconds / each_s
+    assert ends["late"] <= 0.01 * ends["answered"]
+    assert ends["refused"]
+
+
+def test_calls_that_wait_to_be_looked_into_are_taken_to_have_as_long_as_those_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (admissions, paces):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
+
+    @timed
+    async def test() -> None:
+        for deadline_s, refused in ((0.5, True), (30.0, False)):
+            admission = Admission(OneByOne(0.02))
+            running = []
+            for _ in range(200):
+                running.append(
+                    asyncio.create_task(admission.predict(query(1), timeout_s=deadline_s))
+                )
+                await asyncio.sleep(0.02)
+            running += [
+                asyncio.create_task(admission.predict(query(1), timeout_s=deadline_s))
+                for _ in range(16)
+            ]
+            await asyncio.gather(*running)
+            assert admission.early_refusal(0) is None
+            assert (admission.early_refusal(40) is not None) is refused
+
+    test()
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.booleans()), max_size=12))

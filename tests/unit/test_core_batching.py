@@ -122,6 +122,19 @@ async def test_the_longest_waiting_goes_with_those_of_its_size() -> None:
     assert server.calls == [[1], [50, 49, 51], [2, 3], [900]]
 
 
+async def test_much_from_one_does_not_keep_little_from_another_waiting() -> None:
+    server = Server()
+    gathering = batcher(server, most=1)
+    much = [gathering.put(10 + n, timeout_s=LONG_S, place=n) for n in range(6)]
+    await turns()
+    assert gathering.after(1) == 4
+    little = [gathering.put(20 + n, timeout_s=LONG_S, place=n) for n in range(2)]
+    gathering.hurry(much[5], timeout_s=LONG_S, place=0)  # somebody else needs it
+    server.release.set()
+    await answers(*much, *little)
+    assert [work for (work,) in server.calls] == [10, 15, 20, 11, 21, 12, 13, 14]
+
+
 async def test_work_that_is_too_late_is_never_sent() -> None:
     server = Server()
     gathering = batcher(server)

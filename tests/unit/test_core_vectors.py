@@ -19,6 +19,7 @@ from shopcast_domain.tokeniser import ItemTokeniser
 from shopcast_gateway.core import batching
 from shopcast_gateway.core import vectors as core_vectors
 from shopcast_gateway.core.model import ENCODE_BATCH, Model
+from shopcast_gateway.core.pace import Pace
 from shopcast_gateway.core.vectors import ItemVectors
 from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
 
@@ -172,7 +173,7 @@ async def test_who_asks_again_for_a_text_that_was_late_is_not_told_so_as_well(
     async with opened(model, store) as vectors:
         with pytest.raises(DeadlineExpired):
             await vectors._encode({b"w4": "w4"}, 0.0)
-        (awaited,) = [vectors._await(b"w4", "w4", 5.0)]
+        (awaited,) = [vectors._await(b"w4", "w4", 5.0, 0)]
         assert (await awaited.entry.future)[0] == 5
 
 
@@ -411,6 +412,35 @@ async def test_more_texts_than_can_be_encoded_in_time_are_refused(
         assert (await running)[1] == 1_500
         assert (await more)[1] == 500
     assert sum(map(len, encoder.batches)) == 2_000
+
+
+async def test_who_would_wait_too_long_for_others_is_refused(
+    model: Model, store: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace, "units", lambda _, time_s: 100 * time_s)
+    encoder.release.clear()
+    async with opened(model, store) as vectors:
+
+        async def ask(name: str, texts: int, timeout_s: float) -> "asyncio.Task[Any]":
+            asked = [f"w1 {name} {number}" for number in range(texts)]
+            task = asyncio.create_task(vectors.get(asked, timeout_s=timeout_s))
+            await until_waiting(task)
+            return task
+
+        large = await ask("large", 60, 30.0)
+        while len(encoder.batches) < 2:  # noqa: ASYNC110 - tokenised in threads
+            await asyncio.sleep(0.001)
+        assert [len(batch) for batch in encoder.batches] == [10, 10], "a fifth of a second, of two"
+        with pytest.raises(Overloaded):
+            await vectors.get([f"w1 b {number}" for number in range(20)], timeout_s=0.5)
+        running = [
+            large,
+            await ask("more time", 20, 30.0),
+            await ask("little", 1, 0.5),
+            await ask("too much by itself", 400, 5.0),
+        ]
+        encoder.release.set()
+        assert [encoded for _, encoded in await asyncio.gather(*running)] == [60, 20, 1, 400]
 
 
 async def test_a_text_nobody_waits_for_any_more_is_not_encoded(

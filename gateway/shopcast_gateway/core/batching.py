@@ -22,6 +22,7 @@ SEND_MARGIN_S = 0.002
 """Work with no more time left than this is not sent: time goes by from the last look at the clock
 to the send."""
 _MAX_PADDING = 2.0  # padded numbers for each that is meant
+_AMONG = 128  # of those whose turn is next, a batch is made up
 
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
@@ -32,13 +33,15 @@ class Entry(Generic[Work, Answer]):
     """Work that waits or runs. deadline: of time.monotonic, may be put off while it waits.
 
     Cancelling the future gives up its place. A call that has begun goes on to its end all the same:
-    see backend.triton. put_at: of time.monotonic. traceparent: of who put it.
+    see backend.triton. turn: who has a lower one goes first. put_at: of time.monotonic.
+    traceparent: of who put it.
     spent: its waiting, and once it has run what its batch spent.
     """
 
     work: Work
     future: "asyncio.Future[Answer]"
     deadline: float
+    turn: int
     put_at: float
     traceparent: str | None = None
     spent: list[Interval] = field(default_factory=list)
@@ -87,18 +90,43 @@ class Batcher(Generic[Work, Answer]):
         self._run, self._size, self._fits = run, size, fits
         self._calls = calls if callable(calls) else lambda: calls
         self._waiting: dict[Entry[Work, Answer], None] = {}  # in the order in which they came
+        self._turn = 0  # of whoever went last
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
 
-    def put(self, work: Work, *, timeout_s: float) -> Entry[Work, Answer]:
+    @property
+    def calls(self) -> int:
+        """How many may run at once."""
+        return self._calls()
+
+    @property
+    def others(self) -> bool:
+        """Whether anything waits, or runs beside what is asked from."""
+        return len(self._running) > 1 or bool(self._waiting)
+
+    def after(self, place: int) -> int:
+        """How many of those that wait would go after work of that place."""
+        return sum(entry.turn > self._turn + place for entry in self._waiting)
+
+    def hurry(self, entry: Entry[Work, Answer], *, timeout_s: float, place: int) -> None:
+        """Somebody else needs it, too: it is done for whoever has most time, and as early as the
+        first needs it."""
+        entry.deadline = max(entry.deadline, time.monotonic() + timeout_s)
+        entry.turn = min(entry.turn, self._turn + place)
+
+    def put(self, work: Work, *, timeout_s: float, place: int = 0) -> Entry[Work, Answer]:
         """Have work done. Its future raises DeadlineExpired where no call could start in time, else
-        what `run` raises."""
+        what `run` raises.
+
+        place: among what one caller puts. The second of one goes with the second of another,
+        whoever came first: much from one does not keep little from another waiting.
+        """
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         caller = SPENT.get()
         traceparent = caller.traceparent if caller is not None else None
         entry: Entry[Work, Answer] = Entry(
-            work, loop.create_future(), now + timeout_s, now, traceparent
+            work, loop.create_future(), now + timeout_s, self._turn + place, now, traceparent
         )
         self._waiting[entry] = None
         entry.future.add_done_callback(lambda _: self._waiting.pop(entry, None))
@@ -128,11 +156,13 @@ class Batcher(Generic[Work, Answer]):
         self._start()
 
     def _next(self) -> list[Entry[Work, Answer]]:
-        """The one that has waited longest, and those nearest to it in size: nothing is put off for
-        good, and little is padded."""
-        sized = [(self._size(entry.work), entry) for entry in _in_time(self._waiting)]
+        """The one whose turn it is, and of the next those nearest to it in size: nothing is put off
+        for good, and little is padded."""
+        waiting = sorted(_in_time(self._waiting), key=lambda entry: entry.turn)  # stable
+        sized = [(self._size(entry.work), entry) for entry in waiting[:_AMONG]]
         if not sized:
             return []
+        self._turn = max(self._turn, waiting[0].turn)
         first = sized[0][0]
         sized.sort(key=lambda one: abs(one[0] - first))  # stable, so that the first stays first
         count = 1

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from shopcast_domain.manifest import ENCODER, Manifest
 from shopcast_gateway.core.batching import Batcher, Bounds, Entry
 from shopcast_gateway.core.exposure import Vectors
 from shopcast_gateway.core.model import CALL_LIMIT_S, ENCODE_BATCH, Model
+from shopcast_gateway.core.pace import IN_TIME, Pace
 from shopcast_gateway.core.stages import SOURCES, SPENT, UNRECORDED, Recorder, timed
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import Vector
@@ -26,6 +26,8 @@ MEMORY_LIMIT = 200_000
 
 _LATELY = 2_000  # texts; a set of so many is kept twice
 _MOST_WAITING = 2_000  # texts; at 250 a second on one CPU thread, the last waits 8 s
+_BATCH_S = 0.2  # that one batch takes, so far as it is seen: who comes meanwhile waits as long
+_SMALLEST = 8  # texts; a batch of fewer takes a CPU nearly as long
 _BOUNDS = Bounds(rows=ENCODE_BATCH, small=64 * ENCODE_BATCH)  # of characters
 
 _digest = lru_cache(65_536)(text_digest)  # 16 MB with texts of 80 characters, 0.1 GB at worst
@@ -69,11 +71,12 @@ class ItemVectors:
         self._texts: Batcher[_Text, Vector] = Batcher(
             self._encode_batch,
             size=lambda one: len(one.text),
-            fits=_BOUNDS.fit,
+            fits=lambda sizes: len(sizes) <= self._most_at_once() and _BOUNDS.fit(sizes),
             calls=model.calls,
             model=ENCODER,
             recorder=recorder,
         )
+        self._pace = Pace()
         self._writes: set[asyncio.Task[None]] = set()
 
     async def get(
@@ -82,7 +85,8 @@ class ItemVectors:
         """The vector of each text, float32 (n, d), zeros for ''; and how many texts were encoded.
 
         look_up: whether to ask the directory for those that are not in memory.
-        Raises DeadlineExpired, and what Scoring.infer raises.
+        Raises DeadlineExpired, Overloaded where they could not be encoded in time, and what
+        Scoring.infer raises.
         """
         digests = [_digest(text) if text else b"" for text in texts]
         wanted = {d: t for d, t in zip(digests, texts, strict=True) if d}
@@ -154,11 +158,11 @@ class ItemVectors:
 
     async def _encode(self, unseen: dict[bytes, str], timeout_s: float) -> dict[bytes, Vector]:
         """Vectors of texts nobody has encoded yet; a text already under way is waited for."""
-        fresh = len(unseen.keys() - self._in_flight.keys())
-        if self._in_flight and len(self._in_flight) + fresh > _MOST_WAITING:
-            self._recorder.refusal("texts")
-            raise Overloaded(f"{len(self._in_flight)} texts wait to be encoded")
-        awaited = [self._await(digest, text, timeout_s) for digest, text in unseen.items()]
+        self._admit(len(unseen.keys() - self._in_flight.keys()), timeout_s)
+        awaited = [
+            self._await(digest, text, timeout_s, place)
+            for place, (digest, text) in enumerate(unseen.items())
+        ]
         try:
             # A waiter that gives up must not take the text away from the others.
             rows = await asyncio.gather(*(asyncio.shield(one.entry.future) for one in awaited))
@@ -172,15 +176,31 @@ class ItemVectors:
                 spent.waited(ENCODER, one.entry.spent)
         return dict(zip(unseen, rows, strict=True))
 
-    def _await(self, digest: bytes, text: str, timeout_s: float) -> _Awaited:
+    def _admit(self, fresh: int, timeout_s: float) -> None:
+        """Raises Overloaded where more texts wait than may, or than can be encoded in time. Texts
+        that take too long by themselves are let in: who asks again finds some of them encoded."""
+        if not self._in_flight:
+            return
+        all_ = len(self._in_flight) + fresh
+        in_time = max(self._pace.units(IN_TIME * timeout_s), self._most_at_once())
+        if all_ > _MOST_WAITING or fresh <= in_time < all_ - self._texts.after(fresh):
+            self._recorder.refusal("texts")
+            raise Overloaded(f"{len(self._in_flight)} texts wait to be encoded")
+
+    def _most_at_once(self) -> float:
+        """Texts of a batch."""
+        seen = self._pace.units(_BATCH_S / self._texts.calls)
+        return min(max(seen, _SMALLEST), ENCODE_BATCH)
+
+    def _await(self, digest: bytes, text: str, timeout_s: float, place: int) -> _Awaited:
         awaited = self._in_flight.get(digest)
         if awaited is None or awaited.entry.future.done():  # it is taken out in a later turn
-            entry = self._texts.put(_Text(digest, text), timeout_s=timeout_s)
+            entry = self._texts.put(_Text(digest, text), timeout_s=timeout_s, place=place)
             awaited = self._in_flight[digest] = _Awaited(entry)
             entry.future.add_done_callback(partial(self._ended, digest, awaited))
+        else:
+            self._texts.hurry(awaited.entry, timeout_s=timeout_s, place=place)
         awaited.waiters += 1
-        # It is encoded for whoever has most time.
-        awaited.entry.deadline = max(awaited.entry.deadline, time.monotonic() + timeout_s)
         return awaited
 
     def _ended(self, digest: bytes, awaited: _Awaited, _: "asyncio.Future[Vector]") -> None:
@@ -192,6 +212,7 @@ class ItemVectors:
     ) -> list[Vector]:
         texts = [one.text for one in batch]
         rows = await self._model.encode(texts, timeout_s=CALL_LIMIT_S, left_s=left_s)
+        self._pace.ended(len(texts), more=self._texts.others)
         vectors = {one.digest: row for one, row in zip(batch, rows, strict=True)}
         self._remember(vectors)
         write = asyncio.create_task(self._keep(vectors))
