@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from shopcast_domain.manifest import published_versions
 from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.admission import Admission
+from shopcast_gateway.core.intake import Intake
 from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.engine import Switch
@@ -62,6 +63,7 @@ class Frontend:
             access=self.access,
             withdrawn=forget,
             model_versions=lambda: asyncio.to_thread(_published, settings),
+            intake=Intake(self.directory, recorder=self.recorder),
             refusal=self.admission.early_refusal,
             recorder=self.calls,
             tracer=self.tracer,

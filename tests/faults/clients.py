@@ -13,9 +13,9 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from shopcast.v1 import event_service_pb2, event_service_pb2_grpc, types_pb2
 from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast.v1 import prediction_service_pb2_grpc as services
-from shopcast.v1 import types_pb2
 
 PATIENCE_S = 90.0
 """For what takes some seconds on a quiet machine."""
@@ -29,7 +29,7 @@ FULL, NO_HISTORY, PRIOR = (
     _LEVELS.Value(f"SERVICE_LEVEL_{name}") for name in ("FULL", "NO_HISTORY", "PRIOR")
 )
 
-Request = Callable[[int], pb.PredictRequest]
+Request = Callable[[int], pb.PredictRequest | event_service_pb2.RecordEventsRequest]
 
 
 def requests(*, items: int = 3, lowest_level: int = FULL, title: str = "") -> Request:
@@ -61,6 +61,24 @@ def unseen(*, items: int = 3) -> Request:
             title = f"{_KINDS[at % len(_KINDS)]} of {time.monotonic_ns()} {next(numbers)}"
             offered.append(types_pb2.Item(item_id=f"i-{at}", title=title))
         return pb.PredictRequest(account=account, items=offered, lowest_level=FULL)
+
+    return make
+
+
+def recorded(*, events: int) -> Request:
+    """Makes requests to record so many new events."""
+    numbers = itertools.count(time.time_ns())
+
+    def make(number: int) -> event_service_pb2.RecordEventsRequest:
+        request = event_service_pb2.RecordEventsRequest()
+        for at in range(events):
+            event = request.events.add(event_id=f"e-{next(numbers)}")
+            event.account.platform = "web"
+            event.account.platform_user_id = f"many-{(number + at) % 5_000}"
+            event.kind = types_pb2.EVENT_KIND_VIEW
+            event.item.item_id = f"i-{at}"
+            event.time.GetCurrentTime()
+        return request
 
     return make
 
@@ -97,6 +115,7 @@ class Clients:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)]
         self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(channels)]
         self._stubs = [services.PredictionServiceStub(channel) for channel in self._channels]
+        self._events = [event_service_pb2_grpc.EventServiceStub(one) for one in self._channels]
         self._number = 0
 
     async def __aenter__(self) -> Self:
@@ -113,14 +132,17 @@ class Clients:
     async def ask(self, who: str, request: Request, timeout_s: float) -> Outcome:
         """One call."""
         self._number += 1
-        stub, asked = self._stubs[self._number % len(self._stubs)], request(self._number)
+        at, asked = self._number % len(self._stubs), request(self._number)
         began = time.monotonic()
         try:
-            answer = await stub.Predict(asked, timeout=timeout_s)
+            if isinstance(asked, pb.PredictRequest):
+                told = (await self._stubs[at].Predict(asked, timeout=timeout_s)).evidence
+            else:
+                await self._events[at].RecordEvents(asked, timeout=timeout_s)
+                told = pb.Evidence(level=FULL)
         except grpc.aio.AioRpcError as error:
             outcome = _failed(who, began, error)
         else:
-            told = answer.evidence
             outcome = Outcome(
                 who,
                 began,

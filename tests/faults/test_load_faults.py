@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import grpc
-from faults.clients import Clients, quantile_ms, requests, statuses, unseen
+import pytest
+from faults.clients import Clients, Request, quantile_ms, recorded, requests, statuses, unseen
 from faults.processes import executed, memory_mib, metric, stubs_of, triton_of
 
 from shopcast.v1 import prediction_service_pb2 as pb
@@ -73,28 +74,34 @@ async def test_three_times_too_much_is_refused_in_part_and_the_rest_is_answered(
     assert statuses(clients.of("afterwards")) == {"OK": len(clients.of("afterwards"))}
 
 
-async def test_three_times_too_many_unseen_texts_are_refused_in_part_and_the_rest_is_answered(
-    gateway: "Gateway", tell: "Tell"
+@pytest.mark.parametrize(
+    ("what", "request_"),
+    [
+        ("texts that nobody has seen than can be encoded", unseen()),
+        ("events than can be written", recorded(events=100)),
+    ],
+)
+async def test_of_three_times_too_much_that_takes_long_as_much_as_ever_is_done_in_time(
+    gateway: "Gateway", tell: "Tell", what: str, request_: Request
 ) -> None:
-    deadline_s = 1.0
     async with Clients(gateway.address) as clients:
-        async with clients.closed("closed loop", unseen(), callers=8, timeout_s=20.0):
+        async with clients.closed("closed loop", request_, callers=8, timeout_s=20.0):
             await asyncio.sleep(3.0)
         rate = len(clients.outcomes) / 3.0
         began = time.monotonic()
         await clients.open(
             "3x",
-            unseen(),
+            request_,
             rate=TIMES * rate,
             calls=round(TIMES * rate * SECONDS),
-            timeout_s=lambda _: deadline_s,
+            timeout_s=lambda _: 1.0,
         )
         lasted_s = time.monotonic() - began
     over = clients.of("3x")
     good = sum(one.good for one in over)
     refused = [one for one in over if one.status == "RESOURCE_EXHAUSTED"]
     tell(
-        "more texts that nobody has seen than can be encoded",
+        f"more {what}",
         clients.outcomes,
         f"{rate:.0f} calls/s in a closed loop, {TIMES * rate:.0f} sent, {good / lasted_s:.0f}"
         f" answered, the others told after {quantile_ms(refused, 0.5):.0f} ms (median)",

@@ -67,7 +67,7 @@ async def test_what_is_too_much_is_refused_whether_it_was_taken_up_or_not(
     caplog.set_level("INFO")
     admission = Admission(Busy(), max_rows=20 * (CALL_ROWS + 1))
     directory: Any = None
-    server = build_server(admission, directory, port=0, refusal=admission.refusal)
+    server = build_server(admission, directory, port=0, refusal=admission.early_refusal)
     await server.start()
     try:
         found = await storm(f"127.0.0.1:{server.port}", 2_000, 3 / WORK_S)

@@ -17,6 +17,7 @@ from shopcast_cli.commands.serve import serve
 from shopcast_domain.events import Account, Item
 from shopcast_gateway.core import admission as admissions
 from shopcast_gateway.core import pace as paces
+from shopcast_gateway.core import room as rooms
 from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS, Admission
 from shopcast_gateway.core.protocol import PredictQuery
 from shopcast_gateway.errors import DeadlineExpired, Overloaded, Unavailable
@@ -126,8 +127,8 @@ async def test_bulk_work_leaves_room_to_those_who_wait() -> None:
 
 async def test_calls_that_wait_to_be_looked_into_count_as_small_ones() -> None:
     admission = Admission(Slow(), max_rows=4 * (CALL_ROWS + 1))
-    assert admission.refusal(3) is None
-    assert isinstance(admission.refusal(4), Overloaded)
+    assert admission.early_refusal(3) is None
+    assert isinstance(admission.early_refusal(4), Overloaded)
 
 
 class Ordered(Slow):
@@ -221,7 +222,7 @@ def test_at_three_times_what_can_be_done_as_much_is_done_in_time_and_the_rest_re
     monkeypatch: pytest.MonkeyPatch, deadline_s: float
 ) -> None:
     each_s, seconds = 0.02, 20
-    for module in (admissions, paces):
+    for module in (admissions, paces, rooms):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
     ends: Counter[str] = Counter()
 
@@ -254,7 +255,7 @@ def test_at_three_times_what_can_be_done_as_much_is_done_in_time_and_the_rest_re
 def test_calls_that_wait_to_be_looked_into_are_taken_to_have_as_long_as_those_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (admissions, paces):
+    for module in (admissions, paces, rooms):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
 
     @timed

@@ -124,7 +124,7 @@ def test_the_bytes_are_those_of_the_memory(
             ]
             keep(histories, query(f"u-{number}", *wanted), events=events)
         del wanted
-        for cached in (attributes._clean, attributes.text_of, match_name):
+        for cached in (attributes._kept_clean, attributes._kept_text, match_name):
             cached.cache_clear()
         kept = tracemalloc.get_traced_memory()[0]
         histories.clear()

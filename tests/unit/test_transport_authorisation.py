@@ -392,7 +392,7 @@ async def ask(access: Access | None, method: str, token: str | None) -> status_p
     details: Any = Details()
     details.method = method
     backlog: Any = NoBacklog()
-    calls = CallInterceptor(Deadlines(), backlog, lambda waiting: None, access)
+    calls = CallInterceptor(Deadlines(), backlog, {}, access)
     handler: Any = await calls.intercept_service(continuation, details)
     context = FakeContext(token)
     try:

@@ -50,7 +50,7 @@ class NoBacklog:
 
 
 BACKLOG: Any = NoBacklog()
-CALLS = CallInterceptor(Deadlines(), BACKLOG, lambda waiting: None)
+CALLS = CallInterceptor(Deadlines(), BACKLOG, {})
 
 
 class Details:
@@ -83,7 +83,9 @@ async def test_an_error_nobody_waits_for_any_more_ends_quietly() -> None:
 
 async def test_a_refusal_nobody_waits_for_any_more_ends_quietly() -> None:
     full = CallInterceptor(
-        Deadlines(), BACKLOG, lambda waiting: Overloaded("full", retry_after_s=1.0)
+        Deadlines(),
+        BACKLOG,
+        {"shopcast.v1.PredictionService": lambda _: Overloaded("full", retry_after_s=1.0)},
     )
     unasked: Any = None
     details: Any = Details()
@@ -103,7 +105,7 @@ async def test_who_calls_is_found_within_the_deadline_of_the_call(streams: bool)
             raise AssertionError
 
     slow: Any = Slow()
-    calls = CallInterceptor(Deadlines(), BACKLOG, lambda waiting: None, access=slow)
+    calls = CallInterceptor(Deadlines(), BACKLOG, {}, access=slow)
     unasked: Any = None
 
     async def continuation(details: Any) -> Any:
@@ -127,7 +129,7 @@ async def test_an_administrative_call_that_is_refused_while_draining_is_audited(
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
     (draining := asyncio.Event()).set()
-    calls = CallInterceptor(Deadlines(), BACKLOG, lambda waiting: None, draining=draining)
+    calls = CallInterceptor(Deadlines(), BACKLOG, {}, draining=draining)
     unasked: Any = None
     for method in ("PrivacyService/ErasePerson", "PredictionService/Predict"):
         details: Any = SimpleNamespace(method=f"/shopcast.v1.{method}")

@@ -15,10 +15,10 @@ Place = Literal["memory", "store"]
 PLACES: tuple[Place, ...] = get_args(Place)
 Source = Literal["memory", "store", "encoded"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-Refuser = Literal["early", "rows", "bulk", "deadline", "texts"]
+Refuser = Literal["early", "rows", "bulk", "deadline", "texts", "events"]
 """early: no room, before the request was read. rows: no room. bulk: no room for bulk work.
 deadline: at this pace it would be late. texts: too many item texts wait to be encoded, or to be in
-time."""
+time. events: too many wait to be recorded, or to be in time."""
 REFUSERS: tuple[Refuser, ...] = get_args(Refuser)
 _MOST_PARTS = 100
 

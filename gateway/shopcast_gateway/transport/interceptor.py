@@ -7,7 +7,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from shopcast.v1 import prediction_service_pb2
 from shopcast_gateway.core.stages import SPENT, Spent
 from shopcast_gateway.errors import (
     BadRequest,
@@ -38,7 +37,6 @@ from shopcast_gateway.transport.status import status_of
 REQUEST_ID_KEY = "x-request-id"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_PREDICTIONS = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MARGIN, _MOST_MARGIN_S = 0.05, 0.02
 _access = logging.getLogger("shopcast_gateway.access")
 _log = logging.getLogger("shopcast_gateway.transport")
@@ -135,17 +133,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self,
         deadlines: Deadlines,
         backlog: Backlog,
-        refusal: Callable[[int], Overloaded | None],
+        refusals: Mapping[str, Callable[[int], Overloaded | None]],
         access: Access | None = None,
         recorder: CallRecorder | None = None,
         tracer: Tracer | None = None,
         draining: asyncio.Event | None = None,
     ) -> None:
-        """refusal: what any prediction would meet now, given how many calls wait to be taken up.
+        """refusals: by service, what any call would meet now, given how many wait to be taken up.
         recorder: is told of all calls but those of health, and of reflection without `access`;
         tracer, too, but of none that is refused early. draining: once set, new calls are refused,
         and streams of requests not read further."""
-        self._deadlines, self._backlog, self._refusal = deadlines, backlog, refusal
+        self._deadlines, self._backlog, self._refusals = deadlines, backlog, refusals
         self._refused = _Refused()
         self._access = access
         self._recorder: CallRecorder = recorder or UncountedCalls()
@@ -172,7 +170,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if self._draining.is_set() and name.startswith("/shopcast."):
             self._recorder.refused(name, grpc.StatusCode.UNAVAILABLE.name)
             return self._refused.handler(name, Unavailable("the gateway drains"))
-        if name.startswith(f"/{_PREDICTIONS}/") and (refusal := self._refusal(waiting)):
+        refuse = self._refusals.get(name[1 : name.rfind("/")])
+        if refuse is not None and (refusal := refuse(waiting)):
             self._recorder.refused(name, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
             return self._refused.handler(name, refusal)
         handler: Any = await continuation(handler_call_details)

@@ -20,6 +20,7 @@ from shopcast.v1 import (
     privacy_service_pb2,
     privacy_service_pb2_grpc,
 )
+from shopcast_gateway.core.intake import Intake
 from shopcast_gateway.core.protocol import Predictor
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import Overloaded
@@ -49,6 +50,7 @@ _DESCRIPTORS = tuple(
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+_PREDICTIONS, _EVENTS = "shopcast.v1.PredictionService", "shopcast.v1.EventService"
 SERVICES: tuple[str, ...] = tuple(service.full_name for service in _DESCRIPTORS)
 """Full names of our services, as health and reflection know them."""
 METHODS: tuple[str, ...] = tuple(
@@ -178,6 +180,7 @@ def build_server(
     access: Access | None = None,
     withdrawn: Callable[[], None] = _nothing,
     model_versions: Callable[[], Awaitable[Sequence[str]]] = _none,
+    intake: Intake | None = None,
     refusal: Callable[[int], Overloaded | None] = lambda _: None,
     recorder: CallRecorder | None = None,
     tracer: Tracer | None = None,
@@ -189,7 +192,8 @@ def build_server(
     connections. credentials: None is plain text. deadlines: for calls that set none,
     and the cap on those that do. access: who may call what; None admits everybody.
     withdrawn: called when events of somebody may be used for less than before.
-    model_versions: those published, which the receipt of an erasure names. refusal: what any
+    model_versions: those published, which the receipt of an erasure names. intake: through which
+    events are recorded; None is one of the directory's own. refusal: what any
     prediction would meet now, given how many calls wait; asked before one is read.
     recorder: is told of calls. tracer: traces them. compress: responses, for who takes them.
     Raises StartupError when the address cannot be had.
@@ -197,7 +201,9 @@ def build_server(
     logging.getLogger("grpc._cython.cygrpc").addFilter(tells_nothing_sent)
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
-    calls = CallInterceptor(deadlines, backlog, refusal, access, recorder, tracer, draining)
+    intake = intake or Intake(directory)
+    refusals = {_PREDICTIONS: refusal, _EVENTS: intake.early_refusal}
+    calls = CallInterceptor(deadlines, backlog, refusals, access, recorder, tracer, draining)
     options = (*OPTIONS, *_COMPRESS * compress)
     if shared_port:
         options = (*(one for one in options if one[0] != _SHARED_PORT[0]), _SHARED_PORT)
@@ -207,7 +213,7 @@ def build_server(
         PredictionService(predictor, deadlines), server
     )
     event_service_pb2_grpc.add_EventServiceServicer_to_server(
-        EventService(directory, deadlines), server
+        EventService(directory, intake, deadlines), server
     )
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(
         IdentityService(directory, draining, withdrawn), server

@@ -15,6 +15,7 @@ from shopcast.v1 import (
     privacy_service_pb2_grpc,
 )
 from shopcast_domain.events import Event
+from shopcast_gateway.core.intake import Intake
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import RecordResult
 from shopcast_gateway.errors import DeadlineExpired
@@ -37,8 +38,8 @@ def _then(withdrawn: Callable[[], None]) -> Iterator[None]:
 class EventService(event_service_pb2_grpc.EventServiceServicer):
     """What shoppers do, and have done."""
 
-    def __init__(self, directory: Directory, deadlines: Deadlines) -> None:
-        self._directory = directory
+    def __init__(self, directory: Directory, intake: Intake, deadlines: Deadlines) -> None:
+        self._directory, self._intake = directory, intake
         self._deadlines = deadlines
 
     async def RecordEvents(  # noqa: N802
@@ -46,7 +47,9 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
     ) -> event_service_pb2.RecordEventsResponse:
         """Records events; each has a status of its own."""
         response: event_service_pb2.RecordEventsResponse = await self._record(
-            event_service_pb2.RecordEventsResponse, request.events
+            event_service_pb2.RecordEventsResponse,
+            request.events,
+            self._deadlines.left_s(context),
         )
         return response
 
@@ -60,7 +63,9 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
             try:
                 async with asyncio.timeout(self._deadlines.max_s):
                     response = await self._record(
-                        event_service_pb2.StreamEventsResponse, request.events
+                        event_service_pb2.StreamEventsResponse,
+                        request.events,
+                        self._deadlines.max_s,
                     )
             except TimeoutError:
                 raise DeadlineExpired("the directory took too long") from None
@@ -80,10 +85,14 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         )
         return convert_events.history_response(found)
 
-    async def _record(self, kind: type[Any], events: Sequence[event_service_pb2.Event]) -> Any:
+    async def _record(
+        self, kind: type[Any], events: Sequence[event_service_pb2.Event], timeout_s: float
+    ) -> Any:
         checked = convert_events.events(events, now_s=time.time())
         valid = [one for one in checked if isinstance(one, Event)]
-        result = await self._directory.record(valid) if valid else RecordResult(())
+        result = RecordResult(())
+        if valid:
+            result = await self._intake.record(valid, timeout_s=timeout_s)
         return convert_events.record_response(kind, checked, result)
 
 
