@@ -132,14 +132,15 @@ def leftovers(pid: int) -> set[Path]:
     return {*regions, *folders}
 
 
-def descendants(port: int | None = None) -> list[psutil.Process]:
-    """Live processes below this one; of one server and its launcher where a port is given."""
+def descendants(address: str = "") -> list[psutil.Process]:
+    """Live processes below this one; of one server and its launcher where its address is given."""
     live = [
         process
         for process in psutil.Process().children(recursive=True)
         if process.status() != psutil.STATUS_ZOMBIE  # Triton does not bury what is killed
     ]
-    return [p for p in live if port is None or f"--grpc-port={port}" in p.cmdline()]
+    listening = f"--grpc-address={address.rpartition(':')[0]}"
+    return [p for p in live if not address or listening in p.cmdline()]
 
 
 def stubs_of(model: str) -> list[psutil.Process]:
@@ -386,7 +387,7 @@ async def test_stopping_leaves_nothing_behind(
     triton = await TritonProcess.start(triton_environment, repository, log=log)
     backend = await TritonBackend.connect(triton.grpc_address, repository=repository)
     await backend.load("encoder", 1)
-    mine = descendants(triton.ports.grpc)
+    mine = descendants(triton.grpc_address)
     family = {relative for one in mine for relative in (one, *one.children(recursive=True))}
     assert len(family) >= 4, "launcher, server and two Python processes"
     assert leftovers(os.getpid()) - before
@@ -404,7 +405,7 @@ async def test_a_server_that_dies_is_noticed(
     triton_environment: TritonEnvironment, repository: Path, tmp_path: Path
 ) -> None:
     triton = await TritonProcess.start(triton_environment, repository, log=tmp_path / "log")
-    for process in descendants(triton.ports.grpc):
+    for process in descendants(triton.grpc_address):
         if process.name() == "tritonserver":
             process.kill()
     assert await asyncio.wait_for(triton.wait(), 10.0) != 0
@@ -461,7 +462,7 @@ async def test_a_taken_port_is_named(
         port = taken.getsockname()[1]
         with pytest.raises(StartupError, match=f"Port {port} "):
             await TritonProcess.start(
-                triton_environment, repository, log=tmp_path / "log", ports=Ports(http=port)
+                triton_environment, repository, log=tmp_path / "log", ports=Ports(grpc=port)
             )
 
 
@@ -517,7 +518,7 @@ async def test_the_server_sees_no_secrets_of_ours(
 ) -> None:
     monkeypatch.setenv("SHOPCAST_PSEUDONYM_KEY", "hush")
     triton = await TritonProcess.start(triton_environment, repository, log=tmp_path / "log")
-    environments = [process.environ() for process in descendants(triton.ports.grpc)]
+    environments = [process.environ() for process in descendants(triton.grpc_address)]
     await triton.stop()
     assert environments
     assert not [environment for environment in environments if "hush" in environment.values()]
@@ -539,3 +540,28 @@ async def test_installing_again_does_nothing(triton_environment: TritonEnvironme
     said: list[str] = []
     assert install(triton_environment.python_bin.parent, progress=said.append) == triton_environment
     assert said == []
+
+
+async def test_only_its_own_user_reaches_it(
+    backend: TritonBackend, triton: TritonProcess, repository: Path
+) -> None:
+    """Whoever does can have it run code."""
+    await backend.load("encoder", 1)
+    await backend.infer("encoder", 1, text(1), "vectors", timeout_s=30.0)
+    family = [one.pid for one in psutil.Process().children(recursive=True)]
+    listening = [one for one in psutil.net_connections("inet") if one.pid in family]
+    assert [one.laddr for one in listening if one.status == psutil.CONN_LISTEN] == []
+    await asyncio.sleep(2.0)
+    open_ = open_to_others(Path(triton.grpc_address.removeprefix("unix:")).parent, triton.log)
+    assert open_ == []
+
+
+def open_to_others(*paths: Path) -> list[Path]:
+    """Those of them, and of the shared memory of Tritons of this process."""
+    regions = [*Path("/dev/shm").glob(f"shopcast_{os.getpid()}_*")]
+    assert regions
+    modes = {}
+    for path in (*paths, *regions):
+        with suppress(FileNotFoundError):
+            modes[path] = path.stat().st_mode
+    return [path for path, mode in modes.items() if mode & 0o077]

@@ -17,10 +17,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 STOP = b"stop"
 STOP_GRACE_S = 10.0
+_LOOK_S = 0.5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -39,7 +41,9 @@ def run(links: Path, shm_prefix: str, command: list[str]) -> int:
     )
     pidfd, orders = os.pidfd_open(triton.pid), sys.stdin.fileno()
     try:
-        if orders in _readable([orders, pidfd]) and os.read(orders, 16) == STOP:
+        while not (ready := _readable([orders, pidfd], _LOOK_S)):
+            _close_to_others(shm_prefix)
+        if orders in ready and os.read(orders, 16) == STOP:
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)
             _readable([pidfd], STOP_GRACE_S)
     finally:
@@ -49,9 +53,21 @@ def run(links: Path, shm_prefix: str, command: list[str]) -> int:
         status = triton.wait()
         os.close(pidfd)
         shutil.rmtree(links, ignore_errors=True)
-        for region in Path("/dev/shm").glob(f"{shm_prefix}*"):  # noqa: S108
+        for region in _regions(shm_prefix):
             region.unlink(missing_ok=True)
     return status
+
+
+def _close_to_others(shm_prefix: str) -> None:
+    """What people are asked about lies in shared memory, which Triton lets everybody read, whatever
+    the umask."""
+    for region in _regions(shm_prefix):
+        with contextlib.suppress(OSError):  # it has gone
+            region.chmod(0o600)
+
+
+def _regions(shm_prefix: str) -> Iterator[Path]:
+    return Path("/dev/shm").glob(f"{shm_prefix}*")  # noqa: S108
 
 
 def _readable(descriptors: list[int], timeout_s: float | None = None) -> list[int]:

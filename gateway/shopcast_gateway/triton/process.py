@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 _START_LIMIT_S = 60.0
 _STOP_LIMIT_S = launcher.STOP_GRACE_S + 5.0
 _POLL_S = 0.1
+_MAX_SOCKET_PATH = 107  # bytes, of sockaddr_un
 _numbers = itertools.count()
 
 
@@ -29,15 +30,20 @@ class Ports:
     """Ports on 127.0.0.1; 0 means any free one."""
 
     grpc: int = 0
-    http: int = 0
     metrics: int = 0
 
 
 class TritonProcess:
-    """A Triton server without any model loaded; a backend loads them through `grpc_address`."""
+    """A Triton server without any model loaded; a backend loads them through `grpc_address`.
 
-    def __init__(self, process: asyncio.subprocess.Process, ports: Ports, log: Path) -> None:
-        self._process = process
+    Whoever reaches Triton can have it run code as its user. So it listens on a socket in a folder
+    that is its user's alone, and on no port.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, links: Path, ports: Ports | None, log: Path
+    ) -> None:
+        self._process, self._links = process, links
         self.ports = ports
         self.log = log
 
@@ -48,15 +54,16 @@ class TritonProcess:
         repository: Path,
         *,
         log: Path,
-        ports: Ports = Ports(),
+        ports: Ports | None = None,
     ) -> "TritonProcess":
         """Start the server; returns when it is live.
 
-        repository: the model repository. log: file its output is appended to.
+        repository: the model repository. log: file its output is appended to. ports: to listen on
+        for everybody on this machine, in place of the socket.
         Raises StartupError when there is no repository, a port is taken, or the server ends or is
         not live within a minute.
         """
-        ports = _reserve(ports)
+        ports = _reserve(ports) if ports else None
         shm_prefix = f"shopcast_{os.getpid()}_{next(_numbers)}_"
         with _open_log(log) as output:
             logged_before = output.tell()
@@ -71,7 +78,7 @@ class TritonProcess:
                 env=_variables(environment, links),
                 start_new_session=True,  # Ctrl-C is the gateway's to handle
             )
-        triton = cls(process, ports, log)
+        triton = cls(process, links, ports, log)
         try:
             await triton._wait_live(logged_before)
         except BaseException:
@@ -81,7 +88,9 @@ class TritonProcess:
 
     @property
     def grpc_address(self) -> str:
-        """host:port of the KServe v2 gRPC service."""
+        """Of the KServe v2 gRPC service: host:port, or unix: and the path of the socket."""
+        if self.ports is None:
+            return f"unix:{_socket(self._links)}"
         return f"{HOST}:{self.ports.grpc}"
 
     async def wait(self) -> int:
@@ -112,7 +121,7 @@ class TritonProcess:
     async def _wait_live(self, logged_before: int) -> None:
         try:
             async with asyncio.timeout(_START_LIMIT_S):
-                while not await _is_live(self.ports.http):
+                while not await self._listens():
                     if self._process.returncode is not None:
                         cause = _gist(self.log, logged_before)
                         raise StartupError(f"Triton did not start ({cause}): see {self.log}")
@@ -122,6 +131,25 @@ class TritonProcess:
                 f"Triton was not live within {_START_LIMIT_S:.0f} seconds: see {self.log}"
             ) from None
 
+    async def _listens(self) -> bool:
+        """Triton does once it is live."""
+        try:
+            if self.ports is None:
+                _, writer = await asyncio.open_unix_connection(_socket(self._links))
+            else:
+                _, writer = await asyncio.open_connection(HOST, self.ports.grpc)
+        except OSError:
+            return False
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return True
+
+
+def _socket(links: Path) -> Path:
+    """Triton puts a colon and a port behind whatever address it is given."""
+    return links / "grpc:1"
+
 
 def _make_links(environment: TritonEnvironment, repository: Path) -> Path:
     """A folder of links to all Triton needs; the launcher removes it.
@@ -130,7 +158,12 @@ def _make_links(environment: TritonEnvironment, repository: Path) -> Path:
     """
     if not repository.is_dir():
         raise StartupError(f"There is no model repository at {repository}: build a model first")
-    links = Path(tempfile.mkdtemp(prefix=f"shopcast-triton-{os.getpid()}-"))
+    links = Path(tempfile.mkdtemp(prefix=f"shopcast-triton-{os.getpid()}-"))  # its user's alone
+    if len(os.fsencode(_socket(links))) > _MAX_SOCKET_PATH:
+        links.rmdir()
+        raise StartupError(
+            f"{tempfile.gettempdir()} is too long a path for a socket: set TMPDIR to a shorter one"
+        )
     (links / "repository").symlink_to(repository.resolve())
     (links / "backends").symlink_to(environment.backends.resolve())
     (links / "python").symlink_to(environment.python_bin.parent.resolve())
@@ -140,8 +173,22 @@ def _make_links(environment: TritonEnvironment, repository: Path) -> Path:
 
 
 def _command(
-    environment: TritonEnvironment, links: Path, ports: Ports, shm_prefix: str
+    environment: TritonEnvironment, links: Path, ports: Ports | None, shm_prefix: str
 ) -> list[str]:
+    if ports is None:
+        address, _, port = str(_socket(links)).rpartition(":")
+        listening = [
+            f"--grpc-address=unix:{address}",
+            f"--grpc-port={port}",
+            "--allow-metrics=false",
+        ]
+    else:
+        listening = [
+            f"--grpc-address={HOST}",
+            f"--grpc-port={ports.grpc}",
+            f"--metrics-address={HOST}",
+            f"--metrics-port={ports.metrics}",
+        ]
     return [
         str(environment.server),
         f"--model-repository={links / 'repository'}",
@@ -149,12 +196,8 @@ def _command(
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--model-control-mode=explicit",
         "--disable-auto-complete-config",
-        f"--grpc-address={HOST}",
-        f"--grpc-port={ports.grpc}",
-        f"--http-address={HOST}",
-        f"--http-port={ports.http}",
-        f"--metrics-address={HOST}",
-        f"--metrics-port={ports.metrics}",
+        *listening,
+        "--allow-http=false",
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
         "--exit-timeout-secs=8",
@@ -188,30 +231,13 @@ def _reserve(ports: Ports) -> Ports:
                 ) from problem
             return int(probe.getsockname()[1])
 
-        return Ports(grpc=bind(ports.grpc), http=bind(ports.http), metrics=bind(ports.metrics))
-
-
-async def _is_live(http_port: int) -> bool:
-    try:
-        reader, writer = await asyncio.open_connection(HOST, http_port)
-    except OSError:
-        return False
-    try:
-        writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: triton\r\nConnection: close\r\n\r\n")
-        status = await asyncio.wait_for(reader.readline(), 5.0)
-        return status.split()[1:2] == [b"200"]
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        return Ports(grpc=bind(ports.grpc), metrics=bind(ports.metrics))
 
 
 def _open_log(log: Path) -> IO[bytes]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        return log.open("ab")
+        return open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
     except OSError as problem:
         raise StartupError(
             f"Triton's log {log} cannot be written ({problem.strerror}): choose another file"
