@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from shopcast_gateway.errors import (
 )
 from shopcast_gateway.transport.access_file import Quota, Role, read_access
 from shopcast_gateway.transport.audit import ADMINISTRATIVE
-from shopcast_gateway.transport.authentication import UNLISTED, Caller
+from shopcast_gateway.transport.authentication import UNLISTED, Caller, Identity
 from shopcast_gateway.transport.authorisation import METHODS, Access
 from shopcast_gateway.transport.interceptor import CallInterceptor, Deadlines
 from shopcast_gateway.transport.quotas import Quotas
+from shopcast_gateway.transport.token_keys import parse_keys
 
 OURS = Issuer()
 PREDICT = "/shopcast.v1.PredictionService/Predict"
@@ -301,20 +303,52 @@ def test_subjects_of_one_entry_do_not_share_a_quota(access: Callable[[str], Acce
 # -- a file that changes, a token that ends
 
 
+def known(name: str, *, expires_s: float = math.inf) -> Caller:
+    """Who has shown a token of ours."""
+    (key,) = parse_keys(OURS.pem)
+    return Caller(name, "", expires_s, Identity(f"svc-{name}", expires_s, key))
+
+
 def test_a_caller_that_is_taken_out_may_nothing_any_more(
     access: Callable[[str], Access], path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = access(TOKENS + SHOP)
-    found.still(Caller("shop"), PREDICT)
+    found.still(known("shop"), PREDICT)
     path.write_text("half [")
     clock.now_s += 1
-    found.still(Caller("shop"), PREDICT)
+    found.still(known("shop"), PREDICT)
     assert "what was read before stays in force" in caplog.text
     path.write_text(TOKENS + SHOP.replace("shop", "other"))
     clock.now_s += 1
     with pytest.raises(PermissionDenied):
-        found.still(Caller("shop"), PREDICT)
-    found.still(Caller("other"), PREDICT)
+        found.still(known("shop"), PREDICT)
+    found.still(known("other"), PREDICT)
+
+
+def test_what_is_withdrawn_ends_what_is_under_way(
+    access: Callable[[str], Access], path: Path, clock: Clock
+) -> None:
+    two = SHOP.replace('["svc-shop"]', '["svc-shop", "svc-b"]\ncertificates = ["CN:a", "CN:b"]')
+    found = access(TOKENS + two)
+    by_token, by_name = known("shop"), Caller("shop", proof=frozenset({"CN:a", "DNS:a"}))
+    for caller in (by_token, by_name):
+        found.still(caller, PREDICT)
+    path.write_text(TOKENS + two.replace('"CN:a", ', ""))
+    clock.now_s += 1
+    found.still(by_token, PREDICT)
+    with pytest.raises(PermissionDenied):
+        found.still(by_name, PREDICT)
+    path.write_text(TOKENS + two.replace('"svc-shop", ', ""))
+    clock.now_s += 1
+    found.still(by_name, PREDICT)
+    with pytest.raises(PermissionDenied):
+        found.still(by_token, PREDICT)
+    path.write_text(TOKENS + two)
+    (path.parent / "keys.pem").write_bytes(Issuer().pem)
+    clock.now_s += 1
+    found.still(by_name, PREDICT)
+    with pytest.raises(Unauthenticated, match="key is not accepted any more"):
+        found.still(by_token, PREDICT)
 
 
 async def _three() -> AsyncIterator[int]:
@@ -333,12 +367,12 @@ async def test_the_messages_of_a_stream_wait_for_the_quota(
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     found = access(TOKENS + SHOP + "quota = {requests_per_s = 4, burst = 1}\n")
-    assert [one async for one in found.messages(Caller("shop"), PREDICT, _three())] == [0, 1, 2]
+    assert [one async for one in found.messages(known("shop"), PREDICT, _three())] == [0, 1, 2]
     assert sum(waited) == pytest.approx(0.5)
 
 
 async def test_a_stream_ends_with_its_token(access: Callable[[str], Access], clock: Clock) -> None:
-    found, caller = access(TOKENS + SHOP), Caller("shop", "", expires_s=clock.now_s + 1)
+    found, caller = access(TOKENS + SHOP), known("shop", expires_s=clock.now_s + 1)
     messages = found.messages(caller, PREDICT, _three())
     assert await anext(messages) == 0
     clock.now_s += 2

@@ -5,7 +5,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ import grpc
 import jwt
 
 from shopcast_gateway.errors import Unauthenticated
-from shopcast_gateway.transport.access_file import AccessFile, Entry, Tokens
+from shopcast_gateway.transport.access_file import AccessFile, Tokens
 from shopcast_gateway.transport.token_keys import FileKeys, Key, Keys, UrlKeys
 
 TOKEN_KEY = "authorization"  # noqa: S105 - the name of a header
@@ -34,21 +34,24 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls. name: of their entry, safe to log. key: tells callers of one entry apart, a
-    digest. expires_s: Unix time at which their token ends."""
-
-    name: str
-    key: str = ""
-    expires_s: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
 class Identity:
     """What a token proves. expires_s: Unix time, leeway included."""
 
     subject: str
     expires_s: float
+    signed_by: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. name: of their entry, safe to log. key: tells callers of one entry apart, a
+    digest. expires_s: Unix time at which their token ends. proof: by what they were known, a token
+    or the names of a certificate; not to be logged."""
+
+    name: str
+    key: str = ""
+    expires_s: float = math.inf
+    proof: Identity | frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
 
 class TokenVerifier:
@@ -57,7 +60,11 @@ class TokenVerifier:
 
     def __init__(self, tokens: Tokens, keys: Keys, *, now: Callable[[], float] = time.time) -> None:
         self._tokens, self._keys, self._now = tokens, keys, now
-        self._held: OrderedDict[bytes, tuple[Identity, Key, str | None]] = OrderedDict()
+        self._held: OrderedDict[bytes, tuple[Identity, str | None]] = OrderedDict()
+
+    def holds(self, key: Key) -> bool:
+        """As Keys.holds."""
+        return self._keys.holds(key)
 
     async def verify(self, token: str) -> Identity:
         """What a token proves. Raises Unauthenticated, and Unavailable where keys are away."""
@@ -65,7 +72,8 @@ class TokenVerifier:
             raise Unauthenticated("the token is too long")
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         if (known := self._held.get(digest)) is not None:
-            identity, key, kid = known
+            identity, kid = known
+            key = identity.signed_by
             if self._now() < identity.expires_s and key in await self._keys.find(
                 key.algorithm, kid
             ):
@@ -79,7 +87,7 @@ class TokenVerifier:
             raise Unauthenticated("the token's key is unknown")
         for key in keys:
             if (found := self._by_key(token, key)) is not None:
-                self._held[digest] = found, key, kid
+                self._held[digest] = found, kid
                 if len(self._held) > MAX_REMEMBERED:
                     self._held.popitem(last=False)
                 return found
@@ -98,7 +106,7 @@ class TokenVerifier:
                 leeway=self._tokens.leeway_s,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-            return Identity(claims["sub"], int(claims["exp"]) + self._tokens.leeway_s)
+            return Identity(claims["sub"], int(claims["exp"]) + self._tokens.leeway_s, key)
         except jwt.InvalidSignatureError:
             return None
         except jwt.ExpiredSignatureError:
@@ -133,31 +141,43 @@ class Authenticator:
         if self._verifier is None:
             raise Unauthenticated("tokens are not accepted")
         proven = await self._verifier.verify(token)
+        return self._by_token(proven)
+
+    def again(self, caller: Caller) -> Caller:
+        """Who a caller is by now, who was known by this file or another. Raises Unauthenticated."""
+        if not isinstance(caller.proof, Identity):
+            return self._by_names(caller.proof)
+        if self._verifier is None or not self._verifier.holds(caller.proof.signed_by):
+            raise Unauthenticated("the token's key is not accepted any more")
+        return self._by_token(caller.proof)
+
+    def _by_token(self, proven: Identity) -> Caller:
         entry = self._subjects.get(proven.subject, self._others)
-        return _caller(entry, proven.subject, proven.expires_s)
+        if entry is None:
+            return Caller(UNLISTED, "", proven.expires_s, proven)
+        key = hashlib.sha256(proven.subject.encode(errors="surrogatepass")).hexdigest()
+        return Caller(entry.name, key if entry.any_subject else "", proven.expires_s, proven)
 
     def _by_certificate(self, shown: Mapping[str, Iterable[bytes]]) -> Caller:
-        names = sorted(certificate_names(shown))
+        names = frozenset(certificate_names(shown))
         if not names:
             raise Unauthenticated("there is no token and no certificate")
-        found = [self._certificates[name] for name in names if name in self._certificates]
-        if len({one.name for one in found}) > 1:
+        return self._by_names(names)
+
+    def _by_names(self, names: frozenset[str]) -> Caller:
+        found = {self._certificates[name].name for name in names if name in self._certificates}
+        if len(found) > 1:
             raise Unauthenticated("the certificate has the names of several callers")
-        return _caller(found[0] if found else None, "", math.inf)
+        return Caller(found.pop() if found else UNLISTED, proof=names)
 
 
-def _caller(entry: Entry | None, subject: str, expires_s: float) -> Caller:
-    if entry is None:
-        return Caller(UNLISTED, expires_s=expires_s)
-    key = hashlib.sha256(subject.encode(errors="surrogatepass")).hexdigest()
-    return Caller(entry.name, key if entry.any_subject else "", expires_s)
-
-
-def token_keys(tokens: Tokens, folder: Path) -> Keys:
+def token_keys(
+    tokens: Tokens, folder: Path, *, clock: Callable[[], float] = time.monotonic
+) -> Keys:
     """Where the keys of tokens come from. folder: that of the file. Raises StartupError."""
     if tokens.keys_url is not None:
-        return UrlKeys(tokens.keys_url)
-    return FileKeys(folder / (tokens.keys or ""))
+        return UrlKeys(tokens.keys_url, clock=clock)
+    return FileKeys(folder / (tokens.keys or ""), clock=clock)
 
 
 def bearer_token(context: Context) -> str | None:

@@ -122,6 +122,8 @@ class Access:
         """Raises Unauthenticated and PermissionDenied where a call in progress must end."""
         if self._now() > caller.expires_s:
             raise Unauthenticated("the token has expired meanwhile")
+        if self._followed.held().authenticator.again(caller) != caller:
+            raise PermissionDenied("the caller is known as another, or none, meanwhile")
         self._allow(caller, method)
 
     def _allow(self, caller: Caller, method: str) -> None:
@@ -140,7 +142,7 @@ class Access:
             raise ValueError("caller.certificates: clients show none without --client-ca: give it")
         if file.tokens is not None and file.tokens != self._tokens:
             try:
-                self._keys = token_keys(file.tokens, self._folder)
+                self._keys = token_keys(file.tokens, self._folder, clock=self._monotonic)
             except StartupError as error:
                 raise ValueError(f"tokens.keys: {error}") from None
             self._tokens = file.tokens

@@ -52,6 +52,10 @@ class Keys(Protocol):
         """Keys that may have signed a token; none where its key is unknown. Raises Unavailable."""
         ...
 
+    def holds(self, key: Key) -> bool:
+        """Whether a key that was found is still among them, so far as is known."""
+        ...
+
 
 class FileKeys:
     """Keys of a file, read again when it changes."""
@@ -63,6 +67,10 @@ class FileKeys:
     async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """As Keys.find."""
         return _fitting(self._file.held(), algorithm, kid)
+
+    def holds(self, key: Key) -> bool:
+        """As Keys.holds."""
+        return key in self._file.held()
 
 
 class UrlKeys:
@@ -95,6 +103,12 @@ class UrlKeys:
         if self._age_s() > _KEEP_S:
             raise Unavailable("the keys of tokens cannot be fetched")
         return found
+
+    def holds(self, key: Key) -> bool:
+        """As Keys.holds."""
+        if self._age_s() > _REFRESH_S:
+            self._start()
+        return key in self._keys
 
     def _age_s(self) -> float:
         return self._clock() - self._got_s
