@@ -32,6 +32,7 @@ from shopcast_client import (
 from shopcast_domain.events import Outcome
 from shopcast_gateway import errors
 from shopcast_gateway.core import protocol as core
+from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.directory import types as directory
 from shopcast_gateway.transport.health import ACCEPTING
 from shopcast_gateway.transport.interceptor import Deadlines
@@ -488,3 +489,16 @@ def detail(error: grpc.aio.AioRpcError, found: Any) -> Any:
     assert status is not None
     assert any(packed.Unpack(found) for packed in status.details)
     return found
+
+
+async def test_why_a_version_is_refused_is_told_whatever_it_names() -> None:
+    """Metadata that gRPC refuses would make health fail for every service."""
+    refused = Refused("files", "its manifest lists behavior/2/a\nb\x00é" + "x" * 100_000)
+    async with serving() as (server, target):
+        server.set_serving(True)
+        server.tell_adoption(str(refused))
+        async with grpc.aio.insecure_channel(target) as channel:
+            call = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert (await call).status == health_pb2.HealthCheckResponse.SERVING
+            told = dict(await call.trailing_metadata())["shopcast-refusal"]
+    assert told.startswith(r"its manifest lists behavior/2/a\nb\x00\xe9x")

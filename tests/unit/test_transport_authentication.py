@@ -283,6 +283,15 @@ def test_keys_are_read_in_every_form() -> None:
     assert of_certificate.algorithm == "ES256"
 
 
+@pytest.mark.parametrize(
+    "more", [{"kid": 7}, {"kid": ["k"]}, {"use": "enc"}, {"key_ops": ["encrypt"]}, {"key_ops": 1}]
+)
+def test_a_key_that_is_for_something_else_or_oddly_named_is_left_out(more: dict[str, Any]) -> None:
+    odd, good = next(iter(ISSUERS.values())).jwk | more, Issuer().jwk
+    (found,) = parse_keys(json.dumps({"keys": [odd, good]}).encode())
+    assert found.kid == good["kid"]
+
+
 def private_pem(key: Any) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM,

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -498,6 +499,22 @@ async def test_each_administrative_call_leaves_one_line(
         f"method={ERASE} code=UNAUTHENTICATED caller=- request_id=r-1",
         f"method={ERASE} code=OK caller=- request_id=r-1",
     ]
+
+
+async def test_one_that_is_not_served_here_leaves_a_line_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="shopcast_gateway.audit")
+    backlog: Any = NoBacklog()
+    calls = CallInterceptor(Deadlines(), backlog, {})
+
+    async def nothing(_: Any) -> None:
+        return None
+
+    details: Any = SimpleNamespace(method="/shopcast.v1.ModelAdminService/PromoteModel")
+    assert await calls.intercept_service(nothing, details) is None
+    (line,) = [one.getMessage() for one in caplog.records]
+    assert "PromoteModel code=UNIMPLEMENTED caller=- request_id=-" in line
 
 
 async def test_health_needs_no_token(access: Callable[[str], Access]) -> None:

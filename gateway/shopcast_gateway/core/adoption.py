@@ -32,11 +32,15 @@ _REPLAY_TIMEOUT_S = 30.0
 Reason = Literal["manifest", "files", "contract", "tokeniser", "load", "replay", "golden"]
 
 
+_MOST_TOLD = 1_000  # characters
+
+
 class Refused(Exception):
     """A version that must not serve. One sentence says why; `reason` is what metrics count."""
 
     def __init__(self, reason: Reason, sentence: str) -> None:
-        super().__init__(sentence)
+        # It goes into metadata, and may name what a file of the version says.
+        super().__init__(sentence if len(sentence) <= _MOST_TOLD else sentence[:_MOST_TOLD] + "...")
         self.reason = reason
 
 

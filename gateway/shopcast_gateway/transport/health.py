@@ -70,8 +70,8 @@ class HealthService(health_pb2_grpc.HealthServicer):
         if request.service not in self._names:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
         if self._refusal is not None:
-            # Metadata is ASCII; the sentence is ours, but a path in it may not be.
-            told = self._refusal.encode("ascii", "backslashreplace").decode()
+            # Metadata is printable ASCII; the sentence is ours, but a path in it may not be.
+            told = self._refusal.encode("unicode_escape").decode()
             context.set_trailing_metadata(((REFUSAL, told),))
         return Status(status=self._status(request.service))
 

@@ -177,6 +177,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             self._recorder.refused(name, grpc.StatusCode.UNIMPLEMENTED.name)
+            audit(name, grpc.StatusCode.UNIMPLEMENTED, "-", "-")  # of the other port, perhaps
             return None
         guarded = self._access is not None and self._access.guards(name)
         if not (guarded or name.startswith("/shopcast.")):

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +203,7 @@ def parse_jwks(data: bytes) -> Sequence[Key]:
     keys = []
     for one in given:
         kid, named = one.get("kid"), one.get("alg")
-        if one.get("kty") not in ("RSA", "EC", "OKP") or one.get("use", "sig") != "sig":
+        if one.get("kty") not in ("RSA", "EC", "OKP") or not _for_signatures(one):
             continue
         if "d" in one:
             raise ValueError("this holds a private key: give the public ones only")
@@ -212,9 +212,18 @@ def parse_jwks(data: bytes) -> Sequence[Key]:
         except Exception:  # of another curve, too short, or garbled: nothing we verify with
             _log.warning("a key of a JWKS is left out: it is none of our algorithms")
             continue
-        if named in (None, algorithm):
-            keys.append(Key(kid if isinstance(kid, str) else None, algorithm, public))
+        if kid is not None and not isinstance(kid, str):  # else it would be any token's
+            _log.warning("a key of a JWKS is left out: its kid is no text")
+        elif named in (None, algorithm):
+            keys.append(Key(kid, algorithm, public))
     return _some(keys)
+
+
+def _for_signatures(key: Mapping[str, Any]) -> bool:
+    operations = key.get("key_ops", ["verify"])
+    return key.get("use", "sig") == "sig" and (
+        isinstance(operations, list) and "verify" in operations
+    )
 
 
 def _some(keys: Sequence[Key]) -> Sequence[Key]:
