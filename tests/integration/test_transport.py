@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from shopcast.v1 import prediction_service_pb2, prediction_service_pb2_grpc, types_pb2
+from shopcast.v1 import (
+    identity_service_pb2,
+    identity_service_pb2_grpc,
+    prediction_service_pb2,
+    prediction_service_pb2_grpc,
+    types_pb2,
+)
 from shopcast_client import (
     Account,
     DeadlineExceeded,
@@ -502,3 +509,40 @@ async def test_why_a_version_is_refused_is_told_whatever_it_names() -> None:
             assert (await call).status == health_pb2.HealthCheckResponse.SERVING
             told = dict(await call.trailing_metadata())["shopcast-refusal"]
     assert told.startswith(r"its manifest lists behavior/2/a\nb\x00\xe9x")
+
+
+async def test_of_too_many_calls_of_any_method_some_are_answered_in_time() -> None:
+    """The directory answers 100 a second; 300 a second are asked of it, with half a second each."""
+
+    class Slow(FakeDirectory):
+        free = asyncio.Lock()
+
+        async def resolve(self, account: Any, *, as_of_s: float | None) -> Any:
+            async with self.free:
+                await asyncio.sleep(0.01)
+            return await super().resolve(account, as_of_s=as_of_s)
+
+    async with (
+        serving(held=Slow()) as (_, target),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
+        request = identity_service_pb2.ResolvePersonRequest(
+            account=types_pb2.Account(platform="web", platform_user_id=USER_ID)
+        )
+
+        async def ask() -> str:
+            try:
+                await stub.ResolvePerson(request, timeout=0.5)
+            except grpc.aio.AioRpcError as error:
+                return error.code().name
+            return "OK"
+
+        calls = []
+        for _ in range(600):
+            calls.append(asyncio.create_task(ask()))
+            await asyncio.sleep(1 / 300)
+        seen = Counter(await asyncio.gather(*calls))
+    assert seen["OK"] > 60
+    assert seen["RESOURCE_EXHAUSTED"] > 60
+    assert seen["DEADLINE_EXCEEDED"] < 0.2 * 600

@@ -427,7 +427,7 @@ async def ask(access: Access | None, method: str, token: str | None) -> status_p
     details: Any = Details()
     details.method = method
     backlog: Any = NoBacklog()
-    calls = CallInterceptor(Deadlines(), backlog, {}, access)
+    calls = CallInterceptor(Deadlines(), backlog, {}, {}, access)
     handler: Any = await calls.intercept_service(continuation, details)
     context = FakeContext(token)
     try:
@@ -506,7 +506,7 @@ async def test_one_that_is_not_served_here_leaves_a_line_too(
 ) -> None:
     caplog.set_level(logging.INFO, logger="shopcast_gateway.audit")
     backlog: Any = NoBacklog()
-    calls = CallInterceptor(Deadlines(), backlog, {})
+    calls = CallInterceptor(Deadlines(), backlog, {}, {})
 
     async def nothing(_: Any) -> None:
         return None

@@ -50,7 +50,7 @@ class NoBacklog:
 
 
 BACKLOG: Any = NoBacklog()
-CALLS = CallInterceptor(Deadlines(), BACKLOG, {})
+CALLS = CallInterceptor(Deadlines(), BACKLOG, {}, {})
 
 
 class Details:
@@ -85,7 +85,8 @@ async def test_a_refusal_nobody_waits_for_any_more_ends_quietly() -> None:
     full = CallInterceptor(
         Deadlines(),
         BACKLOG,
-        {"shopcast.v1.PredictionService": lambda _: Overloaded("full", retry_after_s=1.0)},
+        {Details.method: lambda _: Overloaded("full", retry_after_s=1.0)},
+        {},
     )
     unasked: Any = None
     details: Any = Details()
@@ -105,7 +106,7 @@ async def test_who_calls_is_found_within_the_deadline_of_the_call(streams: bool)
             raise AssertionError
 
     slow: Any = Slow()
-    calls = CallInterceptor(Deadlines(), BACKLOG, {}, access=slow)
+    calls = CallInterceptor(Deadlines(), BACKLOG, {}, {}, access=slow)
     unasked: Any = None
 
     async def continuation(details: Any) -> Any:
@@ -129,7 +130,7 @@ async def test_an_administrative_call_that_is_refused_while_draining_is_audited(
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
     (draining := asyncio.Event()).set()
-    calls = CallInterceptor(Deadlines(), BACKLOG, {}, draining=draining)
+    calls = CallInterceptor(Deadlines(), BACKLOG, {}, {}, draining=draining)
     unasked: Any = None
     for method in ("PrivacyService/ErasePerson", "PredictionService/Predict"):
         details: Any = SimpleNamespace(method=f"/shopcast.v1.{method}")

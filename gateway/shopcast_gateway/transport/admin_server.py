@@ -47,7 +47,7 @@ def build_admin_server(
     logging.getLogger("grpc._cython.cygrpc").addFilter(tells_nothing_sent)
     draining, backlog = asyncio.Event(), Backlog()
     deadlines = Deadlines(default_s=_DEFAULT_S + MAX_WAIT_S, max_s=_DEFAULT_S + MAX_WAIT_S)
-    calls = CallInterceptor(deadlines, backlog, {}, access, recorder, tracer, draining)
+    calls = CallInterceptor(deadlines, backlog, {}, {}, access, recorder, tracer, draining)
     server = grpc.aio.server(interceptors=(calls,), options=OPTIONS)
     backlog.of_newest_server()
     model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(

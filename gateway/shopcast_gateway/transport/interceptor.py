@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from shopcast_gateway.core.room import Room
 from shopcast_gateway.core.stages import SPENT, Spent
 from shopcast_gateway.errors import (
     BadRequest,
@@ -134,17 +135,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         deadlines: Deadlines,
         backlog: Backlog,
         refusals: Mapping[str, Callable[[int], Overloaded | None]],
+        rooms: Mapping[str, Room],
         access: Access | None = None,
         recorder: CallRecorder | None = None,
         tracer: Tracer | None = None,
         draining: asyncio.Event | None = None,
     ) -> None:
-        """refusals: by service, what any call would meet now, given how many wait to be taken up.
+        """refusals: by method, what any call would meet now, given how many wait to be taken up.
+        rooms: by method, for unary ones; what has none is bounded elsewhere, or not at all.
         recorder: is told of all calls but those of health, and of reflection without `access`;
         tracer, too, but of none that is refused early. draining: once set, new calls are refused,
         and streams of requests not read further."""
         self._deadlines, self._backlog, self._refusals = deadlines, backlog, refusals
-        self._refused = _Refused()
+        self._refused, self._rooms = _Refused(), rooms
         self._access = access
         self._recorder: CallRecorder = recorder or UncountedCalls()
         self._tracer = tracer
@@ -170,7 +173,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if self._draining.is_set() and name.startswith("/shopcast."):
             self._recorder.refused(name, grpc.StatusCode.UNAVAILABLE.name)
             return self._refused.handler(name, Unavailable("the gateway drains"))
-        refuse = self._refusals.get(name[1 : name.rfind("/")])
+        refuse = self._refusals.get(name)
         if refuse is not None and (refusal := refuse(waiting)):
             self._recorder.refused(name, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
             return self._refused.handler(name, refusal)
@@ -271,7 +274,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, method: _Method, data: bytes, context: Context) -> Any:
         """The response. Raises GatewayError, whatever went wrong, unless the call has ended."""
         async with self._in_time(context):
-            return await method.answer(_parse(method, data), context)
+            with self._admitted(method.name, context):
+                return await method.answer(_parse(method, data), context)
+
+    @contextmanager
+    def _admitted(self, name: str, context: Context) -> Iterator[None]:
+        """Raises Overloaded where the method's room is full, or a call in it would be late."""
+        if (room := self._rooms.get(name)) is None:
+            yield
+            return
+        timeout_s = self._deadlines.left_s(context)
+        room.expect(timeout_s)
+        if refusal := room.refusal(1, timeout_s=timeout_s):
+            raise refusal
+        with room.take(1):
+            yield
+            room.done(1)
 
     @asynccontextmanager
     async def _in_time(self, context: Context) -> AsyncIterator[None]:

@@ -22,6 +22,7 @@ from shopcast.v1 import (
 )
 from shopcast_gateway.core.intake import Intake
 from shopcast_gateway.core.protocol import Predictor
+from shopcast_gateway.core.room import Room
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.errors import Overloaded
 from shopcast_gateway.transport.authorisation import Access
@@ -50,13 +51,15 @@ _DESCRIPTORS = tuple(
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
-_PREDICTIONS, _EVENTS = "shopcast.v1.PredictionService", "shopcast.v1.EventService"
 SERVICES: tuple[str, ...] = tuple(service.full_name for service in _DESCRIPTORS)
 """Full names of our services, as health and reflection know them."""
 METHODS: tuple[str, ...] = tuple(
     f"/{service.full_name}/{method.name}" for service in _DESCRIPTORS for method in service.methods
 )
 """Full names of our methods, as calls have them."""
+_PREDICTIONS = [one for one in METHODS if one.startswith("/shopcast.v1.PredictionService/")]
+_RECORDINGS = [f"/shopcast.v1.EventService/{one}" for one in ("RecordEvents", "StreamEvents")]
+_MOST_CALLS, _FEW_CALLS = 250, 32  # of all other methods, which share a room
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # With SO_REUSEPORT two servers would share a taken port without a word.
@@ -202,8 +205,14 @@ def build_server(
     deadlines, draining = deadlines or Deadlines(), asyncio.Event()
     backlog = Backlog()
     intake = intake or Intake(directory)
-    refusals = {_PREDICTIONS: refusal, _EVENTS: intake.early_refusal}
-    calls = CallInterceptor(deadlines, backlog, refusals, access, recorder, tracer, draining)
+    rest = Room("calls", most=_MOST_CALLS, few=_FEW_CALLS, smallest=1)
+    refusals = {
+        **dict.fromkeys(METHODS, rest.early_refusal),
+        **dict.fromkeys(_PREDICTIONS, refusal),
+        **dict.fromkeys(_RECORDINGS, intake.early_refusal),
+    }
+    rooms = {one: rest for one in METHODS if one not in _PREDICTIONS and one not in _RECORDINGS}
+    calls = CallInterceptor(deadlines, backlog, refusals, rooms, access, recorder, tracer, draining)
     options = (*OPTIONS, *_COMPRESS * compress)
     if shared_port:
         options = (*(one for one in options if one[0] != _SHARED_PORT[0]), _SHARED_PORT)
