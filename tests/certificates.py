@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+HOUR = datetime.timedelta(hours=1)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -38,17 +40,22 @@ class Authority:
         )
         self.cert = pem(made.sign(self._key, hashes.SHA256()))
 
-    def sign(self, name: str = "gateway") -> Pair:
+    def sign(
+        self, name: str = "gateway", *, left: datetime.timedelta = datetime.timedelta(days=1)
+    ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        made = self._certificate(subject, key.public_key()).add_extension(
+        made = self._certificate(subject, key.public_key(), left).add_extension(
             x509.SubjectAlternativeName([here, x509.DNSName("localhost")]), critical=False
         )
         return Pair(pem(made.sign(self._key, hashes.SHA256())), key_pem(key))
 
     def _certificate(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        left: datetime.timedelta = datetime.timedelta(days=1),
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
@@ -57,8 +64,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(days=10) if left.days < 0 else now - HOUR)
+            .not_valid_after(now + left)
         )
 
 

@@ -463,6 +463,24 @@ def test_certificates_and_the_file_of_callers_are_read(sound: Installation, tmp_
     assert "auth.toml" in wrong.found
 
 
+@pytest.mark.parametrize(
+    ("left", "state", "said"),
+    [
+        (timedelta(hours=20), "ok", "over TLS"),
+        (timedelta(minutes=10), "warning", "the certificate ends on "),
+        (timedelta(days=-1), "failed", "the certificate ended on "),
+    ],
+)
+def test_a_certificate_that_has_ended_or_will_soon_is_told(
+    sound: Installation, tmp_path: Path, left: timedelta, state: str, said: str
+) -> None:
+    cert, key = Authority("ours").sign(left=left).write(tmp_path, "server")
+    found = only(sound, "access", tls_cert=cert, tls_key=key)
+    assert found.state == state
+    assert said in found.found
+    assert state == "ok" or "renew " in str(found.remedy)
+
+
 def test_certificates_come_in_pairs(sound: Installation) -> None:
     done = CliRunner().invoke(app, ["doctor", "--tls-cert", "server.pem"])
     assert done.exit_code == 2

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from shopcast_gateway.doctor.finding import Answer, Installation, failed, ok, parts
+from shopcast_gateway.doctor.finding import Answer, Installation, failed, ok, parts, warning
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.transport.authorisation import Access
-from shopcast_gateway.transport.credentials import Tls, server_credentials
+from shopcast_gateway.transport.credentials import Tls, server_credentials, soon_over
 from shopcast_gateway.transport.exposure import (
     check_exposure,
     check_metrics_exposure,
@@ -43,7 +43,15 @@ def access(installation: Installation) -> list[Answer]:
     if (auth := installation.auth) is not None:
         mutual = installation.client_ca is not None
         looks.append(lambda: Access(auth, certificates=mutual))
-    return [one for look in looks if (one := _problem(look))] or [ok(_told(installation, tls))]
+    problems = [one for look in looks if (one := _problem(look))]
+    return problems or _lifetime(tls) or [ok(_told(installation, tls))]
+
+
+def _lifetime(tls: Tls | None) -> list[Answer]:
+    if tls is None or not (said := soon_over(tls.cert.read_bytes())):
+        return []
+    over = "ended" in said
+    return [(failed if over else warning)(said, f"renew {tls.cert} with its key")]
 
 
 def _tls(installation: Installation) -> Tls | None:

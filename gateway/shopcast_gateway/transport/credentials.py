@@ -6,12 +6,16 @@ import ssl
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import grpc
+from cryptography import x509
 
 from shopcast_gateway.errors import StartupError
+
+_SOON = timedelta(days=14)  # or a third of its time, for those that are renewed every day
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +47,19 @@ def server_credentials(tls: Tls) -> grpc.ServerCredentials:
         files.changed,  # type: ignore[arg-type]  # None is no change, says gRPC
         require_client_authentication=tls.client_ca is not None,
     )
+
+
+def soon_over(cert_held: bytes) -> str:
+    """When a certificate ends or has ended, as a sentence; empty while there is time left."""
+    certificate = x509.load_pem_x509_certificate(cert_held)
+    ends = certificate.not_valid_after_utc
+    left = ends - datetime.now(UTC)
+    if left > min(_SOON, (ends - certificate.not_valid_before_utc) / 3):
+        return ""
+    day = f"{ends:%Y-%m-%d}"
+    if left > timedelta():
+        return f"the certificate ends on {day}"
+    return f"the certificate ended on {day}, and clients that look at it do not connect"
 
 
 class _Unfit(Exception):
@@ -80,6 +97,8 @@ class _Files:
         if _or_unfit(self._tls.key, Path.stat).st_mode & stat.S_IRWXO:
             _log.warning("any user of this machine can get at %s: chmod o= it", self._tls.key)
         cert, key, *client_ca = held
+        if said := soon_over(cert):
+            _log.warning("%s: renew %s", said, self._tls.cert)
         made = grpc.ssl_server_certificate_configuration(
             [(key, cert)], root_certificates=client_ca[0] if client_ca else None
         )
