@@ -4,7 +4,8 @@
     python benchmarks/load.py --target HOST:PORT --target OTHER:PORT    # in turns
 
 Asks for the demo's people and items, whose vectors are at hand; with --unknown every item has a
-title that nobody has seen before. A closed loop keeps some calls in
+title that nobody has seen before; with --events so many new events are recorded in each call
+in place of that. A closed loop keeps some calls in
 flight. Overload comes at a constant rate whatever is answered, three times the most that the closed
 loops reached, each call with a --deadline. The callers are in this process, on the
 same cores; with --apart the gateway and its Triton have one core and the callers another, so that
@@ -21,8 +22,9 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -30,14 +32,16 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from shopcast.v1 import event_service_pb2, types_pb2
 from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast.v1 import prediction_service_pb2_grpc as services
-from shopcast.v1 import types_pb2
+from shopcast.v1.event_service_pb2_grpc import EventServiceStub
 from shopcast_cli.commands.demo import copy_store, gateway
 
 DEMO = Path(".demo")
 TIMES = 3
-UNKNOWN_TEXTS_A_S = 500  # more than are encoded
+Request = pb.PredictRequest | event_service_pb2.RecordEventsRequest
+MOST_A_S = 10_000  # texts encoded or events recorded: so many are made up, none of them twice
 
 
 class Market:
@@ -71,6 +75,24 @@ class Market:
         return made
 
 
+def recordings(
+    events: int, calls: int, number: "itertools.count[int]"
+) -> list[event_service_pb2.RecordEventsRequest]:
+    """Of new views of many people."""
+    made = []
+    for _ in range(calls):
+        request = event_service_pb2.RecordEventsRequest()
+        for _ in range(events):
+            event = request.events.add(event_id=f"e-{next(number)}")
+            event.account.platform = "kaufwerk"
+            event.account.platform_user_id = f"more-{next(number) % 5_000}"
+            event.kind = types_pb2.EVENT_KIND_VIEW
+            event.item.item_id = f"more-{next(number) % 300}"
+            event.time.GetCurrentTime()
+        made.append(request)
+    return made
+
+
 def unknown(
     requests: list[pb.PredictRequest], number: "itertools.count[int]"
 ) -> list[pb.PredictRequest]:
@@ -95,18 +117,23 @@ class Gateway:
             grpc.aio.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
             for _ in range(4)
         ]
-        stubs = [services.PredictionServiceStub(channel) for channel in self._channels]
-        self._calls = [stub.Predict for stub in stubs]
+        self._calls: list[dict[type, Any]] = [
+            {
+                pb.PredictRequest: services.PredictionServiceStub(channel).Predict,
+                event_service_pb2.RecordEventsRequest: EventServiceStub(channel).RecordEvents,
+            }
+            for channel in self._channels
+        ]
 
-    async def ask(self, number: int, request: pb.PredictRequest, timeout_s: float = 30.0) -> None:
-        await self._calls[number % len(self._calls)](request, timeout=timeout_s)
+    async def ask(self, number: int, request: Request, timeout_s: float = 30.0) -> None:
+        await self._calls[number % 4][type(request)](request, timeout=timeout_s)
 
     async def close(self) -> None:
         for channel in self._channels:
             await channel.close()
 
 
-async def once(to: Gateway, requests: list[pb.PredictRequest]) -> None:
+async def once(to: Gateway, requests: Sequence[Request]) -> None:
     """Asks everything once, so that the vectors of all items and histories are at hand."""
     waiting = iter(enumerate(requests))
 
@@ -118,10 +145,10 @@ async def once(to: Gateway, requests: list[pb.PredictRequest]) -> None:
 
 
 async def closed(
-    to: Gateway, requests: list[pb.PredictRequest], flying: int, seconds: float
+    to: Gateway, requests: Sequence[Request], flying: int, seconds: float
 ) -> tuple[float, list[float]]:
     """Calls a second, and milliseconds of each."""
-    waiting, taken = iter(requests * 1_000), []
+    waiting, taken = itertools.cycle(requests), []
     end = time.perf_counter() + seconds
 
     async def caller(number: int) -> None:
@@ -136,14 +163,14 @@ async def closed(
 
 async def overload(
     to: Gateway,
-    requests: list[pb.PredictRequest],
+    requests: Sequence[Request],
     rate: float,
     seconds: float,
     deadline_s: float,
 ) -> tuple[float, dict[str, list[float]]]:
     """Answers a second, and milliseconds by status."""
     taken: dict[str, list[float]] = {}
-    waiting = iter(requests * 1_000)
+    waiting = itertools.cycle(requests)
 
     async def call(number: int) -> None:
         began, code = time.perf_counter(), "OK"
@@ -172,48 +199,54 @@ async def run(targets: list[str], options: argparse.Namespace) -> None:
     gateways = [Gateway(target) for target in targets]
     numbers = itertools.count(time.time_ns() // 1_000_000)
 
-    def asked(requests: list[pb.PredictRequest], calls: float) -> list[pb.PredictRequest]:
-        """For so many calls."""
-        if not options.unknown:
-            return requests
-        return unknown((requests * math.ceil(calls / len(requests)))[: math.ceil(calls)], numbers)
+    what = "events" if options.events else "items"
+
+    def asked(size: int, calls: float) -> Sequence[Request]:
+        """What so many calls ask."""
+        count = math.ceil(calls)
+        if options.events:
+            return recordings(size, count, numbers)
+        if options.unknown:
+            return unknown(market.requests(size, count), numbers)
+        return market.requests(size, 500)
 
     table = Table(title="closed loops")
     for column in (
-        "items",
+        what,
         "in flight",
         *(f"{one}: calls/s; p50 / p90 / p99 ms" for one in targets),
     ):
         table.add_column(column, justify="right")
-    most = {(items, target): 0.0 for items in options.items for target in targets}
-    for items in options.items:
-        requests = market.requests(items, 500)
-        for one in gateways:
-            await once(one, requests)
+    sizes = options.events or options.items
+    most = {(size, target): 0.0 for size in sizes for target in targets}
+    for size in sizes:
+        if not options.events:
+            for one in gateways:
+                await once(one, market.requests(size, 500))
         for flying in options.flying:  # all of which the gateway has room for
             rates: dict[str, list[float]] = {target: [] for target in targets}
             times: dict[str, list[float]] = {target: [] for target in targets}
             for _ in range(3):
                 for one in gateways:
-                    fresh = asked(requests, flying + UNKNOWN_TEXTS_A_S * seconds / items)
-                    rate, taken = await closed(one, fresh, flying, seconds)
+                    new = flying + min(MOST_A_S / size, 1_500) * seconds
+                    rate, taken = await closed(one, asked(size, new), flying, seconds)
                     rates[one.target].append(rate)
                     times[one.target] += taken
             cells = []
             for target in targets:
                 rate = statistics.median(rates[target])
-                most[items, target] = max(most[items, target], rate)
+                most[size, target] = max(most[size, target], rate)
                 cells.append(f"{rate:,.{0 if rate > 20 else 1}f}; {quantiles(times[target])}")
-            table.add_row(str(items), str(flying), *cells)
+            table.add_row(str(size), str(flying), *cells)
     console.print(table)
-    for items, one in itertools.product(options.items, gateways):
-        most_a_second = most[items, one.target]
+    for size, one in itertools.product(sizes, gateways):
+        most_a_second = most[size, one.target]
         rate = TIMES * most_a_second
-        requests = asked(market.requests(items, 500), 4 * seconds * rate + 1)
+        requests = asked(size, 4 * seconds * rate + 1)
         good, codes = await overload(one, requests, rate, 4 * seconds, options.deadline)
         told = "; ".join(f"{c} {len(t):,}: {quantiles(t)} ms" for c, t in sorted(codes.items()))
         console.print(
-            f"{one.target}: {rate:,.1f} calls/s of {items} items sent, {good:,.1f} answered a"
+            f"{one.target}: {rate:,.1f} calls/s of {size} {what} sent, {good:,.1f} answered a"
             f" second, {good / most_a_second:.2f} of the most; {told}"
         )
     for one in gateways:
@@ -235,6 +268,7 @@ def main() -> None:
     parser.add_argument("--target", action="append", help="host:port; more than one take turns")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each loop")
     parser.add_argument("--items", type=int, nargs="+", default=[1, 100])
+    parser.add_argument("--events", type=int, nargs="+", help="of each call, in place of --items")
     parser.add_argument("--flying", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--deadline", type=float, default=1.0, help="seconds, under overload")
     parser.add_argument("--unknown", action="store_true", help="items nobody has seen before")
