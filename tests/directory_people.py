@@ -548,6 +548,35 @@ class IdentityConformance:
         assert kept.person_id == second
         assert person_id not in json.dumps(await directory.export(ANNA_C))
 
+    async def test_the_journal_tells_two_who_stay_apart(self, directory: Directory) -> None:
+        """Also where the older of them is not the one who was on the side of who was erased."""
+        third = Account("shop-d", "dora")
+        await directory.record([event(f"{n}", one) for n, one in enumerate((ANNA, BERT, third))])
+        bert, dora = await id_of(directory, BERT), await id_of(directory, third)
+        await link(directory, ANNA, third)
+        await link(directory, third, BERT)
+        await directory.unlink(ANNA, third)
+        await directory.unlink(third, BERT)
+        await directory.erase(ANNA)
+        linked, unlinked, _ = await journal(directory)
+        assert (linked.person_id, linked.other_person_id) == (dora, bert)
+        assert (unlinked.person_id, unlinked.other_person_id) == (bert, dora)
+        assert (await directory.undo(unlinked.number)).kind == ChangeKind.LINKED
+        assert await id_of(directory, third) == bert
+
+    async def test_the_journal_names_the_older_account_in_place_of_who_was_erased(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event("1", ANNA), event("2", ANNA_B), event("3", ANNA_C)])
+        second = await id_of(directory, ANNA_B)
+        await link(directory, ANNA, ANNA_B)
+        await link(directory, ANNA, ANNA_C)
+        await link(directory, ANNA_C, ANNA_B)
+        await directory.split(ANNA)
+        await directory.erase(ANNA)
+        kept, _ = await journal(directory)
+        assert (kept.person_id, kept.other_person_id) == (second, None)
+
     # Upkeep
 
     async def test_stats_count(self, directory: Directory) -> None:

@@ -25,7 +25,9 @@ local function change_reply(number, entry)
 end
 
 local function note(kind, link, account, mine, other, theirs)
-  if theirs.first < mine.first then account, mine, other, theirs = other, theirs, account, mine end
+  if theirs.first < mine.first or theirs.first == mine.first and other < account then
+    account, mine, other, theirs = other, theirs, account, mine
+  end
   local second = theirs.first == mine.first and 0 or theirs.first
   return journal({kind, now_us(), account, other, link[KIND], link[CONFIDENCE], link[SOURCE],
     mine.first, second})
