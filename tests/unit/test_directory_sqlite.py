@@ -566,9 +566,11 @@ async def test_others_write_while_the_long_history_of_one_person_is_compacted(
         assert (await directory.record(flood)).quarantined == 100
         vectors = {bytes([n]) * 16: np.ones(4, dtype=np.float32) for n in range(100)}
         await directory.keep_vectors("old", vectors)
-        writer, sizes = directory._connections.writer, [0]
+        writer, sizes, vacuums = directory._connections.writer, [0], []
 
         def look(sql: str) -> None:
+            if "incremental_vacuum" in sql:
+                vacuums.append(sql)
             if sql.startswith(("BEGIN", "COMMIT")):
                 sizes.append(writer.total_changes)
 
@@ -580,6 +582,7 @@ async def test_others_write_while_the_long_history_of_one_person_is_compacted(
         stats = await directory.stats()
         assert (stats.events, stats.quarantined, stats.vectors) == (30, 0, 0)
     assert max(after - before for before, after in itertools.pairwise(sizes[1:])) <= 10
+    assert len(vacuums) == 2  # not one a page
 
 
 async def person_of(directory: SqliteDirectory) -> Person:

@@ -87,7 +87,8 @@ def compact(
     if encoders is not None:
         _remove(connection, _encoded(connection, encoders))
     while (left := number_of(connection, "PRAGMA freelist_count")) > 0:
-        connection.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+        # As a script: `execute` would end after the first page.
+        connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
         if number_of(connection, "PRAGMA freelist_count") == left:
             break
         time.sleep(_PAUSE_S)
