@@ -440,6 +440,25 @@ async def test_a_closed_directory_is_unavailable(server: RedisServer) -> None:
 # Clusters
 
 
+async def test_any_primary_of_a_cluster_that_throws_keys_away_is_refused(
+    cluster: RedisCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    for node in cluster.nodes:
+        node.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+        try:
+            found = await refusal(cluster.url, timeout_s=20)
+        finally:
+            node.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+        assert f"127.0.0.1:{node.port} throws keys away" in found
+    assert not caplog.text
+    node.call("CONFIG", "SET", "appendonly", "no")
+    try:
+        async with opened(cluster.url):
+            assert f"127.0.0.1:{node.port} keeps no log" in caplog.text
+    finally:
+        node.call("CONFIG", "SET", "appendonly", "yes")
+
+
 async def test_directories_and_vectors_spread_over_a_cluster(cluster: RedisCluster) -> None:
     vectors = {bytes([n]) * 16: np.full(4, n, np.float32) for n in range(64)}
     names = [f"market-{n}" for n in range(8)]
