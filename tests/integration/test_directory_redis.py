@@ -250,6 +250,14 @@ async def test_keys_are_rotated_while_accounts_come_back(server: RedisServer) ->
             await RedisDirectory.open(server.url, ring)
 
 
+async def test_keys_that_are_given_in_another_order_are_refused(server: RedisServer) -> None:
+    for ring in (PSEUDONYMS, Pseudonyms(NEW_KEY, OLD_KEY)):
+        async with opened(server.url, ring):
+            pass
+    with pytest.raises(StartupError, match="the newest first"):
+        await RedisDirectory.open(server.url, Pseudonyms(OLD_KEY, NEW_KEY))
+
+
 # Ways to a server
 
 

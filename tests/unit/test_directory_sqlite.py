@@ -437,6 +437,15 @@ async def test_what_was_written_under_an_older_key_is_found_and_moves_to_the_new
             await SqliteDirectory.open(path, incomplete)
 
 
+async def test_keys_that_are_given_in_another_order_are_refused(path: Path) -> None:
+    old, new = b"o" * 32, b"n" * 32
+    for ring in (Pseudonyms(old), Pseudonyms(new, old)):
+        async with opened(path, ring):
+            pass
+    with pytest.raises(StartupError, match="the newest first"):
+        await SqliteDirectory.open(path, Pseudonyms(old, new))
+
+
 async def test_a_process_that_missed_a_rotation_writes_no_second_account(path: Path) -> None:
     old, new = b"o" * 32, b"n" * 32
     async with opened(path, Pseudonyms(old)) as late:

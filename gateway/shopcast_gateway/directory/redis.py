@@ -8,7 +8,7 @@ import numpy as np
 
 from shopcast_domain.events import Account, Event, Item
 from shopcast_gateway.directory.protocol import Progress
-from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
+from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, out_of_order, person_id
 from shopcast_gateway.directory.purposes import bit_of, bits
 from shopcast_gateway.directory.redis_packing import (
     Argument,
@@ -83,10 +83,11 @@ class RedisDirectory:
         pseudonyms: Pseudonyms,
         *,
         name: str = NAME,
+        make: bool = True,
         floods: FloodRules | None = FLOODS,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """Connect, and make the directory if it is not there.
+        """Connect, and make the directory if it is not there. make: else that is an error.
 
         url: redis://, rediss:// or unix://; of a cluster, that of any node. name: several
         directories of one server have different ones. floods: what is quarantined; None lets
@@ -94,7 +95,14 @@ class RedisDirectory:
         """
         store = await RedisStore.connect(url, name, timeout_s=timeout_s)
         try:
-            version, lacking = await store.run("open", VERSION, *pseudonyms.fingerprints())
+            version, lacking, replaced = await store.run(
+                "open", VERSION, int(make), *pseudonyms.fingerprints()
+            )
+            if version < 0:
+                raise StartupError(
+                    f"the directory {name!r} at {store.place} is not there: name another with"
+                    " --directory"
+                )
             if version != VERSION:
                 raise StartupError(_other_version(store.place, name, version))
             if lacking:
@@ -103,6 +111,8 @@ class RedisDirectory:
                     " that is not among those given: start with all the keys it was written with,"
                     " or choose another name."
                 )
+            if replaced:
+                raise out_of_order(f"The directory {name!r} at {store.place}")
         except BaseException:
             await store.close()
             raise
