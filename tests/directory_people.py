@@ -577,6 +577,15 @@ class IdentityConformance:
         kept, _ = await journal(directory)
         assert (kept.person_id, kept.other_person_id) == (second, None)
 
+    async def test_a_number_that_no_change_has_is_nobodys(self, directory: Directory) -> None:
+        await link(directory, ANNA, ANNA_B)
+        for number in (0, -1, 2**53, 2**63 - 1):
+            with pytest.raises(NotFound):
+                await directory.undo(number)
+        assert len(await directory.changes(-1, limit=9)) == 1
+        for number in (2**53, 2**63 - 1):
+            assert list(await directory.changes(number, limit=9)) == []
+
     # Upkeep
 
     async def test_stats_count(self, directory: Directory) -> None:

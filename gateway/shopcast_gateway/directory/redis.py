@@ -11,6 +11,7 @@ from shopcast_gateway.directory.protocol import Progress
 from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, out_of_order, person_id
 from shopcast_gateway.directory.purposes import bit_of, bits
 from shopcast_gateway.directory.redis_packing import (
+    EXACT,
     Argument,
     all_pseudonyms,
     identity,
@@ -231,14 +232,14 @@ class RedisDirectory:
 
     async def undo(self, number: int) -> Change:
         """Take a change of the journal back. Raises NotFound."""
-        reply = await self._ask("undo", number)
+        reply = await self._ask("undo", _exact(number))
         if reply is None:
             raise NotFound("the journal has no such change that could be taken back")
         return change_of(reply)
 
     async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
         """The journal's entries with a number above `after`, oldest first."""
-        return [change_of(one) for one in await self._store.run("changes", max(after, 0), limit)]
+        return [change_of(one) for one in await self._store.run("changes", _exact(after), limit)]
 
     async def set_consent(
         self, account: Account, purposes: Mapping[Purpose, bool], *, everywhere: bool = False
@@ -371,6 +372,11 @@ class RedisDirectory:
 
     def _bucket(self, encoder: str, number: int) -> str:
         return self._store.spread_key(f"v:{number}:{encoder}")
+
+
+def _exact(number: int) -> int:
+    """A change's number as Lua can hold it; those beyond are nobody's."""
+    return max(0, min(number, EXACT))
 
 
 def _as_of(as_of_s: float | None) -> Argument:
