@@ -586,6 +586,43 @@ class IdentityConformance:
         for number in (2**53, 2**63 - 1):
             assert list(await directory.changes(number, limit=9)) == []
 
+    async def test_links_of_several_kinds_go_as_one_and_are_noted_in_their_order(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event("1", ANNA), event("2", ANNA_B)])
+        other = await id_of(directory, ANNA_B)
+        for kind in (LinkKind.OPERATOR, LinkKind.LOGIN, LinkKind.DEVICE):
+            await link(directory, ANNA_B, ANNA, kind)
+        after = (await journal(directory))[-1].number
+        assert (await directory.unlink(ANNA_B, ANNA)).removed == 3
+        gone = await journal(directory, after)
+        assert [(one.link_kind, one.other_person_id) for one in gone] == [
+            (LinkKind.DEVICE, other), (LinkKind.LOGIN, other), (LinkKind.OPERATOR, other)
+        ]  # fmt: skip
+        assert (await directory.stats()).people == 2
+
+    async def test_all_links_of_a_split_go_as_one_and_are_noted_in_their_order(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event("1", ANNA), event("2", ANNA_B), event("3", ANNA_C)])
+        anna, second = await id_of(directory, ANNA), await id_of(directory, ANNA_B)
+        await link(directory, ANNA_B, ANNA_C)
+        await link(directory, ANNA_C, ANNA)
+        await link(directory, ANNA_B, ANNA, LinkKind.LOGIN)
+        await link(directory, ANNA_B, ANNA, LinkKind.DEVICE)
+        after = (await journal(directory))[-1].number
+        gone = await directory.split(ANNA_B)
+        assert (gone.person_id, gone.other_person_id, gone.removed) == (second, anna, 4 - 1)
+        noted = await journal(directory, after)
+        assert [(one.person_id, one.other_person_id, one.link_kind) for one in noted] == [
+            (anna, second, LinkKind.DEVICE),
+            (anna, second, LinkKind.LOGIN),
+            (anna, second, LinkKind.LOGIN),
+        ]
+        assert (await directory.stats()).people == 2
+        assert (await directory.undo(noted[1].number)).kind == ChangeKind.LINKED
+        assert await id_of(directory, ANNA_B) == anna
+
     # Upkeep
 
     async def test_stats_count(self, directory: Directory) -> None:

@@ -17,10 +17,11 @@ from certificates import Authority
 from redis_servers import RedisCluster, RedisServer, free_port
 
 from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory import redis
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.redis import RedisDirectory
-from shopcast_gateway.directory.types import LinkKind, Purpose, Retention
-from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.directory.types import LinkKind, LinkStatement, Purpose, Retention
+from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
 OLD_KEY, NEW_KEY = bytes(32), b"n" * 32
 PSEUDONYMS = Pseudonyms(OLD_KEY)
@@ -256,6 +257,65 @@ async def test_keys_that_are_given_in_another_order_are_refused(server: RedisSer
             pass
     with pytest.raises(StartupError, match="the newest first"):
         await RedisDirectory.open(server.url, Pseudonyms(OLD_KEY, NEW_KEY))
+
+
+# Steps that keep others waiting
+
+
+async def test_everybody_is_told_in_steps_of_so_many_events(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "_EVENTS_AT_ONCE", 100)
+    people = [Account("shop", f"{n}") for n in range(7)]
+    async with opened(server.url) as directory:
+        await directory.record([event(n, one) for one in people for n in range(60)])
+        told, cursor, pages = [], "", []
+        while cursor or not pages:
+            page, cursor = await directory.people(cursor, limit=500)
+            told += page
+            pages.append(len(page))
+        assert told == [await directory.export(one) for one in people]
+    assert pages == [2, 2, 2, 1]
+
+
+async def test_even_one_person_is_compacted_in_steps_of_so_many_events(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "_EVENTS_AT_ONCE", 100)
+    steps: list[tuple[int, int]] = []
+
+    def count(done: int, total: int) -> None:
+        steps.append((done, total))
+
+    async with opened(server.url) as directory:
+        await directory.link(ANNA, ANNA_B, kind=LinkKind.LOGIN, confidence=1)
+        mixed = [event(n, (ANNA, ANNA_B)[n % 2]) for n in range(500)]
+        await directory.record([*mixed, event(1, Account("shop", "other"))])
+        assert await directory.compact(Retention(max_events=70), progress=count) == 430
+        assert steps == [(0, 3)] * 4 + [(3, 3)]
+        kept = await directory.history(ANNA, before_s=2e9, limit=999)
+        assert [one.time_s - 1_750_000_000 for one in kept] == [*range(499, 429, -1)]
+        age_s = time.time() - 1_760_000_000
+        assert await directory.compact(Retention(max_age_s=age_s)) == 71
+
+
+async def test_many_links_of_one_account_are_written_once(server: RedisServer) -> None:
+    """Its links are packed together: written for each of them, they would be as many squared."""
+
+    def writes() -> int:
+        stats = server.call("INFO", "commandstats")
+        return int(stats["cmdstat_set"]["calls"]) if "cmdstat_set" in stats else 0
+
+    others = [Account("app", f"{n}") for n in range(200)]
+    async with opened(server.url) as directory:
+        before = writes()
+        made = await directory.link_many(
+            [LinkStatement(ANNA, one, LinkKind.DEVICE) for one in others]
+        )
+        assert writes() - before == 201
+        assert all(one.merged for one in made)
+        assert (await directory.split(ANNA)).removed == 200
+        assert (await directory.stats()).people == 201
 
 
 # Ways to a server

@@ -59,7 +59,8 @@ NAME = "shopcast"
 TIMEOUT_S = 2.0
 
 _BUCKETS = 256  # keys that hold the vectors of an encoder
-_AT_ONCE = 500  # accounts that one step through all of them looks at
+_AT_ONCE = 500  # accounts that one step through all of them looks at at most
+_EVENTS_AT_ONCE = 5_000  # events after which it ends; a person is told of whole
 
 
 class RedisDirectory:
@@ -264,7 +265,9 @@ class RedisDirectory:
 
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
         """Everything about some people; the cursor is the number of an account."""
-        number, *found = await self._store.run("people", int(cursor or 1), limit, _AT_ONCE)
+        number, *found = await self._store.run(
+            "people", int(cursor or 1), limit, _AT_ONCE, _EVENTS_AT_ONCE
+        )
         return [data_of(one) for one in found], str(number or "")
 
     async def erase(self, account: Account) -> Receipt | None:
@@ -334,7 +337,7 @@ class RedisDirectory:
             number = 1
             while number:
                 step, number, last = await self._store.run(
-                    "compact", number, _AT_ONCE, age_us, most
+                    "compact", number, _AT_ONCE, age_us, most, _EVENTS_AT_ONCE
                 )
                 removed += step
                 if progress is not None:

@@ -71,11 +71,20 @@ local function intern(letter, name)
   return tonumber(code)
 end
 
+local function lost()
+  return redis.error_reply('LOST the server does not hold the directory any more')
+end
+
+-- An error where the server has lost the directory, for scripts that look no account up.
+local function is_lost()
+  return call('EXISTS', KEYS[1]) == 0 and lost() or nil
+end
+
 -- The index of the key that new pseudonyms are made with; an error when it is not the one meant.
 local function key_index(fingerprint)
   local index = tonumber(call('HGET', KEYS[1], 'key:' .. fingerprint))
   if not index then
-    return nil, redis.error_reply('LOST the server does not hold the directory any more')
+    return nil, lost()
   end
   if index ~= tonumber(call('HGET', KEYS[1], 'keys')) then
     return nil, redis.error_reply('ROTATED the pseudonym keys were rotated')
