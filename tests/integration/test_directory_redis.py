@@ -403,6 +403,29 @@ async def test_a_server_that_lost_the_directory_is_not_written_to(server: RedisS
     assert server.call("DBSIZE") == 0
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda directory: directory.find("p_" + "0" * 32),
+        lambda directory: directory.changes(0, limit=9),
+        lambda directory: directory.people("", limit=9),
+        lambda directory: directory.stats(),
+        lambda directory: directory.compact(Retention(max_events=1)),
+        lambda directory: directory.compact(Retention(), encoders=()),
+        lambda directory: directory.resolve(ANNA),
+        lambda directory: directory.undo(1),
+    ],
+)
+async def test_a_server_that_lost_the_directory_does_not_answer_as_if_it_were_empty(
+    server: RedisServer, asked: Callable[[RedisDirectory], Awaitable[Any]]
+) -> None:
+    async with opened(server.url) as directory:
+        await directory.record([event(1)])
+        server.call("FLUSHALL")
+        with pytest.raises(Unavailable, match="LOST"):
+            await asked(directory)
+
+
 async def test_a_server_without_a_log_of_writes_is_complained_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
