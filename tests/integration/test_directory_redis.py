@@ -426,6 +426,31 @@ async def test_a_server_that_lost_the_directory_does_not_answer_as_if_it_were_em
             await asked(directory)
 
 
+async def test_more_platforms_than_there_is_room_for_are_refused_as_a_whole(
+    server: RedisServer,
+) -> None:
+    others = [Account(f"new-{n}", "anna") for n in range(3)]
+    async with opened(server.url) as directory:
+        await directory.record([event(1)])
+        for start in range(1, 65_534, 5_000):
+            names = range(start, min(start + 5_000, 65_534))
+            server.call("HSET", "{shopcast}:p", *(one for n in names for one in (f"s{n}", n + 1)))
+        assert (await directory.record([event(2), event(1, others[0])])).recorded == 2
+        for attempt in (
+            directory.record([event(3), event(1, others[1])]),
+            directory.link(ANNA, others[1], kind=LinkKind.LOGIN, confidence=1),
+            directory.link(others[2], others[0], kind=LinkKind.LOGIN, confidence=1),
+            directory.set_consent(others[1], {Purpose.RISK: False}),
+        ):
+            with pytest.raises(BadRequest, match="65,535 at most"):
+                await attempt
+        assert (await directory.record([event(3), event(2, others[0])])).recorded == 2
+        assert (await directory.stats()).accounts == 2
+        person = await directory.resolve(others[0])
+        assert person is not None
+        assert person.accounts[0][0] == "new-0"
+
+
 async def test_a_server_without_a_log_of_writes_is_complained_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

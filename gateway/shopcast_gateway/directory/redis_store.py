@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 
 from shopcast_gateway.directory.places import shown, unusable
 from shopcast_gateway.directory.redis_packing import Argument
-from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -215,6 +215,8 @@ class RedisStore:
             raise Unavailable(f"the directory cannot be used now: {type(error).__name__}") from None
         except errors.ResponseError as error:
             code = str(error).split(" ", 1)[0]
+            if code == "PLATFORMS":
+                raise BadRequest("platform", "a directory in Redis holds 65,535 at most") from None
             if code not in _AWAY_CODES:
                 raise
             raise Unavailable(f"the directory cannot be used now: {code}") from None

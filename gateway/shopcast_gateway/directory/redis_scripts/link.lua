@@ -3,6 +3,12 @@
 -- source. Returns for each the person's code, and 1 where two persons became one.
 local key, refusal = key_index(ARGV[1])
 if not key then return refusal end
+local platforms = {}
+for at = 2, #ARGV, 7 do
+  platforms[#platforms + 1], platforms[#platforms + 2] = ARGV[at], ARGV[at + 2]
+end
+refusal = crowded(#platforms, function(at) return platforms[at] end)
+if refusal then return refusal end
 local reply = {}
 for at = 2, #ARGV, 7 do
   local one, other = admit(ARGV[at], ARGV[at + 1], key), admit(ARGV[at + 2], ARGV[at + 3], key)

@@ -71,6 +71,20 @@ local function intern(letter, name)
   return tonumber(code)
 end
 
+-- An error where accounts of so many names would bring in more platforms than there is room for:
+-- ACCOUNT has 2 bytes for one. name_at: of the name at a place.
+local function crowded(names, name_at)
+  local room, seen = 65535 - call('HLEN', prefix .. 'p'), {}
+  if names <= room then return nil end
+  for at = 1, names do
+    local name = name_at(at)
+    if not seen[name] and call('HEXISTS', prefix .. 'p', name) == 0 then
+      seen[name], room = true, room - 1
+    end
+  end
+  return room < 0 and redis.error_reply('PLATFORMS there are too many') or nil
+end
+
 local function lost()
   return redis.error_reply('LOST the server does not hold the directory any more')
 end
