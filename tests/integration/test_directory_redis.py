@@ -215,6 +215,23 @@ async def test_nothing_of_an_erased_person_stays(server: RedisServer) -> None:
     assert kinds & with_people == set()
 
 
+async def test_what_was_erased_is_in_no_copy_of_the_server(own_server: RedisServer) -> None:
+    own_server.call("CONFIG", "SET", "rdbcompression", "no")
+    mark = "ticket-4711"
+
+    def copies() -> list[bytes]:
+        return [own_server.call("DUMP", key) for key in own_server.call("KEYS", "*")]
+
+    async with opened(own_server.url) as directory:
+        for n in range(9):
+            pair = [Account(platform, f"{n}") for platform in ("shop", "app")]
+            source = mark if n == 4 else "nightly"
+            await directory.link(*pair, kind=LinkKind.LOGIN, confidence=1, source=source)
+        assert any(mark.encode() in copy for copy in copies())
+        await directory.erase(Account("shop", "4"))
+        assert not any(mark.encode() in copy for copy in copies())
+
+
 # Keys of pseudonyms
 
 

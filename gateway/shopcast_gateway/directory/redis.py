@@ -52,7 +52,7 @@ from shopcast_gateway.directory.types import (
 )
 from shopcast_gateway.errors import NotFound, StartupError
 
-VERSION = 1
+VERSION = 2
 """Of what is kept and how. Raise it with every change to that."""
 
 NAME = "shopcast"

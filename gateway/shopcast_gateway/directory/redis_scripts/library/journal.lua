@@ -2,14 +2,18 @@
 
 local function journal(entry)
   local number = call('HINCRBY', KEYS[1], 'last_change', 1)
-  call('XADD', prefix .. 'j', number .. '-0', '', cmsgpack.pack(entry))
+  call('ZADD', prefix .. 'j', number, struct.pack('<I7', number) .. cmsgpack.pack(entry))
   return number
 end
 
+-- Number and entry, of a member of the journal.
+local function entry_of(packed)
+  return (struct.unpack('<I7', packed)), cmsgpack.unpack(sub(packed, 8))
+end
+
 local function entry_at(number)
-  local id = string.format('%d-0', number)
-  local found = call('XRANGE', prefix .. 'j', id, id)[1]
-  return found and cmsgpack.unpack(found[2][2])
+  local packed = call('ZRANGEBYSCORE', prefix .. 'j', number, number)[1]
+  return packed and select(2, entry_of(packed))
 end
 
 -- Of an entry {kind, at_us, account, other, link kind, confidence, source, person, other person};
