@@ -548,6 +548,81 @@ class IdentityConformance:
         assert kept.person_id == second
         assert person_id not in json.dumps(await directory.export(ANNA_C))
 
+    async def test_the_journal_tells_two_who_stay_apart(self, directory: Directory) -> None:
+        """Also where the older of them is not the one who was on the side of who was erased."""
+        third = Account("shop-d", "dora")
+        await directory.record([event(f"{n}", one) for n, one in enumerate((ANNA, BERT, third))])
+        bert, dora = await id_of(directory, BERT), await id_of(directory, third)
+        await link(directory, ANNA, third)
+        await link(directory, third, BERT)
+        await directory.unlink(ANNA, third)
+        await directory.unlink(third, BERT)
+        await directory.erase(ANNA)
+        linked, unlinked, _ = await journal(directory)
+        assert (linked.person_id, linked.other_person_id) == (dora, bert)
+        assert (unlinked.person_id, unlinked.other_person_id) == (bert, dora)
+        assert (await directory.undo(unlinked.number)).kind == ChangeKind.LINKED
+        assert await id_of(directory, third) == bert
+
+    async def test_the_journal_names_the_older_account_in_place_of_who_was_erased(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event("1", ANNA), event("2", ANNA_B), event("3", ANNA_C)])
+        second = await id_of(directory, ANNA_B)
+        await link(directory, ANNA, ANNA_B)
+        await link(directory, ANNA, ANNA_C)
+        await link(directory, ANNA_C, ANNA_B)
+        await directory.split(ANNA)
+        await directory.erase(ANNA)
+        kept, _ = await journal(directory)
+        assert (kept.person_id, kept.other_person_id) == (second, None)
+
+    async def test_a_number_that_no_change_has_is_nobodys(self, directory: Directory) -> None:
+        await link(directory, ANNA, ANNA_B)
+        for number in (0, -1, 2**53, 2**63 - 1):
+            with pytest.raises(NotFound):
+                await directory.undo(number)
+        assert len(await directory.changes(-1, limit=9)) == 1
+        for number in (2**53, 2**63 - 1):
+            assert list(await directory.changes(number, limit=9)) == []
+
+    async def test_links_of_several_kinds_go_as_one_and_are_noted_in_their_order(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event("1", ANNA), event("2", ANNA_B)])
+        other = await id_of(directory, ANNA_B)
+        for kind in (LinkKind.OPERATOR, LinkKind.LOGIN, LinkKind.DEVICE):
+            await link(directory, ANNA_B, ANNA, kind)
+        after = (await journal(directory))[-1].number
+        assert (await directory.unlink(ANNA_B, ANNA)).removed == 3
+        gone = await journal(directory, after)
+        assert [(one.link_kind, one.other_person_id) for one in gone] == [
+            (LinkKind.DEVICE, other), (LinkKind.LOGIN, other), (LinkKind.OPERATOR, other)
+        ]  # fmt: skip
+        assert (await directory.stats()).people == 2
+
+    async def test_all_links_of_a_split_go_as_one_and_are_noted_in_their_order(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event("1", ANNA), event("2", ANNA_B), event("3", ANNA_C)])
+        anna, second = await id_of(directory, ANNA), await id_of(directory, ANNA_B)
+        await link(directory, ANNA_B, ANNA_C)
+        await link(directory, ANNA_C, ANNA)
+        await link(directory, ANNA_B, ANNA, LinkKind.LOGIN)
+        await link(directory, ANNA_B, ANNA, LinkKind.DEVICE)
+        after = (await journal(directory))[-1].number
+        gone = await directory.split(ANNA_B)
+        assert (gone.person_id, gone.other_person_id, gone.removed) == (second, anna, 4 - 1)
+        noted = await journal(directory, after)
+        assert [(one.person_id, one.other_person_id, one.link_kind) for one in noted] == [
+            (anna, second, LinkKind.DEVICE),
+            (anna, second, LinkKind.LOGIN),
+            (anna, second, LinkKind.LOGIN),
+        ]
+        assert (await directory.stats()).people == 2
+        assert (await directory.undo(noted[1].number)).kind == ChangeKind.LINKED
+        assert await id_of(directory, ANNA_B) == anna
+
     # Upkeep
 
     async def test_stats_count(self, directory: Directory) -> None:

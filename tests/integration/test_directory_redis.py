@@ -17,10 +17,11 @@ from certificates import Authority
 from redis_servers import RedisCluster, RedisServer, free_port
 
 from shopcast_domain.events import Account, Event, EventKind, Item
+from shopcast_gateway.directory import redis
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.redis import RedisDirectory
-from shopcast_gateway.directory.types import LinkKind, Purpose, Retention
-from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.directory.types import LinkKind, LinkStatement, Purpose, Retention
+from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
 OLD_KEY, NEW_KEY = bytes(32), b"n" * 32
 PSEUDONYMS = Pseudonyms(OLD_KEY)
@@ -214,6 +215,23 @@ async def test_nothing_of_an_erased_person_stays(server: RedisServer) -> None:
     assert kinds & with_people == set()
 
 
+async def test_what_was_erased_is_in_no_copy_of_the_server(own_server: RedisServer) -> None:
+    own_server.call("CONFIG", "SET", "rdbcompression", "no")
+    mark = "ticket-4711"
+
+    def copies() -> list[bytes]:
+        return [own_server.call("DUMP", key) for key in own_server.call("KEYS", "*")]
+
+    async with opened(own_server.url) as directory:
+        for n in range(9):
+            pair = [Account(platform, f"{n}") for platform in ("shop", "app")]
+            source = mark if n == 4 else "nightly"
+            await directory.link(*pair, kind=LinkKind.LOGIN, confidence=1, source=source)
+        assert any(mark.encode() in copy for copy in copies())
+        await directory.erase(Account("shop", "4"))
+        assert not any(mark.encode() in copy for copy in copies())
+
+
 # Keys of pseudonyms
 
 
@@ -248,6 +266,73 @@ async def test_keys_are_rotated_while_accounts_come_back(server: RedisServer) ->
     for ring in (PSEUDONYMS, Pseudonyms(NEW_KEY)):
         with pytest.raises(StartupError, match="under a pseudonym key that is not among"):
             await RedisDirectory.open(server.url, ring)
+
+
+async def test_keys_that_are_given_in_another_order_are_refused(server: RedisServer) -> None:
+    for ring in (PSEUDONYMS, Pseudonyms(NEW_KEY, OLD_KEY)):
+        async with opened(server.url, ring):
+            pass
+    with pytest.raises(StartupError, match="the newest first"):
+        await RedisDirectory.open(server.url, Pseudonyms(OLD_KEY, NEW_KEY))
+
+
+# Steps that keep others waiting
+
+
+async def test_everybody_is_told_in_steps_of_so_many_events(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "_EVENTS_AT_ONCE", 100)
+    people = [Account("shop", f"{n}") for n in range(7)]
+    async with opened(server.url) as directory:
+        await directory.record([event(n, one) for one in people for n in range(60)])
+        told, cursor, pages = [], "", []
+        while cursor or not pages:
+            page, cursor = await directory.people(cursor, limit=500)
+            told += page
+            pages.append(len(page))
+        assert told == [await directory.export(one) for one in people]
+    assert pages == [2, 2, 2, 1]
+
+
+async def test_even_one_person_is_compacted_in_steps_of_so_many_events(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "_EVENTS_AT_ONCE", 100)
+    steps: list[tuple[int, int]] = []
+
+    def count(done: int, total: int) -> None:
+        steps.append((done, total))
+
+    async with opened(server.url) as directory:
+        await directory.link(ANNA, ANNA_B, kind=LinkKind.LOGIN, confidence=1)
+        mixed = [event(n, (ANNA, ANNA_B)[n % 2]) for n in range(500)]
+        await directory.record([*mixed, event(1, Account("shop", "other"))])
+        assert await directory.compact(Retention(max_events=70), progress=count) == 430
+        assert steps == [(0, 3)] * 4 + [(3, 3)]
+        kept = await directory.history(ANNA, before_s=2e9, limit=999)
+        assert [one.time_s - 1_750_000_000 for one in kept] == [*range(499, 429, -1)]
+        age_s = time.time() - 1_760_000_000
+        assert await directory.compact(Retention(max_age_s=age_s)) == 71
+
+
+async def test_many_links_of_one_account_are_written_once(server: RedisServer) -> None:
+    """Its links are packed together: written for each of them, they would be as many squared."""
+
+    def writes() -> int:
+        stats = server.call("INFO", "commandstats")
+        return int(stats["cmdstat_set"]["calls"]) if "cmdstat_set" in stats else 0
+
+    others = [Account("app", f"{n}") for n in range(200)]
+    async with opened(server.url) as directory:
+        before = writes()
+        made = await directory.link_many(
+            [LinkStatement(ANNA, one, LinkKind.DEVICE) for one in others]
+        )
+        assert writes() - before == 201
+        assert all(one.merged for one in made)
+        assert (await directory.split(ANNA)).removed == 200
+        assert (await directory.stats()).people == 201
 
 
 # Ways to a server
@@ -333,6 +418,54 @@ async def test_a_server_that_lost_the_directory_is_not_written_to(server: RedisS
         with pytest.raises(Unavailable, match="LOST"):
             await directory.record([event(2)])
     assert server.call("DBSIZE") == 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda directory: directory.find("p_" + "0" * 32),
+        lambda directory: directory.changes(0, limit=9),
+        lambda directory: directory.people("", limit=9),
+        lambda directory: directory.stats(),
+        lambda directory: directory.compact(Retention(max_events=1)),
+        lambda directory: directory.compact(Retention(), encoders=()),
+        lambda directory: directory.resolve(ANNA),
+        lambda directory: directory.undo(1),
+    ],
+)
+async def test_a_server_that_lost_the_directory_does_not_answer_as_if_it_were_empty(
+    server: RedisServer, asked: Callable[[RedisDirectory], Awaitable[Any]]
+) -> None:
+    async with opened(server.url) as directory:
+        await directory.record([event(1)])
+        server.call("FLUSHALL")
+        with pytest.raises(Unavailable, match="LOST"):
+            await asked(directory)
+
+
+async def test_more_platforms_than_there_is_room_for_are_refused_as_a_whole(
+    server: RedisServer,
+) -> None:
+    others = [Account(f"new-{n}", "anna") for n in range(3)]
+    async with opened(server.url) as directory:
+        await directory.record([event(1)])
+        for start in range(1, 65_534, 5_000):
+            names = range(start, min(start + 5_000, 65_534))
+            server.call("HSET", "{shopcast}:p", *(one for n in names for one in (f"s{n}", n + 1)))
+        assert (await directory.record([event(2), event(1, others[0])])).recorded == 2
+        for attempt in (
+            directory.record([event(3), event(1, others[1])]),
+            directory.link(ANNA, others[1], kind=LinkKind.LOGIN, confidence=1),
+            directory.link(others[2], others[0], kind=LinkKind.LOGIN, confidence=1),
+            directory.set_consent(others[1], {Purpose.RISK: False}),
+        ):
+            with pytest.raises(BadRequest, match="65,535 at most"):
+                await attempt
+        assert (await directory.record([event(3), event(2, others[0])])).recorded == 2
+        assert (await directory.stats()).accounts == 2
+        person = await directory.resolve(others[0])
+        assert person is not None
+        assert person.accounts[0][0] == "new-0"
 
 
 async def test_a_server_without_a_log_of_writes_is_complained_of(
@@ -438,6 +571,25 @@ async def test_a_closed_directory_is_unavailable(server: RedisServer) -> None:
 
 
 # Clusters
+
+
+async def test_any_primary_of_a_cluster_that_throws_keys_away_is_refused(
+    cluster: RedisCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    for node in cluster.nodes:
+        node.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+        try:
+            found = await refusal(cluster.url, timeout_s=20)
+        finally:
+            node.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+        assert f"127.0.0.1:{node.port} throws keys away" in found
+    assert not caplog.text
+    node.call("CONFIG", "SET", "appendonly", "no")
+    try:
+        async with opened(cluster.url):
+            assert f"127.0.0.1:{node.port} keeps no log" in caplog.text
+    finally:
+        node.call("CONFIG", "SET", "appendonly", "yes")
 
 
 async def test_directories_and_vectors_spread_over_a_cluster(cluster: RedisCluster) -> None:

@@ -76,14 +76,37 @@ def test_logs_are_imported_counted_exported_and_compacted(
 
 
 def test_a_directory_in_redis_needs_a_key(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SHOPCAST_DIRECTORY_KEY", raising=False)
     done = run("stats", "--directory", server.url)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("error: a directory in Redis needs a key")
     monkeypatch.setenv("SHOPCAST_DIRECTORY_KEY", "00" * 32)
-    assert run("stats", "--directory", server.url).exit_code == 0
+    log = tmp_path / "log.csv"
+    log.write_text(LOG)
+    for command in (("import", "--events", str(log)), ("stats",)):
+        assert run(*command, "--directory", server.url).exit_code == 0
+
+
+def test_no_directory_is_made_by_commands_that_need_one(
+    server: RedisServer, place: tuple[str, ...], tmp_path: Path
+) -> None:
+    ring, people = tmp_path / "ring.key", tmp_path / "people.jsonl"
+    load_or_create_keys(ring)
+    before = ring.read_bytes()
+    for command in (
+        ("stats",),
+        ("export", "--output", str(people)),
+        ("compact", "--max-age-days", "1"),
+        ("rotate-key",),
+    ):
+        done = run(*command, *place)
+        assert done.exit_code == 1, command
+        assert "is not there: name another with --directory" in " ".join(done.stderr.split())
+    assert server.call("DBSIZE") == 0
+    assert ring.read_bytes() == before
+    assert not people.exists()
 
 
 def test_a_redis_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import shutil
 import sqlite3
 import stat
 import threading
@@ -15,11 +17,11 @@ import numpy as np
 import pytest
 
 from shopcast_domain.events import Account, Event, EventKind, Item
-from shopcast_gateway.directory import sqlite, sqlite_reading
+from shopcast_gateway.directory import sqlite, sqlite_reading, sqlite_upkeep
 from shopcast_gateway.directory.pseudonym import Pseudonyms, load_or_create_keys
 from shopcast_gateway.directory.sqlite import SqliteDirectory
 from shopcast_gateway.directory.sqlite_reading import CANDIDATES, WINDOW
-from shopcast_gateway.directory.types import LinkKind, Person, Reading
+from shopcast_gateway.directory.types import LinkKind, Person, Reading, Retention
 from shopcast_gateway.errors import StartupError, Unavailable
 
 PSEUDONYMS = Pseudonyms(bytes(32))
@@ -61,7 +63,7 @@ def fill(path: Path, events: int) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 def open_files() -> set[str]:
@@ -435,6 +437,15 @@ async def test_what_was_written_under_an_older_key_is_found_and_moves_to_the_new
             await SqliteDirectory.open(path, incomplete)
 
 
+async def test_keys_that_are_given_in_another_order_are_refused(path: Path) -> None:
+    old, new = b"o" * 32, b"n" * 32
+    for ring in (Pseudonyms(old), Pseudonyms(new, old)):
+        async with opened(path, ring):
+            pass
+    with pytest.raises(StartupError, match="the newest first"):
+        await SqliteDirectory.open(path, Pseudonyms(old, new))
+
+
 async def test_a_process_that_missed_a_rotation_writes_no_second_account(path: Path) -> None:
     old, new = b"o" * 32, b"n" * 32
     async with opened(path, Pseudonyms(old)) as late:
@@ -476,6 +487,61 @@ async def test_what_was_erased_is_not_in_the_file_any_more(path: Path) -> None:
             assert pseudonym not in content
 
 
+async def test_what_was_erased_leaves_the_log_when_the_last_reader_goes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_AGAIN_S", 0.01)
+    async with opened(path) as directory:
+        await directory.record([event(n) for n in range(20)])
+        with reading(path):
+            assert await directory.erase(ANNA) is not None
+            await asyncio.sleep(0.1)
+            assert holds(path, ANNA)
+        end = time.monotonic() + 30
+        while holds(path, ANNA):  # nobody writes
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
+
+
+async def test_any_write_empties_the_log_of_what_was_erased(path: Path) -> None:
+    async with opened(path) as directory:
+        await directory.record([event(n) for n in range(20)])
+        with reading(path):
+            await directory.erase(ANNA)
+        await directory.set_consent(Account("b", "x"), {})
+        assert not holds(path, ANNA)
+
+
+async def test_what_was_erased_before_a_process_died_leaves_the_log_at_the_next_start(
+    path: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / "left" / path.name
+    left.parent.mkdir()
+    async with opened(path) as directory:
+        await directory.record([event(n) for n in range(20)])
+        with reading(path):
+            await directory.erase(ANNA)
+            for end in ("", "-wal"):  # as a killed process leaves them
+                shutil.copy(f"{path}{end}", f"{left}{end}")
+    assert holds(left, ANNA)
+    async with opened(left):
+        assert not holds(left, ANNA)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Somebody reads the file."""
+    with raw(path) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
+        yield
+
+
+def holds(path: Path, account: Account) -> bool:
+    """Whether the file or its log hold an account's pseudonym."""
+    return any(PSEUDONYMS.of(account) in one for one in contents(path.parent).values())
+
+
 async def test_who_reads_does_not_hold_up_an_erasure(path: Path) -> None:
     async with opened(path) as directory:
         await directory.record([event(n) for n in range(20)])
@@ -491,6 +557,41 @@ async def test_who_reads_does_not_hold_up_an_erasure(path: Path) -> None:
             reader.execute("COMMIT")
         await directory.record([event(2, Account("b", "x"))])
         assert all(pseudonym not in content for content in contents(path.parent).values())
+
+
+# Compaction
+
+
+async def test_others_write_while_the_long_history_of_one_person_is_compacted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_upkeep, "_ROWS", 10)
+    monkeypatch.setattr(sqlite_upkeep, "_RANGE", 10)
+    monkeypatch.setattr(sqlite_upkeep, "_HELD_S", 0.0)
+    monkeypatch.setattr(sqlite_upkeep, "_PAUSE_S", 0.0)
+    async with opened(path) as directory:
+        await directory.record([event(n) for n in range(100)])
+        flood = [Event(f"f{n}", ANNA, EventKind.VIEW, 1_700_000_000, SHOE) for n in range(150)]
+        assert (await directory.record(flood)).quarantined == 100
+        vectors = {bytes([n]) * 16: np.ones(4, dtype=np.float32) for n in range(100)}
+        await directory.keep_vectors("old", vectors)
+        writer, sizes, vacuums = directory._connections.writer, [0], []
+
+        def look(sql: str) -> None:
+            if "incremental_vacuum" in sql:
+                vacuums.append(sql)
+            if sql.startswith(("BEGIN", "COMMIT")):
+                sizes.append(writer.total_changes)
+
+        writer.set_trace_callback(look)
+        age_s = time.time() - 1_740_000_000
+        assert await directory.compact(Retention(max_age_s=age_s), encoders=()) == 150
+        assert await directory.compact(Retention(max_events=30)) == 70
+        writer.set_trace_callback(None)
+        stats = await directory.stats()
+        assert (stats.events, stats.quarantined, stats.vectors) == (30, 0, 0)
+    assert max(after - before for before, after in itertools.pairwise(sizes[1:])) <= 10
+    assert len(vacuums) == 2  # not one a page
 
 
 async def person_of(directory: SqliteDirectory) -> Person:

@@ -754,6 +754,17 @@ def test_keys_of_the_environment_are_the_directorys(
     assert "under another key" in only(sound, "directory").found
 
 
+def test_keys_in_another_order_are_told(
+    sound: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Path(f"{sound.directory}.key").read_bytes()
+    for ring in ((bytes(32), old), (old, bytes(32))):
+        monkeypatch.setenv("SHOPCAST_DIRECTORY_KEY", ",".join(key.hex() for key in ring))
+        if ring[1] == old:
+            asyncio.run(make_directory(Path(sound.directory)))
+    assert "not the first of those given" in only(sound, "directory").found
+
+
 def test_a_lost_key_is_told(sound: Installation) -> None:
     Path(f"{sound.directory}.key").unlink()
     found = only(sound, "directory")

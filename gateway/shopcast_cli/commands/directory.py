@@ -381,16 +381,13 @@ def _failing() -> Iterator[None]:
 def _ask(file: str, key: Path | None, work: "Callable[[Directory], Awaitable[_Answer]]") -> _Answer:
     """Ask a directory that is there."""
     from shopcast_gateway.directory.open import open_directory
-    from shopcast_gateway.errors import StartupError
 
     async def asked() -> _Answer:
-        directory = await open_directory(file, keys=key, make_keys=False, busy_s=_BUSY_S)
+        directory = await open_directory(file, keys=key, make=False, busy_s=_BUSY_S)
         try:
             return await work(directory)
         finally:
             await directory.close()
 
     with _failing():
-        if not in_redis(file) and not Path(file).exists():
-            raise StartupError(f"{shown(file)} is not there: name another with --directory")
         return asyncio.run(asked())

@@ -39,19 +39,19 @@ async def open_directory(
     place: str | Path,
     *,
     keys: Path | None = None,
-    make_keys: bool = True,
+    make: bool = True,
     floods: FloodRules | None = FLOODS,
     busy_s: float = BUSY_S,
 ) -> Directory:
-    """Open or create a directory: in a file, or in Redis where the place is a URL.
+    """Open a directory: in a file, or in Redis where the place is a URL.
 
     keys: the file of pseudonym keys. Where it is not given, the keys are those of the environment
-    variable SHOPCAST_DIRECTORY_KEY, or lie beside the file as `NAME.key`, mode 0600. make_keys:
-    where there are none, for a new directory. busy_s: how long a call may wait for the store.
-    Raises StartupError with one sentence.
+    variable SHOPCAST_DIRECTORY_KEY, or lie beside the file as `NAME.key`, mode 0600. make: the
+    directory and its keys, where they are not there. busy_s: how long a call may wait for the
+    store. Raises StartupError with one sentence.
     """
     if in_redis(place):
-        pseudonyms = pseudonyms_for(place, keys, make=make_keys)
+        pseudonyms = pseudonyms_for(place, keys, make=make)
         try:
             from shopcast_gateway.directory.redis import RedisDirectory
         except ModuleNotFoundError:
@@ -59,16 +59,25 @@ async def open_directory(
                 "the directory is in Redis, and its client is not installed: run `pip install"
                 " 'shopcast[redis]'`"
             ) from None
-        return await RedisDirectory.open(str(place), pseudonyms, floods=floods, timeout_s=busy_s)
+        return await RedisDirectory.open(
+            str(place), pseudonyms, make=make, floods=floods, timeout_s=busy_s
+        )
     path = Path(place)
+    if not make:
+        _must_be_there(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StartupError(
             f"{path.parent} cannot be made ({error.strerror}): choose another --directory"
         ) from None
-    pseudonyms = pseudonyms_for(path, keys, make=make_keys)
+    pseudonyms = pseudonyms_for(path, keys, make=make)
     return await SqliteDirectory.open(path, pseudonyms, floods=floods, busy_s=busy_s)
+
+
+def _must_be_there(path: Path) -> None:
+    if not path.exists():
+        raise StartupError(f"{path} is not there: name another with --directory")
 
 
 def pseudonyms_for(place: str | Path, keys: Path | None = None, *, make: bool = True) -> Pseudonyms:

@@ -165,6 +165,14 @@ def load_keys(path: Path) -> tuple[bytes, ...]:
     return tuple(content[at : at + KEY_BYTES] for at in range(0, len(content), KEY_BYTES))
 
 
+def out_of_order(directory: str) -> StartupError:
+    """What to say where another of the keys given has replaced the first."""
+    return StartupError(
+        f"{directory} was last written under a key that is not the first of those given: put them"
+        " in order, the newest first."
+    )
+
+
 def _unusable(path: Path, error: OSError) -> StartupError:
     return StartupError(
         f"Cannot read or create the key file {path} ({error.strerror}): "

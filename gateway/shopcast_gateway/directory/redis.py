@@ -8,9 +8,10 @@ import numpy as np
 
 from shopcast_domain.events import Account, Event, Item
 from shopcast_gateway.directory.protocol import Progress
-from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
+from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, out_of_order, person_id
 from shopcast_gateway.directory.purposes import bit_of, bits
 from shopcast_gateway.directory.redis_packing import (
+    EXACT,
     Argument,
     all_pseudonyms,
     identity,
@@ -51,14 +52,15 @@ from shopcast_gateway.directory.types import (
 )
 from shopcast_gateway.errors import NotFound, StartupError
 
-VERSION = 1
+VERSION = 2
 """Of what is kept and how. Raise it with every change to that."""
 
 NAME = "shopcast"
 TIMEOUT_S = 2.0
 
 _BUCKETS = 256  # keys that hold the vectors of an encoder
-_AT_ONCE = 500  # accounts that one step through all of them looks at
+_AT_ONCE = 500  # accounts that one step through all of them looks at at most
+_EVENTS_AT_ONCE = 5_000  # events after which it ends; a person is told of whole
 
 
 class RedisDirectory:
@@ -83,10 +85,11 @@ class RedisDirectory:
         pseudonyms: Pseudonyms,
         *,
         name: str = NAME,
+        make: bool = True,
         floods: FloodRules | None = FLOODS,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """Connect, and make the directory if it is not there.
+        """Connect, and make the directory if it is not there. make: else that is an error.
 
         url: redis://, rediss:// or unix://; of a cluster, that of any node. name: several
         directories of one server have different ones. floods: what is quarantined; None lets
@@ -94,7 +97,14 @@ class RedisDirectory:
         """
         store = await RedisStore.connect(url, name, timeout_s=timeout_s)
         try:
-            version, lacking = await store.run("open", VERSION, *pseudonyms.fingerprints())
+            version, lacking, replaced = await store.run(
+                "open", VERSION, int(make), *pseudonyms.fingerprints()
+            )
+            if version < 0:
+                raise StartupError(
+                    f"the directory {name!r} at {store.place} is not there: name another with"
+                    " --directory"
+                )
             if version != VERSION:
                 raise StartupError(_other_version(store.place, name, version))
             if lacking:
@@ -103,6 +113,8 @@ class RedisDirectory:
                     " that is not among those given: start with all the keys it was written with,"
                     " or choose another name."
                 )
+            if replaced:
+                raise out_of_order(f"The directory {name!r} at {store.place}")
         except BaseException:
             await store.close()
             raise
@@ -221,14 +233,14 @@ class RedisDirectory:
 
     async def undo(self, number: int) -> Change:
         """Take a change of the journal back. Raises NotFound."""
-        reply = await self._ask("undo", number)
+        reply = await self._ask("undo", _exact(number))
         if reply is None:
             raise NotFound("the journal has no such change that could be taken back")
         return change_of(reply)
 
     async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
         """The journal's entries with a number above `after`, oldest first."""
-        return [change_of(one) for one in await self._store.run("changes", max(after, 0), limit)]
+        return [change_of(one) for one in await self._store.run("changes", _exact(after), limit)]
 
     async def set_consent(
         self, account: Account, purposes: Mapping[Purpose, bool], *, everywhere: bool = False
@@ -253,7 +265,9 @@ class RedisDirectory:
 
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
         """Everything about some people; the cursor is the number of an account."""
-        number, *found = await self._store.run("people", int(cursor or 1), limit, _AT_ONCE)
+        number, *found = await self._store.run(
+            "people", int(cursor or 1), limit, _AT_ONCE, _EVENTS_AT_ONCE
+        )
         return [data_of(one) for one in found], str(number or "")
 
     async def erase(self, account: Account) -> Receipt | None:
@@ -323,7 +337,7 @@ class RedisDirectory:
             number = 1
             while number:
                 step, number, last = await self._store.run(
-                    "compact", number, _AT_ONCE, age_us, most
+                    "compact", number, _AT_ONCE, age_us, most, _EVENTS_AT_ONCE
                 )
                 removed += step
                 if progress is not None:
@@ -361,6 +375,11 @@ class RedisDirectory:
 
     def _bucket(self, encoder: str, number: int) -> str:
         return self._store.spread_key(f"v:{number}:{encoder}")
+
+
+def _exact(number: int) -> int:
+    """A change's number as Lua can hold it; those beyond are nobody's."""
+    return max(0, min(number, EXACT))
 
 
 def _as_of(as_of_s: float | None) -> Argument:

@@ -12,7 +12,7 @@ from shopcast_gateway.directory.pseudonym import PSEUDONYM_BYTES, Pseudonyms, pe
 
 Argument = bytes | str | int | float
 
-EXACT_US = 2**53 - 1  # Lua's numbers, and scores, are doubles
+EXACT = 2**53 - 1  # Lua's numbers, and scores, are doubles
 _ITEM = struct.Struct("<IIii4I8d")
 _ITEM_NUMBER = struct.Struct("<I")
 _RECORDED = slice(PSEUDONYM_BYTES + 4, PSEUDONYM_BYTES + 11)
@@ -23,7 +23,7 @@ _ONE, _BYTE, _MANY = range(3)
 
 def microseconds(time_s: float) -> int:
     """Times are kept and compared as whole microseconds, of which a double holds 285 years."""
-    return max(-EXACT_US, min(round(time_s * 1e6), EXACT_US))
+    return max(-EXACT, min(round(time_s * 1e6), EXACT))
 
 
 def text_bytes(text: str) -> bytes:

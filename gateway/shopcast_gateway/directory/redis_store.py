@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 
 from shopcast_gateway.directory.places import shown, unusable
 from shopcast_gateway.directory.redis_packing import Argument
-from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -102,18 +102,20 @@ class RedisStore:
         store = cls(client, name, place, timeout_s)
         try:
             info = await store._information()
-            _check(info, place)
-            if info.get("cluster_enabled"):
+            if not info.get("cluster_enabled"):
+                _check(info, place)
+            else:
                 await client.aclose()
                 if url.startswith("unix:"):
                     raise StartupError(
                         f"{place} is a node of a cluster: name it by host and port, redis://..."
                     )
-                store._client = RedisCluster.from_url(
-                    url, max_connections=2 * _CONNECTIONS, **options
-                )
+                cluster = RedisCluster.from_url(url, max_connections=2 * _CONNECTIONS, **options)
+                store._client = cluster
                 async with store._reaching():
-                    await store._client.initialize()
+                    await cluster.initialize()
+                for address, of_primary in (await store._of_primaries(cluster)).items():
+                    _check(of_primary, address)
         except Unavailable as error:
             await store.close()
             raise StartupError(
@@ -164,10 +166,10 @@ class RedisStore:
     async def size_bytes(self) -> int:
         """Memory the server uses, or all primaries of the cluster do."""
         async with self._reaching():
-            if isinstance(self._client, RedisCluster):
-                nodes = await self._client.info("memory", target_nodes=RedisCluster.PRIMARIES)
-                return sum(int(node["used_memory"]) for node in nodes.values())
-            return int((await self._client.info("memory"))["used_memory"])
+            if not isinstance(self._client, RedisCluster):
+                return int((await self._client.info("memory"))["used_memory"])
+        primaries = await self._of_primaries(self._client)
+        return sum(int(one["used_memory"]) for one in primaries.values())
 
     async def close(self) -> None:
         """Wait for what is under way, no longer than it may take, and disconnect."""
@@ -181,6 +183,14 @@ class RedisStore:
     async def _information(self) -> dict[str, Any]:
         async with self._reaching():
             found: dict[str, Any] = await self._client.info()
+        return found
+
+    async def _of_primaries(self, cluster: RedisCluster) -> dict[str, dict[str, Any]]:
+        """What each primary says of itself, by its address."""
+        found: dict[str, dict[str, Any]] = {}
+        async with self._reaching():
+            for node in cluster.get_primaries():
+                found[node.name] = await cluster.info(target_nodes=node)
         return found
 
     async def _evaluate(self, called: Script, command: tuple[Argument, ...]) -> Any:
@@ -205,6 +215,8 @@ class RedisStore:
             raise Unavailable(f"the directory cannot be used now: {type(error).__name__}") from None
         except errors.ResponseError as error:
             code = str(error).split(" ", 1)[0]
+            if code == "PLATFORMS":
+                raise BadRequest("platform", "a directory in Redis holds 65,535 at most") from None
             if code not in _AWAY_CODES:
                 raise
             raise Unavailable(f"the directory cannot be used now: {code}") from None

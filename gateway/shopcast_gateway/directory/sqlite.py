@@ -65,6 +65,7 @@ _LONG_S = 0.1
 what they wait for of a slow disk. From memory one is faster: threads that compute in Python wait
 for each other and the event loop for them, and each change costs (docs/decisions/0016)."""
 _TOGETHER = 10_000  # events of one transaction, if several calls wait
+_AGAIN_S = 1.0  # before trying again to empty the log of what was erased, where somebody reads
 _READ_TOGETHER = 8  # reads of one turn of a thread, if several wait: changing threads costs as much
 
 _Answer = TypeVar("_Answer")
@@ -130,7 +131,8 @@ class SqliteDirectory:
         self._reads: deque[_Read] = deque()
         self._turns: dict[asyncio.Future[None], float] = {}  # of reading, and when each began
         self._reminder: asyncio.TimerHandle | None = None  # of reads that wait
-        self._erased = False
+        self._erased = True  # the log may hold what a process erased that was killed
+        self._trying_again: asyncio.TimerHandle | None = None  # to empty the log
         self._closed = False
 
     @classmethod
@@ -153,7 +155,9 @@ class SqliteDirectory:
         )
         with ThreadPoolExecutor(1, "directory-open") as executor:
             connections = await asyncio.get_running_loop().run_in_executor(executor, opening)
-        return cls(pseudonyms, connections, floods)
+        directory = cls(pseudonyms, connections, floods)
+        await directory._write(lambda store: None)
+        return directory
 
     async def record(self, events: Sequence[Event]) -> RecordResult:
         """Keep events, all or none. Batches of thousands are what makes an import fast.
@@ -297,13 +301,14 @@ class SqliteDirectory:
         return await self._browse(lambda store: sqlite_privacy.people(store, cursor, limit))
 
     async def erase(self, account: Account) -> Receipt | None:
-        """Remove a person; from the write-ahead log too, as soon as nobody reads."""
-        receipt = await self._write(
-            lambda store: sqlite_privacy.erase(store, self._pseudonyms, account)
-        )
-        self._erased = True
-        await self._write(self._forget)
-        return receipt
+        """Remove a person; from the write-ahead log too, once nobody reads (tried each second)."""
+
+        def erase(store: sqlite3.Connection) -> Receipt | None:
+            receipt = sqlite_privacy.erase(store, self._pseudonyms, account)
+            self._erased = True
+            return receipt
+
+        return await self._write(erase)
 
     async def stats(self) -> Stats:
         """What is in the file; reads all of it."""
@@ -324,9 +329,12 @@ class SqliteDirectory:
             if progress is not None:
                 loop.call_soon_threadsafe(progress, done, total)
 
-        return await self._write(
-            lambda store: sqlite_upkeep.compact(store, retention, encoders, report)
-        )
+        def compact(store: sqlite3.Connection) -> int:
+            removed = sqlite_upkeep.compact(store, retention, encoders, report)
+            self._erased = True
+            return removed
+
+        return await self._write(compact)
 
     async def vectors(self, encoder: str, digests: Sequence[bytes]) -> Mapping[bytes, Vector]:
         """The vectors kept for text digests under an encoder version, read-only arrays."""
@@ -355,6 +363,8 @@ class SqliteDirectory:
         if self._closed:
             return
         self._closed = True
+        if self._trying_again is not None:
+            self._trying_again.cancel()
         while self._turns:
             await asyncio.wait(self._turns)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._let_go)
@@ -368,6 +378,22 @@ class SqliteDirectory:
     def _forget(self, store: sqlite3.Connection) -> None:
         """Empty the log of what was erased, if that is due and can be done."""
         self._erased = self._erased and not empty_log(store)
+
+    def _try_again_later(self) -> None:
+        """On the event loop: to empty the log, which somebody reads."""
+        if self._trying_again is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._trying_again = loop.call_later(_AGAIN_S, self._try_again)
+
+    def _try_again(self) -> None:
+        def have_tried(_: object) -> None:
+            self._trying_again = None
+            if self._erased:
+                self._try_again_later()
+
+        loop = asyncio.get_running_loop()
+        store = self._connections.writer
+        loop.run_in_executor(self._writer, self._forget, store).add_done_callback(have_tried)
 
     def _record_waiting(self, store: sqlite3.Connection) -> None:
         """Record what waits in one transaction; what cannot be recorded with others, alone."""
@@ -393,10 +419,18 @@ class SqliteDirectory:
         statuses = iter(result.statuses)
         for call in calls:
             call.outcome = RecordResult(tuple(islice(statuses, len(call.events))))
-        self._forget(store)
 
     async def _write(self, work: _Work[_Answer]) -> _Answer:
-        return await self._run(self._writer, partial(work, self._connections.writer))
+        loop, store = asyncio.get_running_loop(), self._connections.writer
+
+        def write() -> _Answer:
+            answer = work(store)
+            self._forget(store)
+            if self._erased:
+                loop.call_soon_threadsafe(self._try_again_later)
+            return answer
+
+        return await self._run(self._writer, write)
 
     async def _read(self, work: _Work[_Answer]) -> _Answer:
         """What waits while a thread reads goes together, some to each turn."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from shopcast_gateway.directory.pseudonym import out_of_order
 from shopcast_gateway.directory.sqlite_schema import APPLICATION_ID, SCHEMA, VERSION
 from shopcast_gateway.errors import StartupError
 
@@ -108,12 +109,15 @@ def _adopt(connection: sqlite3.Connection, path: Path, fingerprints: Sequence[by
         )
     if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise _damaged(path)
-    known = {one for (one,) in connection.execute("SELECT fingerprint FROM pseudonym_keys")}
-    if not known <= set(fingerprints):
+    rows = connection.execute("SELECT fingerprint FROM pseudonym_keys ORDER BY id")
+    known = [one for (one,) in rows]
+    if not set(known) <= set(fingerprints):
         raise StartupError(
             f"{path} was written under another pseudonym key: "
             "start with the key file it was made with, or name another directory file."
         )
+    if fingerprints[0] in known[:-1]:
+        raise out_of_order(str(path))
     if fingerprints[0] not in known:
         with transaction(connection, "IMMEDIATE"):
             _use_key(connection, fingerprints[0])
@@ -156,7 +160,7 @@ def empty_log(connection: sqlite3.Connection) -> bool:
     connection.execute("PRAGMA busy_timeout = 0")
     try:
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:
         return False
     finally:
         connection.execute(f"PRAGMA busy_timeout = {patience}")

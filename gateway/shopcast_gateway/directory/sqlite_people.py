@@ -26,6 +26,7 @@ Link = tuple[int, int, str, float, str]
 
 _CHANGES = "number, at_us, change, person, other_person, kind, confidence, source"
 _LINK = "account, other, kind, confidence, source"
+_NOTED_LINK = "min(account, other), max(account, other), kind, confidence, source"
 _ACCOUNTS = (
     "SELECT accounts.id, code, platforms.name, pseudonym FROM accounts"
     " JOIN platforms ON platforms.id = accounts.platform"
@@ -89,7 +90,7 @@ def links_then(connection: sqlite3.Connection, account: int, as_of_us: int) -> l
         one = waiting.pop()
         standing: dict[tuple[int, int, str], Link] = {}
         for change, *link in connection.execute(
-            "SELECT change, account, other, kind, confidence, source FROM journal"
+            f"SELECT change, {_NOTED_LINK} FROM journal"
             " WHERE (account = ? OR other = ?) AND at_us <= ? ORDER BY number",
             (one, one, as_of_us),
         ):
@@ -189,8 +190,9 @@ def undo(connection: sqlite3.Connection, pseudonyms: Pseudonyms, number: int) ->
         if name is None:
             raise NotFound("the journal has no such change that could be taken back")
         newest, *before = connection.execute(
-            f"SELECT change, {_LINK}, {_CHANGES} FROM journal"
-            " WHERE account = ? AND other = ? AND kind = ? ORDER BY number DESC LIMIT 2",
+            f"SELECT change, {_NOTED_LINK}, {_CHANGES} FROM journal"
+            " WHERE (account = ?1 AND other = ?2 OR account = ?2 AND other = ?1) AND kind = ?3"
+            " ORDER BY number DESC LIMIT 2",
             name,
         ).fetchall()
         if newest[6] != number:
@@ -267,7 +269,8 @@ def note(
     other_person: bytes | None = None,
     link: Link | tuple[None, ...] = (None,) * 5,
 ) -> Change:
-    """Append to the journal."""
+    """Append to the journal. The first account of a link is on the person's side, the second on
+    that of the other person."""
     row = connection.execute(
         "INSERT INTO journal (at_us, change, person, other_person, account, other, kind,"
         f" confidence, source) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {_CHANGES}",
@@ -306,17 +309,15 @@ def _link(connection: sqlite3.Connection, link: Link) -> Change | None:
         (*link, microseconds(time.time())),
     )
     _weigh(connection, (account, other))
-    people = {
-        person
-        for (person,) in connection.execute(
-            "SELECT person FROM accounts WHERE id IN (?, ?)", (account, other)
-        )
-    }
-    codes = sorted((_first(connection, person), person) for person in people)
-    if len(people) == 2:
-        _merge(connection, *people)
-    younger = codes[1][0][1] if len(codes) == 2 else None
-    return note(connection, ChangeKind.LINKED, codes[0][0][1], younger, link)
+    people = dict(
+        connection.execute("SELECT id, person FROM accounts WHERE id IN (?, ?)", (account, other))
+    )
+    first = {person: _first(connection, person) for person in people.values()}
+    if len(first) == 2:
+        _merge(connection, *first)
+    return _note_link(
+        connection, ChangeKind.LINKED, link, first[people[account]], first[people[other]]
+    )
 
 
 def _unlink(connection: sqlite3.Connection, person: int, links: Sequence[Link]) -> list[Change]:
@@ -329,12 +330,29 @@ def _unlink(connection: sqlite3.Connection, person: int, links: Sequence[Link]) 
     _weigh(connection, {end for link in links for end in link[:2]})
     people = _regroup(connection, person, links)
     first = {one: _first(connection, one) for one in set(people.values())}
-    made = []
-    for link in links:
-        codes = sorted({first[people[end]] for end in link[:2]})
-        younger = codes[1][1] if len(codes) == 2 else None
-        made.append(note(connection, ChangeKind.UNLINKED, codes[0][1], younger, link))
-    return made
+    return [
+        _note_link(
+            connection, ChangeKind.UNLINKED, link, first[people[link[0]]], first[people[link[1]]]
+        )
+        for link in links
+    ]
+
+
+def _note_link(
+    connection: sqlite3.Connection,
+    change: ChangeKind,
+    link: Link,
+    mine: tuple[int, bytes],
+    theirs: tuple[int, bytes],
+) -> Change:
+    """Append to the journal what became of a link. mine, theirs: number and code of the first
+    account of the person at either end."""
+    if mine == theirs:
+        return note(connection, change, mine[1], None, link)
+    if theirs < mine:
+        account, other, kind, confidence, source = link
+        mine, theirs, link = theirs, mine, (other, account, kind, confidence, source)
+    return note(connection, change, mine[1], theirs[1], link)
 
 
 def _regroup(connection: sqlite3.Connection, person: int, gone: Sequence[Link]) -> dict[int, int]:

@@ -65,6 +65,7 @@ CREATE TABLE links (
 CREATE INDEX links_of_other ON links (other);
 
 -- Only ever appended to, but for the entries of people who are erased. person, other_person: codes.
+-- account is on the side of person, other on that of other_person.
 CREATE TABLE journal (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     at_us INTEGER NOT NULL,

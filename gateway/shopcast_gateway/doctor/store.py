@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -105,10 +105,18 @@ async def _redis_content(url: str, fingerprints: Collection[bytes]) -> list[Answ
                 "give all keys it was written with",
             )
         ]
+    if known and known[0] not in (None, count):
+        return [
+            failed(
+                f"the directory at {store.place} was last written under a key that is not the first"
+                " of those given",
+                "put the newest key first",
+            )
+        ]
     return [ok(f"the directory at {store.place} answers, and its keys fit")]
 
 
-def _content(path: Path, fingerprints: Collection[bytes]) -> Answer:
+def _content(path: Path, fingerprints: Sequence[bytes]) -> Answer:
     """As sqlite_connection.open_store checks it, without making a table or a file."""
     try:
         with closing(_connect(path)) as connection:
@@ -127,11 +135,17 @@ def _content(path: Path, fingerprints: Collection[bytes]) -> Answer:
                 )
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 return failed(f"{path} is damaged or no directory file", _BACKUP)
-            kept = connection.execute("SELECT fingerprint FROM pseudonym_keys").fetchall()
-            if not {one for (one,) in kept} <= set(fingerprints):
+            rows = connection.execute("SELECT fingerprint FROM pseudonym_keys ORDER BY id")
+            kept = [one for (one,) in rows]
+            if not set(kept) <= set(fingerprints):
                 return failed(
                     f"{path} was written under another key than the one beside it",
                     "restore the key it was made with, or name another file with --directory",
+                )
+            if fingerprints[0] in kept[:-1]:
+                return failed(
+                    f"{path} was last written under a key that is not the first of those given",
+                    "put the newest key first",
                 )
     except sqlite3.OperationalError as error:
         return failed(

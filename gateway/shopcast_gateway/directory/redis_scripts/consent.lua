@@ -3,6 +3,8 @@
 -- of the person's accounts. Returns platform and refused bits of each of them.
 local key, refusal = key_index(ARGV[1])
 if not key then return refusal end
+refusal = crowded(1, function() return ARGV[2] end)
+if refusal then return refusal end
 local number = admit(ARGV[2], ARGV[3], key)
 local allow, refuse = tonumber(ARGV[4]), tonumber(ARGV[5])
 local person = person_of(number)

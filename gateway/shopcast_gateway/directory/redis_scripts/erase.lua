@@ -49,7 +49,7 @@ for number in pairs(far) do
   end
 end
 for id in pairs(ids) do
-  reply[5] = reply[5] + call('XDEL', prefix .. 'j', string.format('%d-0', id))
+  reply[5] = reply[5] + call('ZREMRANGEBYSCORE', prefix .. 'j', id, id)
 end
 count('people', -1)
 count('links', -reply[4])

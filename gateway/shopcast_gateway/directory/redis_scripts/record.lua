@@ -20,6 +20,11 @@ local first_event = first_item + items
 
 local function text(place) return ARGV[2 + place] end
 
+refusal = crowded(owners, function(place)
+  return text(struct.unpack('<I4', ARGV[first_owner + place]))
+end)
+if refusal then return refusal end
+
 -- The price in what Python packs as kind, price and quantity; it must be there.
 local function price_of(fact)
   if floor(string.byte(fact) / 4) % 4 == 1 then return (struct.unpack('<I4', fact, 2)) / 100 end

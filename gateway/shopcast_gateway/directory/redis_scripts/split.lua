@@ -6,8 +6,9 @@ local stale = stale_key()
 if stale then return stale end
 local number = find_account(ARGV[1])
 if not number then return nil end
-local before, held, split = person_of(number), {}, false
-for _, link in ipairs(links_of(number)) do held[#held + 1] = link end
-for _, link in ipairs(held) do split = disconnect(number, link[OTHER], link[KIND]) or split end
+local before, gone = person_of(number), {}
+for _, link in ipairs(links_of(number)) do gone[#gone + 1] = {number, link[OTHER], link[KIND]} end
+local split = disconnect(gone)
+keep_links()
 local rest = before.numbers[1] == number and before.numbers[2] or before.numbers[1]
-return {account_of(number).code, account_of(person_of(rest).first).code, #held, split and 1 or 0}
+return {account_of(number).code, account_of(same_person_of(rest).first).code, #gone, split and 1 or 0}

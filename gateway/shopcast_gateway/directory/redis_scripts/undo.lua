@@ -24,7 +24,8 @@ if newest == tonumber(ARGV[1]) then
   elseif before then
     change = select(2, connect(one, other, kind, before[CONFIDENCE], before[SOURCE]))
   else
-    change = select(2, disconnect(one, other, kind))
+    change = select(2, disconnect({{one, other, kind}}))
   end
+  keep_links()
 end
 return change_reply(change, entry_at(change))

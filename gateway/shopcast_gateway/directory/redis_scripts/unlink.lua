@@ -7,12 +7,13 @@ local stale = stale_key()
 if stale then return stale end
 local one, other = find_account(ARGV[1]), find_account(ARGV[2])
 if not one or not other then return nil end
-local kinds, split = {}, false
+local gone = {}
 for _, link in ipairs(links_of(one)) do
   if link[OTHER] == other and (ARGV[3] == '' or link[KIND] == ARGV[3]) then
-    kinds[#kinds + 1] = link[KIND]
+    gone[#gone + 1] = {one, other, link[KIND]}
   end
 end
-for _, kind in ipairs(kinds) do split = disconnect(one, other, kind) or split end
-return {account_of(person_of(one).first).code, account_of(person_of(other).first).code, #kinds,
-  split and 1 or 0}
+local split = disconnect(gone)
+keep_links()
+return {account_of(same_person_of(one).first).code, account_of(same_person_of(other).first).code,
+  #gone, split and 1 or 0}

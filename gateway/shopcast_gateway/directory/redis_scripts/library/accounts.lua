@@ -71,11 +71,34 @@ local function intern(letter, name)
   return tonumber(code)
 end
 
+-- An error where accounts of so many names would bring in more platforms than there is room for:
+-- ACCOUNT has 2 bytes for one. name_at: of the name at a place.
+local function crowded(names, name_at)
+  local room, seen = 65535 - call('HLEN', prefix .. 'p'), {}
+  if names <= room then return nil end
+  for at = 1, names do
+    local name = name_at(at)
+    if not seen[name] and call('HEXISTS', prefix .. 'p', name) == 0 then
+      seen[name], room = true, room - 1
+    end
+  end
+  return room < 0 and redis.error_reply('PLATFORMS there are too many') or nil
+end
+
+local function lost()
+  return redis.error_reply('LOST the server does not hold the directory any more')
+end
+
+-- An error where the server has lost the directory, for scripts that look no account up.
+local function is_lost()
+  return call('EXISTS', KEYS[1]) == 0 and lost() or nil
+end
+
 -- The index of the key that new pseudonyms are made with; an error when it is not the one meant.
 local function key_index(fingerprint)
   local index = tonumber(call('HGET', KEYS[1], 'key:' .. fingerprint))
   if not index then
-    return nil, redis.error_reply('LOST the server does not hold the directory any more')
+    return nil, lost()
   end
   if index ~= tonumber(call('HGET', KEYS[1], 'keys')) then
     return nil, redis.error_reply('ROTATED the pseudonym keys were rotated')

@@ -19,7 +19,8 @@
 --   k<3>      hash    event key, by its first 18 bits: the bytes after 2
 --   n<p>:<id> string  number of an item id of platform p
 --   i<n>      string  item n, packed as ITEM
---   j         stream  the journal
+--   j         zset    entries of the journal by number, which each begins with. No stream, which
+--                     keeps what is taken out of it until all around it is
 --   v         set     encoders that have vectors; those lie elsewhere, one hash for each of
 --                     name:v:<first byte of the digest>:<encoder>
 --

@@ -2,7 +2,7 @@
 -- h<n>, from where nothing but erasure takes it.
 
 local OTHER, KIND, CONFIDENCE, SOURCE, FROM_US, MADE, UNTIL_US, ENDED = 1, 2, 3, 4, 5, 6, 7, 8
-local links = {}
+local links, changed = {}, {}
 
 local function links_of(number)
   if not links[number] then
@@ -12,11 +12,14 @@ local function links_of(number)
   return links[number]
 end
 
-local function keep_links(number)
-  if #links[number] == 0 then
-    call('DEL', prefix .. 'l' .. number)
-  else
-    call('SET', prefix .. 'l' .. number, cmsgpack.pack(links[number]))
+-- Once for each account, after all changes: a hub's links are many.
+local function keep_links()
+  for number in pairs(changed) do
+    if #links[number] == 0 then
+      call('DEL', prefix .. 'l' .. number)
+    else
+      call('SET', prefix .. 'l' .. number, cmsgpack.pack(links[number]))
+    end
   end
 end
 
@@ -50,6 +53,7 @@ local function end_link(number, other, kind)
   local link, at = link_between(number, other, kind)
   table.remove(links_of(number), at)
   link[UNTIL_US] = now_us()
+  changed[number] = true
   return link
 end
 
@@ -76,6 +80,27 @@ local function person_of(start, as_of_us)
   end
   table.sort(numbers)
   return {numbers = numbers, sure = sure, first = numbers[1]}
+end
+
+local people = {}
+
+-- As person_of, walked once for all its accounts; `sure` is as seen from one of them.
+local function same_person_of(number)
+  if not people[number] then
+    local person = person_of(number)
+    for _, one in ipairs(person.numbers) do people[one] = person end
+  end
+  return people[number]
+end
+
+-- Of two persons of same_person_of that are linked now.
+local function become_one(mine, theirs)
+  if #mine.numbers < #theirs.numbers then mine, theirs = theirs, mine end
+  mine.first = math.min(mine.first, theirs.first)
+  for _, number in ipairs(theirs.numbers) do
+    mine.numbers[#mine.numbers + 1] = number
+    people[number] = mine
+  end
 end
 
 -- Person code, then platform and pseudonym of every account.
