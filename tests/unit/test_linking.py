@@ -388,6 +388,22 @@ def test_what_too_many_share_is_not_compared(tmp_path: Path) -> None:
     assert "info@shop.example" not in set(read.values["email"])
 
 
+def test_a_placeholder_is_nobodys_birthday(tmp_path: Path) -> None:
+    rows = couples(2, placeholders=0.5)
+    found = link_people([write(rows, tmp_path / "all.csv")], {}, reporter=Silent())
+    links = found.links
+    assert (links["platform_user_id"] == links["other_platform_user_id"]).mean() >= 0.99  # type: ignore[operator]
+    assert len(links) >= 0.95 * (len(rows) - len({one["platform_user_id"] for one in rows}))
+    assert found.report.birthdays_ignored == 1
+
+
+def test_years_alone_are_birthdays(tmp_path: Path) -> None:
+    rows = [one | {"date_of_birth": f"{str(one['date_of_birth'])[:4]}-01-01"} for one in couples(2)]
+    read = read_attributes([write(rows, tmp_path / "all.csv")], {}, max_accounts=10)
+    assert read.placeholders == 0
+    assert read.values["date_of_birth"].null_count() == 0
+
+
 def test_an_account_is_read_once_and_unnamed_rows_are_left_out(tmp_path: Path) -> None:
     rows = accounts()
     rows += [rows[0] | {"street": None}, rows[1] | {"platform_user_id": None}]
