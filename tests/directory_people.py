@@ -480,6 +480,18 @@ class IdentityConformance:
         assert "anna" not in json.dumps(found)
         assert await directory.export(Account("shop-a", "nobody")) is None
 
+    async def test_a_copy_is_found_by_every_id_that_leads_to_the_person(
+        self, directory: Directory
+    ) -> None:
+        await directory.record([event("1", ANNA, at=1), event("2", ANNA_B, at=2)])
+        ids = [await id_of(directory, account) for account in (ANNA, ANNA_B)]
+        await link(directory, ANNA, ANNA_B)
+        copy = await directory.export(ANNA)
+        assert copy is not None
+        assert [await directory.export_found(one) for one in ids] == [copy, copy]
+        assert await directory.export_found("p_" + "0" * 32) is None
+        assert await directory.export_found("nobody") is None
+
     async def test_everybody_is_told_page_by_page(self, directory: Directory) -> None:
         assert await directory.people("", limit=5) == ([], "")
         accounts = [Account("p", f"u{n}") for n in range(11)]

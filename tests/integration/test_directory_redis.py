@@ -140,6 +140,7 @@ async def test_every_operation_is_one_round_trip(server: RedisServer) -> None:
         "set_consent": lambda d: d.set_consent(ANNA, {Purpose.RISK: False}),
         "consents": lambda d: d.consents(ANNA),
         "export": lambda d: d.export(ANNA),
+        "export_found": lambda d: d.export_found("p_" + "0" * 32),
         "people": lambda d: d.people("", limit=9),
         "keep_vectors": lambda d: d.keep_vectors("e", vectors),
         "vectors": lambda d: d.vectors("e", list(vectors)),

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,62 @@ def test_an_export_that_goes_on_holds_nobody_erased_in_between(
     done = run("export", "--directory", place, "--output", output, "--json")
     assert json.loads(done.stdout)["people"] == 11
     assert erased not in output.read_text()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("join", [True, False])
+def test_an_export_holds_each_account_once_whoever_is_joined_or_parted_while_it_runs(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, join: bool, killed: bool
+) -> None:
+    monkeypatch.setattr("shopcast_cli.people_file._PAGE", 5)
+    output = tmp_path / "people.jsonl"
+    first, last = Account("web", "user-0"), Account("web", "user-11")
+
+    async def change(directory: Any) -> None:
+        if join:
+            await directory.link(first, last, kind=LinkKind.LOGIN, confidence=1.0)
+        else:
+            await directory.unlink(first, last)
+
+    async def export() -> list[Any]:
+        directory: Any = await open_directory(place)
+        pages = 0
+
+        class Changing:
+            """Who is who changes after the first page."""
+
+            changes, export_found = directory.changes, directory.export_found
+
+            async def people(self, cursor: str, *, limit: int) -> Any:
+                nonlocal pages
+                pages += 1
+                if pages == 2:
+                    await change(directory)
+                    if killed:
+                        raise KeyboardInterrupt
+                return await directory.people(cursor, limit=limit)
+
+        try:
+            if not join:
+                await directory.link(first, last, kind=LinkKind.LOGIN, confidence=1.0)
+            with PeopleFile(output, str(place)) as file, suppress(KeyboardInterrupt):
+                await copy_people(Changing(), file, lambda _: None)  # type: ignore[arg-type]
+            if killed:
+                with PeopleFile(output, str(place)) as file:
+                    await copy_people(directory, file, lambda _: None)
+            told = [await directory.export(one) for one in (first, last)]
+            assert file.people == len(output.read_text().splitlines())
+            return told
+        finally:
+            await directory.close()
+
+    told = asyncio.run(export())
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    accounts = [one["pseudonym"] for person in written for one in person["accounts"]]
+    assert len(accounts) == len(set(accounts)) == 14
+    assert all(one in written for one in told)
+    assert [one.name for one in tmp_path.iterdir() if "people" in one.name] == ["people.jsonl"]
+    assert output.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("times", [1, 100])

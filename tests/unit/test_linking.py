@@ -1,8 +1,10 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -11,9 +13,11 @@ from typer.testing import CliRunner
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.people import read_links, resolve_people
 from shopcast_build.learning.reporter import Silent
+from shopcast_build.linking import linkage as linkage_module
 from shopcast_build.linking.attributes import parse_columns, read_attributes
 from shopcast_build.linking.guard import Guarded, guard
 from shopcast_build.linking.linkage import Linkage, link_people
+from shopcast_build.linking.model import open_database
 from shopcast_build.linking.normalising import normalised
 from shopcast_build.linking.writing import check_output, write_links
 from shopcast_cli.app import app
@@ -185,6 +189,87 @@ def test_order_and_files_play_no_part(linkage: Linkage, tmp_path: Path) -> None:
     assert again.report == linkage.report
 
 
+def couples(seed: int, *, typed: float = 0.0, placeholders: float = 0.0) -> list[Account]:
+    """300 households of two, who share surname, address and phone; users of one number are one
+    person. typed: the share of values in which two characters have changed places. placeholders:
+    of birthdays that nobody has."""
+    rng = random.Random(seed)
+    given, surnames, streets, cities = (
+        [word(rng, syllables) for _ in range(n)]
+        for n, syllables in ((40, 2), (600, 3), (300, 3), (60, 2))
+    )
+    rows: list[Account] = []
+    for n in range(600):
+        if n % 2 == 0:
+            address: Account = {
+                "surname": rng.choice(surnames),
+                "street": rng.choice(streets),
+                "street_number": f"{rng.randint(1, 120)}",
+                "city": (city := rng.choice(cities)),
+                "postcode": f"{10_000 + cities.index(city)}",
+                "phone": f"0{rng.randint(10**9, 10**10 - 1)}",
+            }
+        born = f"{rng.randint(1950, 2003)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
+        one = address | {"given_name": rng.choice(given[n % 2 :: 2]), "date_of_birth": born}
+        for platform in rng.choice(("shop mall", "shop mall", "shop", "mall")).split():
+            told = {name: mistyped(value, typed, rng) for name, value in one.items()}
+            if rng.random() < placeholders:
+                told["date_of_birth"] = "1900-01-01"
+            rows.append({"platform": platform, "platform_user_id": f"{n}"} | told)
+    return rows
+
+
+def mistyped(value: str | None, share: float, rng: random.Random) -> str | None:
+    if value is None or len(value) < 2 or rng.random() >= share:
+        return value
+    at = rng.randrange(len(value) - 1)
+    return value[:at] + value[at + 1] + value[at] + value[at + 2 :]
+
+
+def unmistakable() -> list[Account]:
+    """People whose every value is their own, and written alike everywhere."""
+    rng = random.Random(6)
+    everybody = [
+        {name: word(rng, 6) for name in ("given_name", "surname", "street", "city", "postcode")}
+        | {"street_number": f"{n}"}
+        | {"date_of_birth": f"{19_000_101 + 97 * n}", "phone": f"0{rng.randint(10**9, 10**10 - 1)}"}
+        | {"email": f"{word(rng, 6)}@mail.example"}
+        for n in range(300)
+    ]
+    return [
+        told for n, one in enumerate(everybody) for told in (shop(one, f"{n}"), mall(one, f"{n}"))
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(couples(2), id="as clean as can be"),
+        pytest.param(couples(1, typed=0.05), id="typing errors"),
+        pytest.param(unmistakable(), id="all values different"),
+    ],
+)
+def test_what_always_agrees_can_be_learned(rows: list[Account], tmp_path: Path) -> None:
+    links = link_people([write(rows, tmp_path / "all.csv")], {}, reporter=Silent()).links
+    both = len(rows) - len({one["platform_user_id"] for one in rows})
+    assert (links["platform_user_id"] == links["other_platform_user_id"]).all()
+    assert len(links) >= 0.99 * both
+
+
+def test_too_little_memory_is_said_in_one_sentence(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def small() -> Iterator[duckdb.DuckDBPyConnection]:
+        with open_database() as database:
+            database.execute("SET memory_limit = '8MB'; SET max_temp_directory_size = '0KB'")
+            yield database
+
+    monkeypatch.setattr(linkage_module, "open_database", small)
+    with pytest.raises(DataError, match=r"more memory .* with TMPDIR"):
+        link_people([file], {}, reporter=Silent())
+
+
 def test_nothing_personal_is_told(linkage: Linkage) -> None:
     told = (
         linkage.links.write_csv() + repr(linkage) + json.dumps(linkage.report.to_json())
@@ -301,6 +386,22 @@ def test_what_too_many_share_is_not_compared(tmp_path: Path) -> None:
     read = read_attributes([write(rows, tmp_path / "all.csv")], {}, max_accounts=8)
     assert read.shared == 1
     assert "info@shop.example" not in set(read.values["email"])
+
+
+def test_a_placeholder_is_nobodys_birthday(tmp_path: Path) -> None:
+    rows = couples(2, placeholders=0.5)
+    found = link_people([write(rows, tmp_path / "all.csv")], {}, reporter=Silent())
+    links = found.links
+    assert (links["platform_user_id"] == links["other_platform_user_id"]).mean() >= 0.99  # type: ignore[operator]
+    assert len(links) >= 0.95 * (len(rows) - len({one["platform_user_id"] for one in rows}))
+    assert found.report.birthdays_ignored == 1
+
+
+def test_years_alone_are_birthdays(tmp_path: Path) -> None:
+    rows = [one | {"date_of_birth": f"{str(one['date_of_birth'])[:4]}-01-01"} for one in couples(2)]
+    read = read_attributes([write(rows, tmp_path / "all.csv")], {}, max_accounts=10)
+    assert read.placeholders == 0
+    assert read.values["date_of_birth"].null_count() == 0
 
 
 def test_an_account_is_read_once_and_unnamed_rows_are_left_out(tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ _EVIDENCE = (
 )
 _MIN_EVIDENCE = 3
 _PERSONAL = ("given_name", "date_of_birth", "email")
+# A date of birth is nobody's own with so many times the accounts of other dates, and this share.
+_MAX_CROWDING = 10
+_MAX_SHARE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Attributes:
     accounts.
     incomplete: rows without platform or user id. repeated: further rows of an account; the fullest
     row speaks for it. shared: e-mails and phones of too many accounts, which were left out.
+    placeholders: dates of birth of far more accounts than chance gives one, left out as well.
     """
 
     accounts: pl.DataFrame = field(repr=False)
@@ -61,6 +65,7 @@ class Attributes:
     incomplete: int
     repeated: int
     shared: int
+    placeholders: int
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -114,6 +119,10 @@ def read_attributes(
     best = best.with_columns(
         pl.when(holders[name] <= max_accounts).then(name).alias(name) for name in _IDENTIFIERS
     )
+    stand_ins = _stand_ins(best["date_of_birth"], max_accounts)
+    best = best.with_columns(
+        date_of_birth=pl.when(~pl.col("date_of_birth").is_in(stand_ins)).then("date_of_birth")
+    )
     told = best.group_by("platform").agg(pl.col(ATTRIBUTES).is_not_null().any())
     comparable = told.select(pl.col(ATTRIBUTES).sum() >= min(2, len(told))).row(0, named=True)
     values = best.select(name for name in ATTRIBUTES if comparable[name])
@@ -124,7 +133,21 @@ def read_attributes(
         incomplete=len(rows) - len(whole),
         repeated=len(whole) - len(best),
         shared=shared,
+        placeholders=len(stand_ins),
     )
+
+
+def _stand_ins(births: pl.Series, max_accounts: int) -> list[str]:
+    """Dates that stand for none, such as 1900-01-01: that many people are not born on one day.
+
+    Compared with the other dates, since where only years are known, or all are of one age, there
+    are few dates and each is many people's.
+    """
+    dates = births.drop_nulls().value_counts()
+    n = pl.col("count").cast(pl.Float64)
+    others = (n.sum() - n) / pl.max_horizontal(pl.len() - 1, 1)
+    crowded = pl.max_horizontal(_MAX_CROWDING * others, _MAX_SHARE * n.sum(), max_accounts) < n
+    return dates.filter(crowded)["date_of_birth"].to_list()
 
 
 def _rows(source: Source, columns: Mapping[str, Sequence[str]]) -> pl.DataFrame:

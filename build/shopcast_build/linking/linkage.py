@@ -75,6 +75,7 @@ def link_people(
         rows_incomplete=known.incomplete,
         rows_repeated=known.repeated,
         identifiers_ignored=known.shared,
+        birthdays_ignored=known.placeholders,
         keys_ignored=model.crowded_keys,
         pairs=len(pairs),
         households=guarded.households,

@@ -14,9 +14,11 @@ from typing import Any, Literal
 import duckdb
 import polars as pl
 from splink import DuckDBAPI, Linker, SettingsCreator, block_on
+from splink.internals.exceptions import SplinkException
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.linking.blocking import block_keys, lessons, sure_rules
+from shopcast_build.linking.bounded import BoundedSettings
 from shopcast_build.linking.comparisons import household, make_comparisons
 
 _SEED = 17
@@ -91,7 +93,7 @@ class LinkageModel:
                 f" is nothing to learn from; known are {', '.join(self._known)}: check that the"
                 " files write them alike, or name more columns."
             )
-        with _quietly():
+        with _in_our_words():
             linker = self._open(self._untrained())
             linker.training.estimate_u_using_random_sampling(max_pairs=_RANDOM_PAIRS, seed=_SEED)
             try:
@@ -121,7 +123,7 @@ class LinkageModel:
         Columns left, right: rows of accounts, left < right; odds: that they are one person's;
         household: nothing that is one person's own agrees.
         """
-        with _quietly():
+        with _in_our_words():
             found = self._open(self._settings).inference.predict(
                 threshold_match_weight=_MIN_WEIGHT, warning_mode="never"
             )
@@ -135,7 +137,7 @@ class LinkageModel:
         kind: Literal["link_only", "link_and_dedupe", "dedupe_only"] = "link_only"
         if self._within:
             kind = "dedupe_only" if len(self._tables) == 1 else "link_and_dedupe"
-        return SettingsCreator(
+        return BoundedSettings(
             link_type=kind,
             unique_id_column_name="id",
             source_dataset_column_name="platform",
@@ -195,12 +197,20 @@ def _smoothed(settings: dict[str, Any], min_u: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the library's own log: it speaks of its workings, not of the data."""
+def _in_our_words() -> Iterator[None]:
+    """Without the library's own log, which speaks of its workings, not of the data. Its errors
+    become a DataError, and those of the database are the database's."""
     logger = logging.getLogger("splink")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         yield
+    except (ValueError, SplinkException) as error:
+        if isinstance(error.__cause__, duckdb.Error):
+            raise error.__cause__ from None
+        raise DataError(
+            "How the attributes of these accounts agree cannot be learned; check that each column"
+            " holds what its name says, give more accounts, or name more columns."
+        ) from error
     finally:
         logger.setLevel(level)

@@ -11,7 +11,8 @@ class LinkingReport:
 
     accounts: by platform. attributes: that were compared. rows_incomplete: rows without
     platform or user id. rows_repeated: further rows of an account. identifiers_ignored: e-mails
-    and phones of more accounts than one person has. keys_ignored: keys that too many accounts share
+    and phones of more accounts than one person has. birthdays_ignored: dates of birth of far more
+    accounts than chance gives one. keys_ignored: keys that too many accounts share
     to compare them all. pairs: that were scored and not out of the question. households, rivals,
     clashes, crowds, crowd_links: what the guard refused (guard.Guarded). links: written.
     linked_accounts: accounts with at least one link.
@@ -22,6 +23,7 @@ class LinkingReport:
     rows_incomplete: int
     rows_repeated: int
     identifiers_ignored: int
+    birthdays_ignored: int
     keys_ignored: int
     pairs: int
     households: int

@@ -277,7 +277,8 @@ def export(
     """Write everything about everybody, one person a line, by pseudonyms.
 
     The file has its name once it is whole. An export that was killed goes on where it stopped when
-    it is run again. Whenever somebody is erased before it is whole, it begins anew.
+    it is run again. Whenever somebody is erased before it is whole, it begins anew; who is joined
+    or parted meanwhile is written as they are at the end, so each account is there once.
 
     Example: platform directory export --output people.jsonl
     """

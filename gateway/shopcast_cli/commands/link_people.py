@@ -96,6 +96,9 @@ def show(report: "LinkingReport", output: Path) -> None:
         "rows without platform or user id": report.rows_incomplete,
         "further rows of an account; its fullest one was read": report.rows_repeated,
         "e-mails and phones of too many accounts, not compared": report.identifiers_ignored,
+        "dates of birth of far more accounts than chance gives one, not compared": (
+            report.birthdays_ignored
+        ),
         "combinations of values of too many accounts, not compared": report.keys_ignored,
         "pairs refused: alike as a household, but nothing of one person's own agrees": (
             report.households

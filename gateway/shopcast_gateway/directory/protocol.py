@@ -157,9 +157,15 @@ class Directory(Protocol):
         """Everything kept about a person, None when the account has never been seen."""
         ...
 
+    async def export_found(self, person_id: str) -> PersonData | None:
+        """As `export`, of the person an id leads to (`find`)."""
+        ...
+
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
         """Everything about some people, and the cursor to go on with; '' begins and ends. Whoever
-        is there all the time is told once, in the order in which people were first seen."""
+        is there all the time is told once, in the order in which people were first seen; but of who
+        was joined or parted in between (`changes` tells), accounts may be missing or told twice:
+        `export_found` has them."""
         ...
 
     async def erase(self, account: Account) -> Receipt | None:

@@ -263,6 +263,12 @@ class RedisDirectory:
         reply = await self._ask("export", all_pseudonyms(self._pseudonyms, account))
         return None if reply is None else data_of(reply)
 
+    async def export_found(self, person_id: str) -> PersonData | None:
+        """Everything kept about the person an id leads to."""
+        code = code_of(person_id)
+        reply = None if code is None else await self._store.run("export_found", code)
+        return None if reply is None else data_of(reply)
+
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
         """Everything about some people; the cursor is the number of an account."""
         number, *found = await self._store.run(

@@ -296,6 +296,10 @@ class SqliteDirectory:
             lambda store: sqlite_privacy.export(store, self._pseudonyms, account)
         )
 
+    async def export_found(self, person_id: str) -> PersonData | None:
+        """Everything kept about the person an id leads to."""
+        return await self._browse(lambda store: sqlite_privacy.export_found(store, person_id))
+
     async def people(self, cursor: str, *, limit: int) -> tuple[Sequence[PersonData], str]:
         """Everything about some people; the cursor is the number of an account."""
         return await self._browse(lambda store: sqlite_privacy.people(store, cursor, limit))

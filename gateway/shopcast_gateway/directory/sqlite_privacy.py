@@ -12,7 +12,7 @@ from shopcast_gateway.directory.person_data import (
     QuarantinedEvent,
     person_data,
 )
-from shopcast_gateway.directory.pseudonym import Pseudonyms, person_id
+from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
 from shopcast_gateway.directory.purposes import allowed_by_platform, bits
 from shopcast_gateway.directory.sqlite_accounts import admit, find, intern_platforms
 from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
@@ -67,6 +67,15 @@ def export(
     with transaction(connection, "DEFERRED"):
         found = find(connection, pseudonyms, (account,))
         return _export(connection, found[account][1]) if found else None
+
+
+def export_found(connection: sqlite3.Connection, public: str) -> PersonData | None:
+    """As `export`, of the person whose id it is, or was before they became another's."""
+    with transaction(connection, "DEFERRED"):
+        row = connection.execute(
+            "SELECT person FROM accounts WHERE code = ?", (code_of(public),)
+        ).fetchone()
+        return _export(connection, row[0]) if row else None
 
 
 def people(connection: sqlite3.Connection, cursor: str, limit: int) -> tuple[list[PersonData], str]:
