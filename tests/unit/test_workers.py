@@ -22,6 +22,7 @@ from shopcast_gateway.workers.messages import (
     OnTrial,
     Place,
     Report,
+    Stop,
 )
 from shopcast_gateway.workers.pool import Pool
 from shopcast_gateway.workers.pool import Worker as Attended
@@ -52,6 +53,7 @@ class FakeEngine:
 class FakeServer:
     def __init__(self) -> None:
         self.started, self.serving = asyncio.Event(), False
+        self.stopping, self.calls_ended = asyncio.Event(), asyncio.Event()
 
     def set_serving(self, serving: bool) -> None:
         self.serving = serving
@@ -65,10 +67,21 @@ class FakeServer:
     async def start(self) -> None:
         self.started.set()
 
+    async def stop(self, grace_s: float) -> None:
+        self.grace_s = grace_s
+        self.stopping.set()
+        await self.calls_ended.wait()
+
 
 class FakeLink:
+    """received: what comes over it, one after the other; nothing after that."""
+
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def receive(self) -> Any:
+        return await self.received.get()
 
     def send(self, message: Any) -> None:
         assert FROM_WORKER.validate_json(FROM_WORKER.dump_json(message)) == message
@@ -161,6 +174,29 @@ async def test_who_cannot_be_tried_out_keeps_no_worker_from_answering(
     assert set(world.link.sent) == {Report(3, (1,))}
     assert server.serving
     assert world.switch.trial is None
+
+
+async def test_who_lets_calls_end_still_gives_signs_of_life(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeServer()
+    world.worker._frontend.build_server = lambda *_, **__: server  # type: ignore[method-assign, assignment]
+    world.worker._frontend.access = None  # type: ignore[misc]
+    monkeypatch.setattr(worker, "_REPORT_S", 0.01)
+    begin: Any = SimpleNamespace(port=0)
+    working = asyncio.create_task(world.worker.run(begin))
+    assigned = Assignment(1, place(1, 1), None, able=True, refusal=None, leaving=False)
+    world.link.received.put_nowait(assigned)
+    async with asyncio.timeout(10):
+        await server.started.wait()
+        world.link.received.put_nowait(Stop(600.0))
+        await server.stopping.wait()
+        world.link.sent.clear()
+        while len(world.link.sent) < 3:  # noqa: ASYNC110 - signs of life, while calls run
+            await asyncio.sleep(0.01)
+        server.calls_ended.set()
+        await working
+    assert server.grace_s == 600.0
 
 
 async def test_what_is_the_same_as_before_is_kept(world: World) -> None:

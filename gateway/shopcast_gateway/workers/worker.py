@@ -69,11 +69,15 @@ class _Worker:
                     task.result()
             return receiving.result()
         finally:
-            for task in tasks:
+            over = (carrying_out, sharing, receiving)
+            for task in over:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if self._server is not None:
-                await self._server.stop(receiving.result() if receiving.done() else 0.0)
+            await asyncio.gather(*over, return_exceptions=True)
+            if self._server is not None:  # reports go on: who lets calls end does not stand still
+                told = receiving.done() and not receiving.cancelled()
+                await self._server.stop(receiving.result() if told else 0.0)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
 
     async def _receive(self) -> float:
         while (message := await self._link.receive()) is not None:
