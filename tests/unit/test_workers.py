@@ -11,13 +11,17 @@ from prometheus_client import CollectorRegistry
 from shopcast_gateway.backend.rotation import Ejected, Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
-from shopcast_gateway.errors import Unavailable
+from shopcast_gateway.errors import StartupError, Unavailable
 from shopcast_gateway.fleet import Addresses
+from shopcast_gateway.settings import ServeSettings
+from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.workers import pool as pools
 from shopcast_gateway.workers import worker
 from shopcast_gateway.workers.messages import (
     FROM_WORKER,
+    TO_WORKER,
     Assignment,
+    Begin,
     Failing,
     OnTrial,
     Place,
@@ -164,7 +168,7 @@ async def test_who_cannot_be_tried_out_keeps_no_worker_from_answering(
     trial = OnTrial(place(2, 2), share=0.5, shadow=0.0)
     world.worker._wanted = Assignment(3, place(1, 1), trial, able=True, refusal=None, leaving=False)
     world.worker._news.set()
-    begin: Any = SimpleNamespace(port=0)
+    begin: Any = SimpleNamespace(port=0, files={})
     working = asyncio.create_task(world.worker._carry_out(begin))
     async with asyncio.timeout(10):
         await server.started.wait()
@@ -183,7 +187,7 @@ async def test_who_lets_calls_end_still_gives_signs_of_life(
     world.worker._frontend.build_server = lambda *_, **__: server  # type: ignore[method-assign, assignment]
     world.worker._frontend.access = None  # type: ignore[misc]
     monkeypatch.setattr(worker, "_REPORT_S", 0.01)
-    begin: Any = SimpleNamespace(port=0)
+    begin: Any = SimpleNamespace(port=0, files={})
     working = asyncio.create_task(world.worker.run(begin))
     assigned = Assignment(1, place(1, 1), None, able=True, refusal=None, leaving=False)
     world.link.received.put_nowait(assigned)
@@ -197,6 +201,19 @@ async def test_who_lets_calls_end_still_gives_signs_of_life(
         server.calls_ended.set()
         await working
     assert server.grace_s == 600.0
+
+
+async def test_who_can_open_no_port_says_why(world: World) -> None:
+    def build_server(*_: Any, **__: Any) -> Any:
+        raise StartupError("the certificate is another's")
+
+    world.worker._frontend.build_server = build_server  # type: ignore[method-assign]
+    world.worker._frontend.access = None  # type: ignore[misc]
+    assigned = Assignment(1, place(1, 1), None, able=True, refusal=None, leaving=False)
+    world.link.received.put_nowait(assigned)
+    begin: Any = SimpleNamespace(port=0, files={})
+    with pytest.raises(StartupError, match="another's"):
+        await asyncio.wait_for(world.worker.run(begin), 10)
 
 
 async def test_what_is_the_same_as_before_is_kept(world: World) -> None:
@@ -249,6 +266,46 @@ class FakeAttended:
 
     async def end(self) -> None:
         self.ended = True
+
+
+async def test_who_replaces_a_worker_gets_the_files_that_are_in_force(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, fake = tmp_path / "access.toml", FakeAttended()
+    held = b'[[caller]]\nname = "shop"\nroles = ["predict"]\ncertificates = ["CN:shop"]\n'
+    file.write_bytes(held)
+    access = Access(file, certificates=True)
+
+    async def start(*_: Any) -> FakeAttended:
+        return fake
+
+    monkeypatch.setattr(Attended, "start", start)
+    settings: Any = ServeSettings(
+        repository=tmp_path,
+        directory=tmp_path / "shop.db",
+        host="127.0.0.1",
+        port=0,
+        triton_urls=(),
+        triton_home=tmp_path,
+        triton_log=tmp_path / "log",
+        workers=1,
+    )
+    pool = Pool(settings, AdoptionStatus(), 0, None, None, access)
+    file.write_text("half")
+    starting = asyncio.create_task(pool.start())
+    async with asyncio.timeout(10):
+        while not fake.told:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    [begin, *_] = fake.told
+    assert begin.files == {file: held}
+    begin = Begin(settings, 0, 0, {file: b"\xff\x00 no text"})
+    received = TO_WORKER.validate_json(TO_WORKER.dump_json(begin))
+    assert isinstance(received, Begin)
+    assert received.files == begin.files
+    assert "no text" not in repr(begin)
+    for task in (starting, *pool._keeping):
+        task.cancel()
+    await asyncio.gather(starting, *pool._keeping, return_exceptions=True)
 
 
 async def test_who_waits_to_replace_a_worker_holds_up_no_stop(

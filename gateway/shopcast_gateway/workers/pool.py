@@ -23,6 +23,7 @@ from shopcast_gateway.errors import StartupError
 from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.binding import reserve_port
+from shopcast_gateway.transport.credentials import TlsFiles
 from shopcast_gateway.transport.quotas import Quotas
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 from shopcast_gateway.workers.link import Link
@@ -53,6 +54,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SILENCE_S = 30.0
 """After which a worker that reports nothing is ended."""
 _START_S = 60.0
+_LOOK_S = 1.0
 _PAUSES_S = (0.5, 10.0)  # between replacements: the second one's, doubled each time; the longest
 _CALM_S = 60.0  # after which a worker that ends is replaced at once again
 _MARGIN_S = 15.0  # beyond the grace of calls, for what a worker does at its end
@@ -124,8 +126,11 @@ class Pool:
         registry: CollectorRegistry | None,
         metrics: Path | None,
         access: Access | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
-        """access: what is asked on the admin port; its quotas are those of the workers, too."""
+        """access: what is asked on the admin port; its quotas are those of the workers, too. tls:
+        of the workers."""
+        self._tls = tls
         self.port, self.registry = port, registry
         self._access = access
         self.switch = Switch(changed=self._assign, released=self._released)
@@ -133,6 +138,7 @@ class Pool:
         self._workers: set[Worker] = set()
         self._keeping: list[asyncio.Task[None]] = []
         self._sharing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._number, self._able, self._leaving = 0, True, False
         self._ended_compared: list[Compared] = []
         self._reported = asyncio.Event()
@@ -156,6 +162,7 @@ class Pool:
         await asyncio.gather(*first)
         if self._access is not None:
             self._sharing = asyncio.create_task(self._share(self._access.quotas))
+        self._looking = asyncio.create_task(self._keep_looking())
 
     async def wait(self) -> None:
         """Return when the workers are told to stop."""
@@ -183,8 +190,9 @@ class Pool:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        if self._sharing is not None:
-            self._sharing.cancel()
+        for task in (self._sharing, self._looking):
+            if task is not None:
+                task.cancel()
         for worker in self._workers:
             worker.send(Stop(grace_s))
         if self._keeping:
@@ -273,7 +281,7 @@ class Pool:
         try:
             if self._stopping.is_set():
                 return "it was not needed any more"
-            worker.send(Begin(self._settings, number, self.port))
+            worker.send(Begin(self._settings, number, self.port, self._files()))
             worker.send(self._assignment())
             while (message := await worker.receive()) is not None:
                 if isinstance(message, Failed):
@@ -300,6 +308,22 @@ class Pool:
             if self._metrics is not None:
                 mark_process_dead(worker.process.pid, str(self._metrics))
         return why or f"with status {worker.process.returncode}"
+
+    def _files(self) -> dict[Path, bytes]:
+        """What the files of certificates and callers hold that is in force."""
+        files: dict[Path, bytes] = {}
+        if self._tls is not None:
+            self._tls.changed()
+            files.update(self._tls.held)
+        if self._access is not None:
+            files.update(self._access.look())
+        return files
+
+    async def _keep_looking(self) -> None:
+        """Know what files held that fitted, for a worker that begins when they do not."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._files()
 
     def _eject(self, failing: Failing) -> None:
         for engine in (self.switch.engine, self.switch.trial_engine):
@@ -348,7 +372,11 @@ async def open_pool(
             metrics = Path(folder)
             registry = PoolRegistry(metrics)
         port = int(kept.getsockname()[1])
-        pool = Pool(settings, status, port, registry, metrics, access)
+        tls = None
+        if settings.tls is not None:
+            tls = TlsFiles(settings.tls)
+            tls.begin()
+        pool = Pool(settings, status, port, registry, metrics, access, tls)
         try:
             yield pool
         finally:

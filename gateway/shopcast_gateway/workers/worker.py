@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 
 from shopcast_gateway.backend.rotation import Change as RotationChange
@@ -43,7 +44,7 @@ from shopcast_gateway.workers.messages import (
 _REPORT_S = 1.0
 _AGAIN_S = 0.5  # before a Triton that could not be reached is tried again
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("shopcast_gateway.workers.worker")  # the process has it as __main__
 
 
 class _Worker:
@@ -107,22 +108,31 @@ class _Worker:
             self._news.clear()
             assert self._wanted is not None  # noqa: S101 - there are news
             wanted = self._wanted
-            try:
-                await self._follow(wanted)
+            if await self._reach(self._follow(wanted)):
                 await self._answer(begin, wanted)
-                await self._try_out(wanted.trial)
-            except (StartupError, GatewayError, Refused) as error:
-                # It has ended, and who looks after it will say where the next one is.
-                _log.warning("version and Triton that are to serve, or are on trial: %s", error)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), _AGAIN_S)
-                self._news.set()
+                await self._reach(self._try_out(wanted.trial))
+
+    async def _reach(self, doing: Awaitable[None]) -> bool:
+        """Whether a Triton could be reached; where not, it is time to try again."""
+        try:
+            await doing
+        except (StartupError, GatewayError, Refused) as error:
+            # It has ended, and who looks after it will say where the next one is.
+            _log.warning("version and Triton that are to serve, or are on trial: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _AGAIN_S)
+            self._news.set()
+            return False
+        return True
 
     async def _answer(self, begin: Begin, wanted: Assignment) -> None:
-        """Let callers in once there is a model, and say what has been done."""
+        """Let callers in once there is a model, and say what has been done. Raises StartupError."""
         if self._server is None and self._switch.engine is not None:
             self._server = self._frontend.build_server(
-                begin.port, shared=True, withdrawn=lambda: self._link.send(Forget())
+                begin.port,
+                shared=True,
+                withdrawn=lambda: self._link.send(Forget()),
+                before=begin.files,
             )
             self._tell(wanted)
             await self._server.start()
@@ -240,7 +250,7 @@ async def work(end: socket.socket) -> None:
         async with AsyncExitStack() as stack:
             directory = await open_directory(settings.directory, keys=settings.directory_key)
             stack.push_async_callback(directory.close)
-            access = access_of(settings)
+            access = access_of(settings, begin.files)
             opening = open_frontend(settings, directory, access)
             frontend = await stack.enter_async_context(opening)
             await _Worker(link, frontend).run(begin)
