@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from shopcast_gateway.backend.rotation import RotationStatus
 from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.adoption_status import AdoptionStatus
@@ -95,6 +97,7 @@ async def _serve(
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
         server: GatewayServer | Pool
+        registry: CollectorRegistry | None
         calls: CallMetrics | None = None
         tracer: OtlpTracer | None = None
         recorder: Recorder = UNRECORDED

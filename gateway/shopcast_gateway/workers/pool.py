@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.multiprocess import mark_process_dead
+from prometheus_client import Counter, Gauge
 
 from shopcast_gateway.backend.rotation import Change as RotationChange
 from shopcast_gateway.backend.rotation import Moved
@@ -47,10 +46,8 @@ from shopcast_gateway.workers.messages import (
     ToWorker,
     in_all,
 )
-from shopcast_gateway.workers.registry import PoolRegistry
+from shopcast_gateway.workers.registry import METRICS_FOLDER, PoolRegistry
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable by which prometheus_client keeps values in files, which processes share."""
 SILENCE_S = 30.0
 """After which a worker that reports nothing is ended."""
 _START_S = 60.0
@@ -123,7 +120,7 @@ class Pool:
         settings: ServeSettings,
         status: AdoptionStatus,
         port: int,
-        registry: CollectorRegistry | None,
+        registry: PoolRegistry | None,
         metrics: Path | None,
         access: Access | None = None,
         tls: TlsFiles | None = None,
@@ -305,8 +302,8 @@ class Pool:
             self._reported.set()
             self._count()
             await asyncio.shield(worker.end())
-            if self._metrics is not None:
-                mark_process_dead(worker.process.pid, str(self._metrics))
+            if self.registry is not None:
+                self.registry.fold(worker.process.pid)
         return why or f"with status {worker.process.returncode}"
 
     def _files(self) -> dict[Path, bytes]:

@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
 
 from shopcast_gateway.backend.rotation import Change as RotationChange
 from shopcast_gateway.backend.rotation import Ejected, Moved, RotationStatus
@@ -19,6 +22,7 @@ from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import Frontend, access_of, open_frontend
 from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.metrics import second_calls
+from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
@@ -40,6 +44,7 @@ from shopcast_gateway.workers.messages import (
     Stop,
     ToWorker,
 )
+from shopcast_gateway.workers.registry import METRICS_FOLDER, allocate
 
 _REPORT_S = 1.0
 _AGAIN_S = 0.5  # before a Triton that could not be reached is tried again
@@ -244,8 +249,8 @@ async def work(end: socket.socket) -> None:
     begin = await link.receive()
     if not isinstance(begin, Begin):
         return
-    settings = begin.settings
-    settings.logs.set_up(begin.number)
+    begin.settings.logs.set_up(begin.number)
+    settings = _with_room(begin.settings)
     try:
         async with AsyncExitStack() as stack:
             directory = await open_directory(settings.directory, keys=settings.directory_key)
@@ -257,6 +262,24 @@ async def work(end: socket.socket) -> None:
     except StartupError as error:
         link.send(Failed(str(error)))
     await link.close()
+
+
+def _with_room(settings: ServeSettings) -> ServeSettings:
+    """Without metrics, where there is no room for their files."""
+    folder = os.environ.get(METRICS_FOLDER)
+    if folder is None:
+        return settings
+    try:
+        allocate(Path(folder))
+    except OSError as error:
+        _log.error(
+            "this worker counts nothing, %s has no room for its metrics (%s): make some, or set"
+            " TMPDIR to another folder, and start the gateway again",
+            folder,
+            os.strerror(error.errno or 0),
+        )
+        return replace(settings, metrics_port=None)
+    return settings
 
 
 def main() -> None:
