@@ -13,15 +13,18 @@ from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import StartupError, Unavailable
 from shopcast_gateway.fleet import Addresses
+from shopcast_gateway.logs import Logs
 from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.workers import pool as pools
 from shopcast_gateway.workers import worker
+from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
     FROM_WORKER,
     TO_WORKER,
     Assignment,
     Begin,
+    Failed,
     Failing,
     OnTrial,
     Place,
@@ -87,6 +90,9 @@ class FakeLink:
     async def receive(self) -> Any:
         return await self.received.get()
 
+    async def close(self) -> None:
+        pass
+
     def send(self, message: Any) -> None:
         assert FROM_WORKER.validate_json(FROM_WORKER.dump_json(message)) == message
         self.sent.append(message)
@@ -124,6 +130,20 @@ class World:
         assigned = Assignment(1, serving, on_trial, able=True, refusal=None, leaving=False)
         await self.worker._follow(assigned)
         await self.worker._try_out(on_trial)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServeSettings:
+    return ServeSettings(
+        repository=tmp_path,
+        directory=tmp_path / "shop.db",
+        host="127.0.0.1",
+        port=0,
+        triton_urls=(),
+        triton_home=tmp_path,
+        triton_log=tmp_path / "log",
+        workers=1,
+    )
 
 
 @pytest.fixture
@@ -203,6 +223,25 @@ async def test_who_lets_calls_end_still_gives_signs_of_life(
     assert server.grace_s == 600.0
 
 
+async def test_a_worker_does_not_read_a_directory_from_end_to_end_that_its_parent_has_read(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def open_directory(*_: Any, checked: bool = False, **__: Any) -> Any:
+        raise StartupError("this takes no time" if checked else "this takes minutes")
+
+    async def over(*_: Any) -> FakeLink:
+        return link
+
+    link = FakeLink()
+    link.received.put_nowait(Begin(settings, 0, 0))
+    monkeypatch.setattr(worker, "open_directory", open_directory)
+    monkeypatch.setattr(Link, "over", over)
+    monkeypatch.setattr(Logs, "set_up", lambda *_: None)
+    nothing: Any = None
+    await worker.work(nothing)
+    assert link.sent == [Failed("this takes no time")]
+
+
 async def test_who_can_open_no_port_says_why(world: World) -> None:
     def build_server(*_: Any, **__: Any) -> Any:
         raise StartupError("the certificate is another's")
@@ -269,7 +308,7 @@ class FakeAttended:
 
 
 async def test_who_replaces_a_worker_gets_the_files_that_are_in_force(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file, fake = tmp_path / "access.toml", FakeAttended()
     held = b'[[caller]]\nname = "shop"\nroles = ["predict"]\ncertificates = ["CN:shop"]\n'
@@ -280,16 +319,6 @@ async def test_who_replaces_a_worker_gets_the_files_that_are_in_force(
         return fake
 
     monkeypatch.setattr(Attended, "start", start)
-    settings: Any = ServeSettings(
-        repository=tmp_path,
-        directory=tmp_path / "shop.db",
-        host="127.0.0.1",
-        port=0,
-        triton_urls=(),
-        triton_home=tmp_path,
-        triton_log=tmp_path / "log",
-        workers=1,
-    )
     pool = Pool(settings, AdoptionStatus(), 0, None, None, access)
     file.write_text("half")
     starting = asyncio.create_task(pool.start())

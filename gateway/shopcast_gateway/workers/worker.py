@@ -253,7 +253,9 @@ async def work(end: socket.socket) -> None:
     settings = _with_room(begin.settings)
     try:
         async with AsyncExitStack() as stack:
-            directory = await open_directory(settings.directory, keys=settings.directory_key)
+            directory = await open_directory(
+                settings.directory, keys=settings.directory_key, checked=True
+            )
             stack.push_async_callback(directory.close)
             access = access_of(settings, begin.files)
             opening = open_frontend(settings, directory, access)
