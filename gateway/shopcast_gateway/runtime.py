@@ -48,7 +48,8 @@ class Serving:
 
 
 async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then drain and stop everything that was started.
+    """Serve until SIGINT, SIGTERM or the end of the terminal, then drain and stop everything that
+    was started.
 
     ready: called once, when health says SERVING. Raises StartupError.
     """
@@ -56,7 +57,7 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
     gateway = asyncio.create_task(_serve(settings, ready, lambda: leaving))
     leaving = Leaving(gateway, settings.drain)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, leaving.signalled, number)
     try:
         await gateway

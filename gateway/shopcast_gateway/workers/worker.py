@@ -1,6 +1,7 @@
 """A worker process: answers calls with the model that it is told of, until it is told to stop."""
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
@@ -46,6 +47,7 @@ from shopcast_gateway.workers.messages import (
 )
 from shopcast_gateway.workers.registry import METRICS_FOLDER, allocate
 
+_PR_SET_PDEATHSIG = 1
 _REPORT_S = 1.0
 _AGAIN_S = 0.5  # before a Triton that could not be reached is tried again
 
@@ -286,8 +288,10 @@ def _with_room(settings: ServeSettings) -> ServeSettings:
 
 def main() -> None:
     """The only argument is the number of a socket that is open."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # who looks after us says when
+    # One that stands still does not see that its parent has gone, and would keep the port.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     asyncio.run(work(socket.socket(fileno=int(sys.argv[1]))))
 
 
