@@ -18,6 +18,7 @@ from shopcast_gateway.drain import Leaving
 from shopcast_gateway.engine import Engine, Tritons
 from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import access_of, open_frontend
+from shopcast_gateway.held_folder import sweep
 from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
@@ -88,6 +89,7 @@ async def _serve(
         check_metrics_exposure(
             settings.metrics_host, allow_plaintext=settings.allow_plaintext_metrics
         )
+    sweep()
     access = access_of(settings)
     admin_credentials = server_credentials(settings.tls) if settings.tls else None
     versions, seen = versions_to_try(settings.repository)

@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +18,7 @@ from shopcast_gateway.backend.rotation import Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.held_folder import HeldFolder
 from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.binding import reserve_port
@@ -362,11 +362,11 @@ async def open_pool(
     Pool. Raises StartupError."""
     with (
         reserve_port(settings.host, settings.port) as kept,
-        tempfile.TemporaryDirectory(prefix="shopcast-metrics-") as folder,
+        HeldFolder("metrics") as folder,
     ):
         registry, metrics = None, None
         if settings.metrics_port is not None:
-            metrics = Path(folder)
+            metrics = folder
             registry = PoolRegistry(metrics)
         port = int(kept.getsockname()[1])
         tls = None
