@@ -212,7 +212,8 @@ class Supervisor:
         )
         await self._switch.put_on_trial(trial, engine)
         self._trial_end = asyncio.create_task(self._until_it_ends(engine))
-        _log.info("version %d is on trial: %s", wanted.version, wanted)
+        told = (wanted.version, wanted.share, wanted.shadow)
+        _log.info("version %d is on trial: share=%g shadow=%g", *told)
 
     async def _until_it_ends(self, engine: Engine) -> None:
         """Repair the models on trial, and end the trial where that cannot be or its Triton ends."""
