@@ -30,12 +30,14 @@ from shopcast_gateway.settings import ServeSettings
 class DrainServer:
     """The process, seen from outside."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, stdin: int = subprocess.DEVNULL, **options: Any) -> None:
         folder.mkdir(exist_ok=True)
         self._log = folder / "server.log"
         command = [sys.executable, __file__, str(folder), json.dumps(options)]
         with self._log.open("a") as errors:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+            self._process = subprocess.Popen(
+                command, stdin=stdin, stdout=subprocess.PIPE, stderr=errors
+            )
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         assert said, self.log

@@ -42,6 +42,7 @@ class Leaving:
         self._gateway, self._drain, self._end = gateway, drain, end
         self._hurry = asyncio.Event()
         self._wait: asyncio.Task[None] | None = None
+        self._at_terminal = os.isatty(0)  # asked now: not any more once it has gone
         self.announce: Callable[[], None] | None = None
 
     @property
@@ -50,8 +51,12 @@ class Leaving:
         return self._wait is not None
 
     def signalled(self, number: signal.Signals) -> None:
-        """Leave. After SIGINT without a wait: who sits at a terminal has no balancer. A second
-        signal cuts the wait short, and nothing else."""
+        """Leave. Without a wait after SIGINT, or SIGHUP because a terminal has gone: who sits at
+        one has no balancer. Any other SIGHUP changes nothing. A second signal cuts the wait short,
+        and nothing else."""
+        if number == signal.SIGHUP and not self._at_terminal:
+            _log.info("SIGHUP changes nothing: files of certificates and callers are read anyway")
+            return
         if self._wait is not None:
             self._hurry.set()
             return
@@ -59,7 +64,7 @@ class Leaving:
         watchdog = threading.Timer(self._drain.limit_s, self._give_up)
         watchdog.daemon = True
         watchdog.start()
-        wait_s = 0.0 if number == signal.SIGINT else self._drain.wait_s
+        wait_s = self._drain.wait_s if number == signal.SIGTERM else 0.0
         self._wait = asyncio.create_task(self._leave(wait_s))
 
     async def _leave(self, wait_s: float) -> None:

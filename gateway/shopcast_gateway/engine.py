@@ -143,7 +143,7 @@ class Engine:
             died = process is not None and await _died(process, error)
             async with AsyncExitStack() as stack:
                 if process is not None:
-                    stack.push_async_callback(lambda: asyncio.shield(process.stop()))
+                    stack.push_async_callback(lambda: asyncio.shield(process.kill()))
                 if backend is not None:
                     stack.push_async_callback(backend.close)
                     if process is None:

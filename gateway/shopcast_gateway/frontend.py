@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -41,10 +42,16 @@ class Frontend:
     tracer: OtlpTracer | None
 
     def build_server(
-        self, port: int, *, shared: bool = False, withdrawn: Callable[[], None] | None = None
+        self,
+        port: int,
+        *,
+        shared: bool = False,
+        withdrawn: Callable[[], None] | None = None,
+        before: Mapping[Path, bytes] | None = None,
     ) -> GatewayServer:
         """A server bound to a port, as transport.server.build_server. shared: with other processes.
         withdrawn: called when somebody's events may be used for less; the switch forgets anyway.
+        before: as of server_credentials.
         """
 
         def forget() -> None:
@@ -59,7 +66,7 @@ class Frontend:
             host=settings.host,
             port=port,
             shared_port=shared,
-            credentials=server_credentials(settings.tls) if settings.tls else None,
+            credentials=server_credentials(settings.tls, before) if settings.tls else None,
             access=self.access,
             withdrawn=forget,
             model_versions=lambda: asyncio.to_thread(_published, settings),
@@ -98,12 +105,13 @@ async def open_frontend(
             await switch.close()
 
 
-def access_of(settings: ServeSettings) -> Access | None:
-    """Who may call what; None admits everybody. Raises StartupError."""
+def access_of(settings: ServeSettings, before: Mapping[Path, bytes] | None = None) -> Access | None:
+    """Who may call what; None admits everybody. before: as of Access. Raises StartupError."""
     if settings.auth is None:
         return None
     mutual = settings.tls is not None and settings.tls.client_ca is not None
-    return Access(settings.auth, certificates=mutual, shared=settings.workers > 1)
+    shared = settings.workers > 1
+    return Access(settings.auth, certificates=mutual, shared=shared, before=before)
 
 
 def _published(settings: ServeSettings) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from shopcast_gateway.backend.rotation import RotationStatus
 from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.adoption_status import AdoptionStatus
@@ -16,6 +18,7 @@ from shopcast_gateway.drain import Leaving
 from shopcast_gateway.engine import Engine, Tritons
 from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import access_of, open_frontend
+from shopcast_gateway.held_folder import sweep
 from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.metrics import serve_metrics
 from shopcast_gateway.promoted import versions_to_try
@@ -46,7 +49,8 @@ class Serving:
 
 
 async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then drain and stop everything that was started.
+    """Serve until SIGINT, SIGTERM or the end of the terminal, then drain and stop everything that
+    was started.
 
     ready: called once, when health says SERVING. Raises StartupError.
     """
@@ -54,7 +58,7 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
     gateway = asyncio.create_task(_serve(settings, ready, lambda: leaving))
     leaving = Leaving(gateway, settings.drain)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, leaving.signalled, number)
     try:
         await gateway
@@ -85,6 +89,7 @@ async def _serve(
         check_metrics_exposure(
             settings.metrics_host, allow_plaintext=settings.allow_plaintext_metrics
         )
+    sweep()
     access = access_of(settings)
     admin_credentials = server_credentials(settings.tls) if settings.tls else None
     versions, seen = versions_to_try(settings.repository)
@@ -95,6 +100,7 @@ async def _serve(
         directory = await open_directory(settings.directory, keys=settings.directory_key)
         stack.push_async_callback(directory.close)
         server: GatewayServer | Pool
+        registry: CollectorRegistry | None
         calls: CallMetrics | None = None
         tracer: OtlpTracer | None = None
         recorder: Recorder = UNRECORDED

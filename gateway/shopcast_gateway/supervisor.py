@@ -57,8 +57,8 @@ class Supervisor:
         self._server, self._status, self._health = server, status, health
         self._seen, self._busy = seen, busy
         self._complaint = ""
+        self._trying: asyncio.Task[None] | None = None
         self._trial_end: asyncio.Task[None] | None = None
-        self._settled = asyncio.Event()  # while a change is taken up: it is known what serves
 
     async def run(self) -> None:
         """Until the server stops. Raises StartupError when Triton does not come back."""
@@ -105,6 +105,7 @@ class Supervisor:
                     task.cancel()
             if taking is not None:
                 await asyncio.gather(taking, return_exceptions=True)
+            await self._stop_trying()
 
     def _attend(self, engine: Engine) -> "tuple[asyncio.Task[int], asyncio.Task[None]]":
         return (
@@ -138,8 +139,9 @@ class Supervisor:
                 return said
 
     async def _take_up(self, said: Said) -> None:
-        """Let a version serve if it may, else the one before goes on; and so with the trial."""
-        self._settled.clear()
+        """Let a version serve if it may, else the one before goes on. Then the trial begins, which
+        nobody waits for."""
+        await self._stop_trying()
         on_trial = self._switch.trial
         if on_trial is not None and (said.trial is None or said.trial.version != on_trial.version):
             await self._end_trial("it was ended")
@@ -150,9 +152,16 @@ class Supervisor:
                 self._switch.replace(engine)
                 self._status.adopted(said.version)
                 _log.info("version %d adopted, its goldens reproduce", said.version)
-        self._settled.set()
         if said.trial is not None and said.trial.version != self._engine.version:
-            await self._try_out(said.trial)
+            self._trying = asyncio.create_task(self._try_out(said.trial))
+
+    async def _stop_trying(self) -> None:
+        """Leave nothing of a version that has not begun its trial yet."""
+        if self._trying is not None:
+            if not self._trying.cancelling():  # a second time would keep it from cleaning up
+                self._trying.cancel()
+            await asyncio.wait({self._trying})
+            self._trying = None
 
     async def _admitted(self, version: int) -> Engine | None:
         """The engine of a version, ready for the calls of the one that serves; None where it may
@@ -203,7 +212,8 @@ class Supervisor:
         )
         await self._switch.put_on_trial(trial, engine)
         self._trial_end = asyncio.create_task(self._until_it_ends(engine))
-        _log.info("version %d is on trial: %s", wanted.version, wanted)
+        told = (wanted.version, wanted.share, wanted.shadow)
+        _log.info("version %d is on trial: share=%g shadow=%g", *told)
 
     async def _until_it_ends(self, engine: Engine) -> None:
         """Repair the models on trial, and end the trial where that cannot be or its Triton ends."""
@@ -234,14 +244,12 @@ class Supervisor:
         self, engine: Engine, exit_status: int, taking: asyncio.Task[None] | None
     ) -> None:
         """Answer again after the Triton of an engine has ended; with the version that is being
-        taken up, if it may serve. A trial that is being taken up is not waited for."""
+        taken up, if it may serve."""
         _log.error("Triton ended with status %d: starting it again", exit_status)
         self._tell_able(False)
         self._health.set_up(False)
         if taking is not None:
-            settled = asyncio.create_task(self._settled.wait())
-            await asyncio.wait({taking, settled}, return_when=asyncio.FIRST_COMPLETED)
-            settled.cancel()
+            await asyncio.wait({taking})
         if self._engine is engine:
             await self._revive(engine.version)
         self._tell_able(True)

@@ -37,13 +37,15 @@ class Change(BaseModel):
 
 class Trial(BaseModel):
     """A version beside the one that serves. share: of the people, whom it answers (a canary).
-    shadow: of the other predictions, which it answers for comparison only; 0 to 1 each."""
+    shadow: of the other predictions, which it answers for comparison only; 0 to 1 each. at: when
+    it was put on trial or its shares were changed, in UTC."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Version
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
     shadow: Annotated[float, Field(ge=0, le=1)] = 0.0
+    at: datetime | None = None
 
 
 class Serving(BaseModel):
@@ -113,9 +115,11 @@ def promote(repository: Path, version: int, *, force: bool = False) -> Serving:
 
 
 def try_out(repository: Path, trial: Trial, *, force: bool = False) -> Serving:
-    """Put a version on trial beside the one that serves; a trial before it ends. Raises as
-    `promote`, and RepositoryError for the version that serves."""
+    """Put a version on trial beside the one that serves, from now on; a trial before it ends, and
+    one that is over begins anew. Raises as `promote`, and RepositoryError for the version that
+    serves."""
     _failed_gate(repository, trial.version, force=force)
+    trial = trial.model_copy(update={"at": datetime.now(UTC)})
 
     def tried(said: Serving | None) -> Serving:
         serving = serving_version(repository)

@@ -1,6 +1,8 @@
 """A gateway that leaves: what callers, balancers and who runs it see."""
 
 import asyncio
+import os
+import pty
 import signal
 import socket
 import time
@@ -132,6 +134,24 @@ async def test_after_sigint_nobody_is_waited_for(start: Start) -> None:
     server.signal(signal.SIGINT)
     assert await ended(server) == 0
     assert "health says NOT_SERVING, calls are answered for 0 s" in server.steps
+
+
+async def test_sighup_changes_nothing_but_where_a_terminal_has_gone(start: Start) -> None:
+    server = start()
+    async with ShopcastClient(server.target, timeout_s=5.0) as client:
+        for _ in range(3):
+            server.signal(signal.SIGHUP)
+            assert (await ask(client)).predictions
+    server.signal()
+    assert await ended(server) == 0
+    assert server.log.count("SIGHUP changes nothing") == 3
+    ours, theirs = pty.openpty()
+    server = start(stdin=theirs, wait_s=60.0)
+    server.signal(signal.SIGHUP)
+    assert await ended(server) == 0
+    assert server.steps[-1] == "done"
+    os.close(ours)
+    os.close(theirs)
 
 
 async def test_streams_end_and_say_whether_all_was_answered(start: Start) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from certificates import Authority, encrypted
 
 from shopcast_client import ShopcastClient, Unavailable
 from shopcast_gateway.errors import StartupError
-from shopcast_gateway.transport.credentials import Tls, server_credentials
+from shopcast_gateway.transport.credentials import Tls, TlsFiles, server_credentials
 from shopcast_gateway.transport.server import build_server
 
 ANY = "0.0.0.0"  # noqa: S104 - what must be refused
@@ -40,8 +40,10 @@ def mutual(one_way: Tls, tmp_path: Path) -> Tls:
 
 
 @asynccontextmanager
-async def serving(tls: Tls | None) -> AsyncIterator[str]:
-    credentials = server_credentials(tls) if tls else None
+async def serving(
+    tls: Tls | None, before: Mapping[Path, bytes] | None = None
+) -> AsyncIterator[str]:
+    credentials = server_credentials(tls, before) if tls else None
     server = build_server(None, NobodyKnown(), port=0, credentials=credentials)  # type: ignore[arg-type]
     await server.start()
     try:
@@ -146,6 +148,24 @@ async def test_files_that_do_not_fit_keep_the_certificate_before(
         OTHERS.sign().write(one_way.cert.parent, "server")
         await answered(target, ca=OTHERS.cert)
     assert "PRIVATE" not in caplog.text
+
+
+async def test_who_begins_while_files_do_not_fit_serves_what_another_process_has_of_them(
+    one_way: Tls, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = TlsFiles(one_way)
+    files.begin()
+    one_way.cert.write_bytes(OTHERS.sign().cert)
+    assert files.changed() is None
+    async with serving(one_way, files.held) as target:
+        for _ in range(2):
+            await answered(target, ca=OURS.cert)
+        assert caplog.text.count("the certificate before stays in use: ") == 2, "once by each"
+        OTHERS.sign().write(one_way.cert.parent, "server")
+        await answered(target, ca=OTHERS.cert)
+    with pytest.raises(StartupError, match="is no key in PEM that can be used"):
+        one_way.cert.write_bytes(OURS.sign().cert)
+        server_credentials(one_way, {})
 
 
 @pytest.mark.parametrize(

@@ -442,6 +442,19 @@ def start_and_kill(*arguments: Path) -> tuple[int, list[psutil.Process]]:
     return parent.pid, family
 
 
+async def test_a_launcher_that_is_killed_leaves_nothing_either(
+    triton_environment: TritonEnvironment, repository: Path, tmp_path: Path
+) -> None:
+    before = leftovers(os.getpid())
+    triton = await TritonProcess.start(triton_environment, repository, log=tmp_path / "log")
+    for process in descendants(triton.grpc_address):
+        if process.name() != "tritonserver":
+            process.kill()
+    assert await asyncio.wait_for(triton.wait(), 10.0) != 0
+    await triton.stop()
+    assert not leftovers(os.getpid()) - before
+
+
 async def test_killing_the_gateway_leaves_no_server(
     triton_environment: TritonEnvironment, repository: Path, tmp_path: Path
 ) -> None:

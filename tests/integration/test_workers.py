@@ -216,6 +216,8 @@ def test_they_outlive_their_triton_and_leave_nothing(looks: Looks, wait_until: W
     async def see() -> None:
         async with Callers(looks.gateway.address, 4) as callers:
             before = {one.pid for one in looks.workers()}
+            for one in (looks.gateway.process, *looks.workers()):
+                one.send_signal(signal.SIGHUP)
             [triton] = looks.tritons()
             triton.kill()
             restarts = lambda: looks.metric("shopcast_triton_restarts_total")  # noqa: E731
@@ -285,6 +287,7 @@ def test_they_end_with_who_looks_after_them(looks: Looks, wait_until: WaitUntil)
     assert len(below) > WORKERS
     for worker in looks.workers():
         worker.send_signal(signal.SIGTERM)  # not theirs to follow
+    worker.suspend()  # even one that stands still
     looks.gateway.process.kill()
     looks.gateway.process.wait()
     wait_until(lambda: not any(one.is_running() for one in below), "all have ended")

@@ -190,6 +190,21 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
     assert "damaged" in refusal(path)
 
 
+def test_a_file_that_another_process_has_just_checked_is_not_read_from_end_to_end(
+    path: Path,
+) -> None:
+    fill(path, events=2000)
+    content = bytearray(path.read_bytes())
+    content[-4096:] = b"\xa5" * 4096
+    path.write_bytes(content)
+    assert "damaged" in refusal(path)
+
+    async def open_and_close() -> None:
+        await (await SqliteDirectory.open(path, PSEUDONYMS, checked=True)).close()
+
+    asyncio.run(open_and_close())
+
+
 def test_a_truncated_file_is_refused(path: Path) -> None:
     fill(path, events=2000)
     content = path.read_bytes()

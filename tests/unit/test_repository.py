@@ -104,8 +104,12 @@ def test_a_trial_leaves_what_serves_and_ends_with_a_promotion_or_one_call_back(
 ) -> None:
     promote(repository, 2)
     tried = try_out(repository, Trial(version=3, share=0.1))
-    assert (tried.version, tried.before, tried.trial) == (2, 1, Trial(version=3, share=0.1))
+    assert (tried.version, tried.before) == (2, 1)
+    assert tried.trial is not None
+    assert (tried.trial.version, tried.trial.share, tried.trial.shadow) == (3, 0.1, 0.0)
     assert read_serving(repository) == tried
+    again = try_out(repository, Trial(version=3, share=0.1))
+    assert again != tried, "one that was over begins anew"
     assert prune(repository, 1) == []
     assert try_out(repository, Trial(version=3, share=0.5)).versions == (1, 2)
     ended = rollback(repository)

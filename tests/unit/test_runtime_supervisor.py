@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ class FakeEngine:
     async def ended(self) -> int:
         return await asyncio.shield(self.died)
 
-    async def watch(self, status: TritonStatus, able: Callable[[bool], None]) -> None:
+    async def watch(
+        self, status: TritonStatus, able: Callable[[bool], None], *, on_trial: bool = False
+    ) -> None:
         self.able, self.watched = able, True
         await asyncio.shield(self.given_up)
 
@@ -215,6 +218,26 @@ async def test_who_stops_while_a_version_gets_ready_leaves_nothing_of_it(world: 
     world.task.cancel()
     await asyncio.gather(world.task, return_exceptions=True)
     assert second.closed
+
+
+async def test_a_trial_that_begins_holds_up_nothing_that_is_promoted(world: World) -> None:
+    second = world.starts[2] = FakeEngine(2)
+    getting_ready = asyncio.Event()
+
+    async def take_over(other: FakeEngine) -> None:
+        getting_ready.set()
+        await asyncio.Event().wait()
+
+    second.take_over = take_over  # type: ignore[method-assign]
+    world.say(1, trial=Trial(version=2, share=0.5))
+    await getting_ready.wait()
+    world.say(1, 3)
+    await until(lambda: world.version == 3)
+    assert second.closed
+    assert world.switch.trial is None
+    world.say(1, 3, trial=Trial(version=2, share=0.5))
+    del world.starts[2]
+    await until(lambda: world.switch.trial is not None)
 
 
 async def test_a_trial_that_begins_holds_up_no_triton_that_comes_back(world: World) -> None:
@@ -418,3 +441,5 @@ async def test_a_trial_whose_triton_ends_is_over(world: World) -> None:
     await until(lambda: world.switch.trial is None)
     assert world.server.serving
     assert world.version == 1
+    world.say(1, trial=Trial(version=2, share=0.5, at=datetime.now(UTC)))
+    await until(lambda: world.switch.trial is not None)

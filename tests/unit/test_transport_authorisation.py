@@ -140,6 +140,22 @@ def test_certificates_that_nobody_shows_are_told(path: Path) -> None:
         Access(path, certificates=False)
 
 
+@pytest.mark.parametrize("spoilt", ["access.toml", "keys.pem"])
+def test_who_begins_while_files_cannot_be_used_goes_by_those_that_were_in_force(
+    path: Path, access: Callable[[str], Access], spoilt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_force = access(TOKENS + SHOP).look()
+    assert in_force == {path: (TOKENS + SHOP).encode(), path.parent / "keys.pem": OURS.pem}
+    (path.parent / spoilt).write_text("half")
+    begun = Access(path, certificates=True, before=in_force)
+    begun.admit(Caller("shop", ""), PREDICT)
+    assert begun.look() == in_force
+    assert "what was read before stays in force: " in caplog.text
+    assert spoilt in caplog.text
+    with pytest.raises(StartupError, match=spoilt):
+        Access(path, certificates=True, before={})
+
+
 @given(st.binary() | st.text().map(str.encode))
 def test_no_file_breaks_the_reader(data: bytes) -> None:
     with pytest.raises(ValueError):

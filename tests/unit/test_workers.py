@@ -11,17 +11,25 @@ from prometheus_client import CollectorRegistry
 from shopcast_gateway.backend.rotation import Ejected, Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
-from shopcast_gateway.errors import Unavailable
+from shopcast_gateway.errors import StartupError, Unavailable
 from shopcast_gateway.fleet import Addresses
+from shopcast_gateway.logs import Logs
+from shopcast_gateway.settings import ServeSettings
+from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.workers import pool as pools
 from shopcast_gateway.workers import worker
+from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
     FROM_WORKER,
+    TO_WORKER,
     Assignment,
+    Begin,
+    Failed,
     Failing,
     OnTrial,
     Place,
     Report,
+    Stop,
 )
 from shopcast_gateway.workers.pool import Pool
 from shopcast_gateway.workers.pool import Worker as Attended
@@ -52,6 +60,7 @@ class FakeEngine:
 class FakeServer:
     def __init__(self) -> None:
         self.started, self.serving = asyncio.Event(), False
+        self.stopping, self.calls_ended = asyncio.Event(), asyncio.Event()
 
     def set_serving(self, serving: bool) -> None:
         self.serving = serving
@@ -65,10 +74,24 @@ class FakeServer:
     async def start(self) -> None:
         self.started.set()
 
+    async def stop(self, grace_s: float) -> None:
+        self.grace_s = grace_s
+        self.stopping.set()
+        await self.calls_ended.wait()
+
 
 class FakeLink:
+    """received: what comes over it, one after the other; nothing after that."""
+
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def receive(self) -> Any:
+        return await self.received.get()
+
+    async def close(self) -> None:
+        pass
 
     def send(self, message: Any) -> None:
         assert FROM_WORKER.validate_json(FROM_WORKER.dump_json(message)) == message
@@ -107,6 +130,20 @@ class World:
         assigned = Assignment(1, serving, on_trial, able=True, refusal=None, leaving=False)
         await self.worker._follow(assigned)
         await self.worker._try_out(on_trial)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServeSettings:
+    return ServeSettings(
+        repository=tmp_path,
+        directory=tmp_path / "shop.db",
+        host="127.0.0.1",
+        port=0,
+        triton_urls=(),
+        triton_home=tmp_path,
+        triton_log=tmp_path / "log",
+        workers=1,
+    )
 
 
 @pytest.fixture
@@ -151,7 +188,7 @@ async def test_who_cannot_be_tried_out_keeps_no_worker_from_answering(
     trial = OnTrial(place(2, 2), share=0.5, shadow=0.0)
     world.worker._wanted = Assignment(3, place(1, 1), trial, able=True, refusal=None, leaving=False)
     world.worker._news.set()
-    begin: Any = SimpleNamespace(port=0)
+    begin: Any = SimpleNamespace(port=0, files={})
     working = asyncio.create_task(world.worker._carry_out(begin))
     async with asyncio.timeout(10):
         await server.started.wait()
@@ -161,6 +198,61 @@ async def test_who_cannot_be_tried_out_keeps_no_worker_from_answering(
     assert set(world.link.sent) == {Report(3, (1,))}
     assert server.serving
     assert world.switch.trial is None
+
+
+async def test_who_lets_calls_end_still_gives_signs_of_life(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeServer()
+    world.worker._frontend.build_server = lambda *_, **__: server  # type: ignore[method-assign, assignment]
+    world.worker._frontend.access = None  # type: ignore[misc]
+    monkeypatch.setattr(worker, "_REPORT_S", 0.01)
+    begin: Any = SimpleNamespace(port=0, files={})
+    working = asyncio.create_task(world.worker.run(begin))
+    assigned = Assignment(1, place(1, 1), None, able=True, refusal=None, leaving=False)
+    world.link.received.put_nowait(assigned)
+    async with asyncio.timeout(10):
+        await server.started.wait()
+        world.link.received.put_nowait(Stop(600.0))
+        await server.stopping.wait()
+        world.link.sent.clear()
+        while len(world.link.sent) < 3:  # noqa: ASYNC110 - signs of life, while calls run
+            await asyncio.sleep(0.01)
+        server.calls_ended.set()
+        await working
+    assert server.grace_s == 600.0
+
+
+async def test_a_worker_does_not_read_a_directory_from_end_to_end_that_its_parent_has_read(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def open_directory(*_: Any, checked: bool = False, **__: Any) -> Any:
+        raise StartupError("this takes no time" if checked else "this takes minutes")
+
+    async def over(*_: Any) -> FakeLink:
+        return link
+
+    link = FakeLink()
+    link.received.put_nowait(Begin(settings, 0, 0))
+    monkeypatch.setattr(worker, "open_directory", open_directory)
+    monkeypatch.setattr(Link, "over", over)
+    monkeypatch.setattr(Logs, "set_up", lambda *_: None)
+    nothing: Any = None
+    await worker.work(nothing)
+    assert link.sent == [Failed("this takes no time")]
+
+
+async def test_who_can_open_no_port_says_why(world: World) -> None:
+    def build_server(*_: Any, **__: Any) -> Any:
+        raise StartupError("the certificate is another's")
+
+    world.worker._frontend.build_server = build_server  # type: ignore[method-assign]
+    world.worker._frontend.access = None  # type: ignore[misc]
+    assigned = Assignment(1, place(1, 1), None, able=True, refusal=None, leaving=False)
+    world.link.received.put_nowait(assigned)
+    begin: Any = SimpleNamespace(port=0, files={})
+    with pytest.raises(StartupError, match="another's"):
+        await asyncio.wait_for(world.worker.run(begin), 10)
 
 
 async def test_what_is_the_same_as_before_is_kept(world: World) -> None:
@@ -213,6 +305,36 @@ class FakeAttended:
 
     async def end(self) -> None:
         self.ended = True
+
+
+async def test_who_replaces_a_worker_gets_the_files_that_are_in_force(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, fake = tmp_path / "access.toml", FakeAttended()
+    held = b'[[caller]]\nname = "shop"\nroles = ["predict"]\ncertificates = ["CN:shop"]\n'
+    file.write_bytes(held)
+    access = Access(file, certificates=True)
+
+    async def start(*_: Any) -> FakeAttended:
+        return fake
+
+    monkeypatch.setattr(Attended, "start", start)
+    pool = Pool(settings, AdoptionStatus(), 0, None, None, access)
+    file.write_text("half")
+    starting = asyncio.create_task(pool.start())
+    async with asyncio.timeout(10):
+        while not fake.told:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    [begin, *_] = fake.told
+    assert begin.files == {file: held}
+    begin = Begin(settings, 0, 0, {file: b"\xff\x00 no text"})
+    received = TO_WORKER.validate_json(TO_WORKER.dump_json(begin))
+    assert isinstance(received, Begin)
+    assert received.files == begin.files
+    assert "no text" not in repr(begin)
+    for task in (starting, *pool._keeping):
+        task.cancel()
+    await asyncio.gather(starting, *pool._keeping, return_exceptions=True)
 
 
 async def test_who_waits_to_replace_a_worker_holds_up_no_stop(

@@ -42,13 +42,15 @@ async def open_directory(
     make: bool = True,
     floods: FloodRules | None = FLOODS,
     busy_s: float = BUSY_S,
+    checked: bool = False,
 ) -> Directory:
     """Open a directory: in a file, or in Redis where the place is a URL.
 
     keys: the file of pseudonym keys. Where it is not given, the keys are those of the environment
     variable SHOPCAST_DIRECTORY_KEY, or lie beside the file as `NAME.key`, mode 0600. make: the
     directory and its keys, where they are not there. busy_s: how long a call may wait for the
-    store. Raises StartupError with one sentence.
+    store. checked: another process of this gateway has just opened it, so that a file need not be
+    read from end to end. Raises StartupError with one sentence.
     """
     if in_redis(place):
         pseudonyms = pseudonyms_for(place, keys, make=make)
@@ -72,7 +74,9 @@ async def open_directory(
             f"{path.parent} cannot be made ({error.strerror}): choose another --directory"
         ) from None
     pseudonyms = pseudonyms_for(path, keys, make=make)
-    return await SqliteDirectory.open(path, pseudonyms, floods=floods, busy_s=busy_s)
+    return await SqliteDirectory.open(
+        path, pseudonyms, floods=floods, busy_s=busy_s, checked=checked
+    )
 
 
 def _must_be_there(path: Path) -> None:

@@ -143,15 +143,21 @@ class SqliteDirectory:
         *,
         floods: FloodRules | None = FLOODS,
         busy_s: float = BUSY_S,
+        checked: bool = False,
     ) -> Self:
         """Open the file, making it if missing; its integrity is checked, which reads it all.
 
         floods: what is quarantined; None lets everything in. busy_s: how long to wait for another
-        process that writes. Raises StartupError when the file
+        process that writes. checked: as of open_store. Raises StartupError when the file
         cannot be used, and says why.
         """
         opening = partial(
-            open_store, path, pseudonyms.fingerprints(), readers=READERS + BROWSERS, busy_s=busy_s
+            open_store,
+            path,
+            pseudonyms.fingerprints(),
+            readers=READERS + BROWSERS,
+            busy_s=busy_s,
+            checked=checked,
         )
         with ThreadPoolExecutor(1, "directory-open") as executor:
             connections = await asyncio.get_running_loop().run_in_executor(executor, opening)

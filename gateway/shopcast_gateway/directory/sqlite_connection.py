@@ -30,12 +30,18 @@ class Connections:
 
 
 def open_store(
-    path: Path, fingerprints: Sequence[bytes], *, readers: int, busy_s: float = BUSY_S
+    path: Path,
+    fingerprints: Sequence[bytes],
+    *,
+    readers: int,
+    busy_s: float = BUSY_S,
+    checked: bool = False,
 ) -> Connections:
     """Open the file, which is made if missing and checked if not.
 
     fingerprints: of the pseudonym keys, the newest first; all keys the file has been written with
-    must be among them. Raises StartupError when the file is not a directory this version can use.
+    must be among them. checked: the whole of it has just been, by another process. Raises
+    StartupError when the file is not a directory this version can use.
     """
     try:
         path.touch(mode=0o600)
@@ -46,7 +52,7 @@ def open_store(
             "name a file in an existing folder that this user may write to."
         ) from error
     try:
-        _adopt(writer, path, fingerprints)
+        _adopt(writer, path, fingerprints, checked=checked)
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
         writer.execute("PRAGMA foreign_keys = ON")
@@ -81,7 +87,9 @@ def _connect(path: Path, mode: Literal["rw", "ro"], busy_s: float) -> sqlite3.Co
     return connection
 
 
-def _adopt(connection: sqlite3.Connection, path: Path, fingerprints: Sequence[bytes]) -> None:
+def _adopt(
+    connection: sqlite3.Connection, path: Path, fingerprints: Sequence[bytes], *, checked: bool
+) -> None:
     """Make the tables in an empty file; refuse a file that is not ours."""
     if not path.stat().st_size:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -107,7 +115,7 @@ def _adopt(connection: sqlite3.Connection, path: Path, fingerprints: Sequence[by
             f"{path} was written by an older version of Shopcast (schema {version}, this one reads "
             f"{VERSION}): name a new file and import the events into it."
         )
-    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+    if not checked and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise _damaged(path)
     rows = connection.execute("SELECT fingerprint FROM pseudonym_keys ORDER BY id")
     known = [one for (one,) in rows]

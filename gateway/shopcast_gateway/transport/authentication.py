@@ -172,12 +172,17 @@ class Authenticator:
 
 
 def token_keys(
-    tokens: Tokens, folder: Path, *, clock: Callable[[], float] = time.monotonic
+    tokens: Tokens,
+    folder: Path,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    before: Mapping[Path, bytes] | None = None,
 ) -> Keys:
-    """Where the keys of tokens come from. folder: that of the file. Raises StartupError."""
+    """Where the keys of tokens come from. folder: that of the file. before: as of Followed. Raises
+    StartupError."""
     if tokens.keys_url is not None:
         return UrlKeys(tokens.keys_url, clock=clock)
-    return FileKeys(folder / (tokens.keys or ""), clock=clock)
+    return FileKeys(folder / (tokens.keys or ""), clock=clock, before=before)
 
 
 def bearer_token(context: Context) -> str | None:

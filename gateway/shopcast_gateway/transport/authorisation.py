@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from shopcast_gateway.transport.authentication import (
 )
 from shopcast_gateway.transport.followed import Followed
 from shopcast_gateway.transport.quotas import Owner, Quotas
-from shopcast_gateway.transport.token_keys import Keys
+from shopcast_gateway.transport.token_keys import FileKeys, Keys
 
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 _SERVICES: dict[str, dict[Role, tuple[str, ...]]] = {
@@ -78,15 +78,24 @@ class Access:
         shared: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        before: Mapping[Path, bytes] | None = None,
     ) -> None:
-        """certificates: whether clients show some. shared: as of Quotas. now: Unix time. Raises
-        StartupError."""
+        """certificates: whether clients show some. shared: as of Quotas. now: Unix time. before: as
+        of Followed. Raises StartupError."""
+        self._path, self._before = path, before
         self._folder, self._monotonic, self._now = path.parent, monotonic, now
         self._certificates = certificates
         self.quotas = Quotas(clock=monotonic, shared=shared)
         self._tokens: Tokens | None = None
         self._keys: Keys | None = None
-        self._followed = Followed(path, self._read, clock=monotonic)
+        self._followed = Followed(path, self._read, clock=monotonic, before=before)
+        self._before = None  # from now on what this process has read is newer
+
+    def look(self) -> Mapping[Path, bytes]:
+        """The bytes that are in force of its files."""
+        self._followed.held()
+        keys = self._keys.look() if isinstance(self._keys, FileKeys) else {}
+        return {self._path: self._followed.data, **keys}
 
     def guards(self, method: str) -> bool:
         """Whether a method is for callers that are known; health is for everybody."""
@@ -142,7 +151,9 @@ class Access:
             raise ValueError("caller.certificates: clients show none without --client-ca: give it")
         if file.tokens is not None and file.tokens != self._tokens:
             try:
-                self._keys = token_keys(file.tokens, self._folder, clock=self._monotonic)
+                self._keys = token_keys(
+                    file.tokens, self._folder, clock=self._monotonic, before=self._before
+                )
             except StartupError as error:
                 raise ValueError(f"tokens.keys: {error}") from None
             self._tokens = file.tokens

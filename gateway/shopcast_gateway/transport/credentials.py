@@ -4,7 +4,7 @@ import logging
 import os
 import ssl
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,16 +32,16 @@ class Tls:
     client_ca: Path | None = None
 
 
-def server_credentials(tls: Tls) -> grpc.ServerCredentials:
+def server_credentials(
+    tls: Tls, before: Mapping[Path, bytes] | None = None
+) -> grpc.ServerCredentials:
     """Credentials that follow the files: a new connection gets what they hold when it is made.
 
-    Files that do not fit together leave those before in force. Raises StartupError.
+    Files that do not fit together leave those before in force. before: what they held when another
+    process could use them, for those that do not fit now. Raises StartupError.
     """
-    files = _Files(tls)
-    try:
-        first = files.read()
-    except _Unfit as error:
-        raise StartupError(str(error)) from None
+    files = TlsFiles(tls)
+    first = files.begin(before)
     return grpc.dynamic_ssl_server_credentials(
         first,
         files.changed,  # type: ignore[arg-type]  # None is no change, says gRPC
@@ -66,12 +66,27 @@ class _Unfit(Exception):
     """The files cannot be used as they are; says what to do."""
 
 
-class _Files:
+class TlsFiles:
+    """The files, and what they held when they last fitted together."""
+
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
+        self.held: Mapping[Path, bytes] = {}
         self._paths = [tls.cert, tls.key, *([tls.client_ca] if tls.client_ca else [])]
         self._seen: list[tuple[int, ...]] = []
         self._complaint = ""
+
+    def begin(
+        self, before: Mapping[Path, bytes] | None = None
+    ) -> grpc.ServerCertificateConfiguration:
+        """What they hold, or as of server_credentials. Raises StartupError."""
+        try:
+            return self._read()
+        except _Unfit as error:
+            if before is None or not all(path in before for path in self._paths):
+                raise StartupError(str(error)) from None
+            self._complain(error)
+            return self._take([before[path] for path in self._paths])
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """What the files hold if they have changed and fit together; gRPC asks before each
@@ -79,16 +94,19 @@ class _Files:
         try:
             if self._marks() == self._seen:
                 return None
-            new = self.read()
+            new = self._read()
         except _Unfit as error:
-            if str(error) != self._complaint:  # said once, not once a connection
-                self._complaint = str(error)
-                _log.error("the certificate before stays in use: %s", error)
+            self._complain(error)
             return None
         _log.info("the certificate was read again from %s", self._tls.cert)
         return new
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
+    def _complain(self, error: _Unfit) -> None:
+        if str(error) != self._complaint:  # said once, not once a connection
+            self._complaint = str(error)
+            _log.error("the certificate before stays in use: %s", error)
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
         """What the files hold. Raises _Unfit."""
         marks, held = self._marks(), self._bytes()
         self._check(held[1])
@@ -96,14 +114,18 @@ class _Files:
             raise _Unfit(f"{self._tls.cert} or what belongs to it is being written")
         if _or_unfit(self._tls.key, Path.stat).st_mode & stat.S_IRWXO:
             _log.warning("any user of this machine can get at %s: chmod o= it", self._tls.key)
-        cert, key, *client_ca = held
-        if said := soon_over(cert):
+        if said := soon_over(held[0]):
             _log.warning("%s: renew %s", said, self._tls.cert)
-        made = grpc.ssl_server_certificate_configuration(
-            [(key, cert)], root_certificates=client_ca[0] if client_ca else None
-        )
+        made = self._take(held)
         self._seen, self._complaint = marks, ""
         return made
+
+    def _take(self, held: list[bytes]) -> grpc.ServerCertificateConfiguration:
+        cert, key, *client_ca = held
+        self.held = dict(zip(self._paths, held, strict=True))
+        return grpc.ssl_server_certificate_configuration(
+            [(key, cert)], root_certificates=client_ca[0] if client_ca else None
+        )
 
     def _marks(self) -> list[tuple[int, ...]]:
         """By which a change of the files is seen."""

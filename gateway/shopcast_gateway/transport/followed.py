@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,16 +26,31 @@ class Followed(Generic[T]):
         parse: Callable[[bytes], T],
         *,
         clock: Callable[[], float] = time.monotonic,
+        before: Mapping[Path, bytes] | None = None,
     ) -> None:
-        """Reads the file. Raises StartupError."""
+        """Reads the file. before: what files held that another process could use, for one that
+        cannot be used now. Raises StartupError."""
         self._path, self._parse, self._clock = path, parse, clock
         self._complaint = ""
         self._looked_s = clock()
+        self._mark: tuple[int, ...] = ()
         try:
-            self._mark = _mark(path)
-            self._held = self._read()
+            try:
+                mark = _mark(path)
+                self._held = self._read()
+                self._mark = mark
+            except ValueError as error:
+                if before is None or path not in before:
+                    raise
+                self._complain(error)
+                self._held = self._take(before[path])
         except ValueError as error:
             raise StartupError(str(error)) from None
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of what is in force."""
+        return self._data
 
     def held(self) -> T:
         """What the file holds, as of a second ago at most."""
@@ -52,12 +67,15 @@ class Followed(Generic[T]):
                 return
             self._held = self._read()
         except ValueError as error:
-            if str(error) != self._complaint:  # said once, not once a second
-                self._complaint = str(error)
-                _log.error("what was read before stays in force: %s", error)
+            self._complain(error)
             return
         self._mark, self._complaint = mark, ""
         _log.info("%s was read again", self._path)
+
+    def _complain(self, error: ValueError) -> None:
+        if str(error) != self._complaint:  # said once, not once a second
+            self._complaint = str(error)
+            _log.error("what was read before stays in force: %s", error)
 
     def _read(self) -> T:
         try:
@@ -67,10 +85,15 @@ class Followed(Generic[T]):
             raise ValueError(_unreadable(self._path, error)) from None
         if open_to_all:
             _log.warning("any user of this machine can change %s: chmod o-w it", self._path)
+        return self._take(data)
+
+    def _take(self, data: bytes) -> T:
         try:
-            return self._parse(data)
+            held = self._parse(data)
         except ValueError as error:
             raise ValueError(f"{self._path}: {error}") from None
+        self._data = data
+        return held
 
 
 def _mark(path: Path) -> tuple[int, ...]:

@@ -60,9 +60,21 @@ class Keys(Protocol):
 class FileKeys:
     """Keys of a file, read again when it changes."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises StartupError."""
-        self._file = Followed(path, parse_keys, clock=clock)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        before: Mapping[Path, bytes] | None = None,
+    ) -> None:
+        """before: as of Followed. Raises StartupError."""
+        self._path = path
+        self._file = Followed(path, parse_keys, clock=clock, before=before)
+
+    def look(self) -> Mapping[Path, bytes]:
+        """The file's bytes that are in force."""
+        self._file.held()
+        return {self._path: self._file.data}
 
     async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """As Keys.find."""

@@ -52,10 +52,15 @@ def run(links: Path, shm_prefix: str, command: list[str]) -> int:
             os.killpg(triton.pid, signal.SIGKILL)
         status = triton.wait()
         os.close(pidfd)
-        shutil.rmtree(links, ignore_errors=True)
-        for region in _regions(shm_prefix):
-            region.unlink(missing_ok=True)
+        clean_up(links, shm_prefix)
     return status
+
+
+def clean_up(links: Path, shm_prefix: str) -> None:
+    """Remove what a Triton that has ended leaves behind."""
+    shutil.rmtree(links, ignore_errors=True)
+    for region in _regions(shm_prefix):
+        region.unlink(missing_ok=True)
 
 
 def _close_to_others(shm_prefix: str) -> None:

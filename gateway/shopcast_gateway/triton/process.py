@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.held_folder import HeldFolder
 from shopcast_gateway.triton import launcher
 from shopcast_gateway.triton.environment import TritonEnvironment
 
@@ -41,9 +42,15 @@ class TritonProcess:
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, links: Path, ports: Ports | None, log: Path
+        self,
+        process: asyncio.subprocess.Process,
+        folder: HeldFolder,
+        shm_prefix: str,
+        ports: Ports | None,
+        log: Path,
     ) -> None:
-        self._process, self._links = process, links
+        self._process, self._folder, self._shm_prefix = process, folder, shm_prefix
+        self._links = folder.path
         self.ports = ports
         self.log = log
 
@@ -67,18 +74,24 @@ class TritonProcess:
         shm_prefix = f"shopcast_{os.getpid()}_{next(_numbers)}_"
         with _open_log(log) as output:
             logged_before = output.tell()
-            links = _make_links(environment, repository)
-            command = _command(environment, links, ports, shm_prefix)
-            arguments = [sys.executable, "-I", launcher.__file__, str(links), shm_prefix, *command]
-            process = await asyncio.create_subprocess_exec(
-                *arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=_variables(environment, links),
-                start_new_session=True,  # Ctrl-C is the gateway's to handle
-            )
-        triton = cls(process, links, ports, log)
+            folder = HeldFolder("triton")
+            links = folder.path
+            try:
+                _make_links(environment, repository, links)
+                command = _command(environment, links, ports, shm_prefix)
+                arguments = [launcher.__file__, str(links), shm_prefix, *command]
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", *arguments),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    env=_variables(environment, links),
+                    start_new_session=True,  # Ctrl-C is the gateway's to handle
+                )
+            except BaseException:
+                folder.remove()
+                raise
+        triton = cls(process, folder, shm_prefix, ports, log)
         try:
             await triton._wait_live(logged_before)
         except BaseException:
@@ -117,6 +130,8 @@ class TritonProcess:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+        launcher.clean_up(self._links, self._shm_prefix)  # where the launcher itself was killed
+        self._folder.remove()
 
     async def _wait_live(self, logged_before: int) -> None:
         try:
@@ -151,16 +166,14 @@ def _socket(links: Path) -> Path:
     return links / "grpc:1"
 
 
-def _make_links(environment: TritonEnvironment, repository: Path) -> Path:
-    """A folder of links to all Triton needs; the launcher removes it.
+def _make_links(environment: TritonEnvironment, repository: Path, links: Path) -> None:
+    """Links to all Triton needs, in a folder; the launcher removes it.
 
     Triton's Python backend pastes paths into a shell command, so it must only see plain ones.
     """
     if not repository.is_dir():
         raise StartupError(f"There is no model repository at {repository}: build a model first")
-    links = Path(tempfile.mkdtemp(prefix=f"shopcast-triton-{os.getpid()}-"))  # its user's alone
     if len(os.fsencode(_socket(links))) > _MAX_SOCKET_PATH:
-        links.rmdir()
         raise StartupError(
             f"{tempfile.gettempdir()} is too long a path for a socket: set TMPDIR to a shorter one"
         )
@@ -169,7 +182,6 @@ def _make_links(environment: TritonEnvironment, repository: Path) -> Path:
     (links / "python").symlink_to(environment.python_bin.parent.resolve())
     for number, folder in enumerate(environment.libraries):
         (links / f"lib{number}").symlink_to(folder.resolve())
-    return links
 
 
 def _command(

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-_LINE_BYTES = 2**20
+_LINE_BYTES = 2**24  # all files of certificates and callers fit
 
 S = TypeVar("S")
 R = TypeVar("R")

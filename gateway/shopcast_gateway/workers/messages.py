@@ -1,11 +1,12 @@
 """What the process that looks after workers and the workers tell each other."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter
+from pydantic import Base64Bytes, Field, TypeAdapter
 
 from shopcast_gateway.core.trial import Comparison, Trial
 from shopcast_gateway.engine import Engine
@@ -18,11 +19,13 @@ SHARE_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The first message to a worker. number: which it is, from 0. port: the one that all share."""
+    """The first message to a worker. number: which it is, from 0. port: the one that all share.
+    files: what those of certificates and callers hold that are in force, secret keys included."""
 
     settings: ServeSettings
     number: int
     port: int
+    files: Mapping[Path, Base64Bytes] = field(default_factory=dict, repr=False)
     kind: Literal["begin"] = "begin"
 
 
@@ -139,10 +142,10 @@ def in_all(counted: Sequence[Compared]) -> Comparison:
     """What several workers counted, as one."""
     total = Comparison()
     for one in counted:
-        for field in fields(Comparison):
-            value = getattr(one, field.name)
+        for name in (one.name for one in fields(Comparison)):
+            value = getattr(one, name)
             value = np.array(value) if isinstance(value, tuple) else value
-            setattr(total, field.name, getattr(total, field.name) + value)
+            setattr(total, name, getattr(total, name) + value)
     return total
 
 

@@ -6,23 +6,23 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.multiprocess import mark_process_dead
+from prometheus_client import Counter, Gauge
 
 from shopcast_gateway.backend.rotation import Change as RotationChange
 from shopcast_gateway.backend.rotation import Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.held_folder import HeldFolder
 from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.transport.binding import reserve_port
+from shopcast_gateway.transport.credentials import TlsFiles
 from shopcast_gateway.transport.quotas import Quotas
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 from shopcast_gateway.workers.link import Link
@@ -46,13 +46,12 @@ from shopcast_gateway.workers.messages import (
     ToWorker,
     in_all,
 )
-from shopcast_gateway.workers.registry import PoolRegistry
+from shopcast_gateway.workers.registry import METRICS_FOLDER, PoolRegistry
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable by which prometheus_client keeps values in files, which processes share."""
 SILENCE_S = 30.0
 """After which a worker that reports nothing is ended."""
 _START_S = 60.0
+_LOOK_S = 1.0
 _PAUSES_S = (0.5, 10.0)  # between replacements: the second one's, doubled each time; the longest
 _CALM_S = 60.0  # after which a worker that ends is replaced at once again
 _MARGIN_S = 15.0  # beyond the grace of calls, for what a worker does at its end
@@ -121,11 +120,14 @@ class Pool:
         settings: ServeSettings,
         status: AdoptionStatus,
         port: int,
-        registry: CollectorRegistry | None,
+        registry: PoolRegistry | None,
         metrics: Path | None,
         access: Access | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
-        """access: what is asked on the admin port; its quotas are those of the workers, too."""
+        """access: what is asked on the admin port; its quotas are those of the workers, too. tls:
+        of the workers."""
+        self._tls = tls
         self.port, self.registry = port, registry
         self._access = access
         self.switch = Switch(changed=self._assign, released=self._released)
@@ -133,6 +135,7 @@ class Pool:
         self._workers: set[Worker] = set()
         self._keeping: list[asyncio.Task[None]] = []
         self._sharing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._number, self._able, self._leaving = 0, True, False
         self._ended_compared: list[Compared] = []
         self._reported = asyncio.Event()
@@ -156,6 +159,7 @@ class Pool:
         await asyncio.gather(*first)
         if self._access is not None:
             self._sharing = asyncio.create_task(self._share(self._access.quotas))
+        self._looking = asyncio.create_task(self._keep_looking())
 
     async def wait(self) -> None:
         """Return when the workers are told to stop."""
@@ -183,8 +187,9 @@ class Pool:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        if self._sharing is not None:
-            self._sharing.cancel()
+        for task in (self._sharing, self._looking):
+            if task is not None:
+                task.cancel()
         for worker in self._workers:
             worker.send(Stop(grace_s))
         if self._keeping:
@@ -273,7 +278,7 @@ class Pool:
         try:
             if self._stopping.is_set():
                 return "it was not needed any more"
-            worker.send(Begin(self._settings, number, self.port))
+            worker.send(Begin(self._settings, number, self.port, self._files()))
             worker.send(self._assignment())
             while (message := await worker.receive()) is not None:
                 if isinstance(message, Failed):
@@ -297,9 +302,25 @@ class Pool:
             self._reported.set()
             self._count()
             await asyncio.shield(worker.end())
-            if self._metrics is not None:
-                mark_process_dead(worker.process.pid, str(self._metrics))
+            if self.registry is not None:
+                self.registry.fold(worker.process.pid)
         return why or f"with status {worker.process.returncode}"
+
+    def _files(self) -> dict[Path, bytes]:
+        """What the files of certificates and callers hold that is in force."""
+        files: dict[Path, bytes] = {}
+        if self._tls is not None:
+            self._tls.changed()
+            files.update(self._tls.held)
+        if self._access is not None:
+            files.update(self._access.look())
+        return files
+
+    async def _keep_looking(self) -> None:
+        """Know what files held that fitted, for a worker that begins when they do not."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._files()
 
     def _eject(self, failing: Failing) -> None:
         for engine in (self.switch.engine, self.switch.trial_engine):
@@ -341,14 +362,18 @@ async def open_pool(
     Pool. Raises StartupError."""
     with (
         reserve_port(settings.host, settings.port) as kept,
-        tempfile.TemporaryDirectory(prefix="shopcast-metrics-") as folder,
+        HeldFolder("metrics") as folder,
     ):
         registry, metrics = None, None
         if settings.metrics_port is not None:
-            metrics = Path(folder)
+            metrics = folder
             registry = PoolRegistry(metrics)
         port = int(kept.getsockname()[1])
-        pool = Pool(settings, status, port, registry, metrics, access)
+        tls = None
+        if settings.tls is not None:
+            tls = TlsFiles(settings.tls)
+            tls.begin()
+        pool = Pool(settings, status, port, registry, metrics, access, tls)
         try:
             yield pool
         finally:

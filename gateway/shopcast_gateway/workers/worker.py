@@ -1,11 +1,16 @@
 """A worker process: answers calls with the model that it is told of, until it is told to stop."""
 
 import asyncio
+import ctypes
 import logging
+import os
 import signal
 import socket
 import sys
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
 
 from shopcast_gateway.backend.rotation import Change as RotationChange
 from shopcast_gateway.backend.rotation import Ejected, Moved, RotationStatus
@@ -18,6 +23,7 @@ from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import Frontend, access_of, open_frontend
 from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.metrics import second_calls
+from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.workers.link import Link
 from shopcast_gateway.workers.messages import (
@@ -39,11 +45,13 @@ from shopcast_gateway.workers.messages import (
     Stop,
     ToWorker,
 )
+from shopcast_gateway.workers.registry import METRICS_FOLDER, allocate
 
+_PR_SET_PDEATHSIG = 1
 _REPORT_S = 1.0
 _AGAIN_S = 0.5  # before a Triton that could not be reached is tried again
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("shopcast_gateway.workers.worker")  # the process has it as __main__
 
 
 class _Worker:
@@ -69,11 +77,15 @@ class _Worker:
                     task.result()
             return receiving.result()
         finally:
-            for task in tasks:
+            over = (carrying_out, sharing, receiving)
+            for task in over:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if self._server is not None:
-                await self._server.stop(receiving.result() if receiving.done() else 0.0)
+            await asyncio.gather(*over, return_exceptions=True)
+            if self._server is not None:  # reports go on: who lets calls end does not stand still
+                told = receiving.done() and not receiving.cancelled()
+                await self._server.stop(receiving.result() if told else 0.0)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
 
     async def _receive(self) -> float:
         while (message := await self._link.receive()) is not None:
@@ -103,22 +115,31 @@ class _Worker:
             self._news.clear()
             assert self._wanted is not None  # noqa: S101 - there are news
             wanted = self._wanted
-            try:
-                await self._follow(wanted)
+            if await self._reach(self._follow(wanted)):
                 await self._answer(begin, wanted)
-                await self._try_out(wanted.trial)
-            except (StartupError, GatewayError, Refused) as error:
-                # It has ended, and who looks after it will say where the next one is.
-                _log.warning("version and Triton that are to serve, or are on trial: %s", error)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), _AGAIN_S)
-                self._news.set()
+                await self._reach(self._try_out(wanted.trial))
+
+    async def _reach(self, doing: Awaitable[None]) -> bool:
+        """Whether a Triton could be reached; where not, it is time to try again."""
+        try:
+            await doing
+        except (StartupError, GatewayError, Refused) as error:
+            # It has ended, and who looks after it will say where the next one is.
+            _log.warning("version and Triton that are to serve, or are on trial: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _AGAIN_S)
+            self._news.set()
+            return False
+        return True
 
     async def _answer(self, begin: Begin, wanted: Assignment) -> None:
-        """Let callers in once there is a model, and say what has been done."""
+        """Let callers in once there is a model, and say what has been done. Raises StartupError."""
         if self._server is None and self._switch.engine is not None:
             self._server = self._frontend.build_server(
-                begin.port, shared=True, withdrawn=lambda: self._link.send(Forget())
+                begin.port,
+                shared=True,
+                withdrawn=lambda: self._link.send(Forget()),
+                before=begin.files,
             )
             self._tell(wanted)
             await self._server.start()
@@ -230,13 +251,15 @@ async def work(end: socket.socket) -> None:
     begin = await link.receive()
     if not isinstance(begin, Begin):
         return
-    settings = begin.settings
-    settings.logs.set_up(begin.number)
+    begin.settings.logs.set_up(begin.number)
+    settings = _with_room(begin.settings)
     try:
         async with AsyncExitStack() as stack:
-            directory = await open_directory(settings.directory, keys=settings.directory_key)
+            directory = await open_directory(
+                settings.directory, keys=settings.directory_key, checked=True
+            )
             stack.push_async_callback(directory.close)
-            access = access_of(settings)
+            access = access_of(settings, begin.files)
             opening = open_frontend(settings, directory, access)
             frontend = await stack.enter_async_context(opening)
             await _Worker(link, frontend).run(begin)
@@ -245,10 +268,30 @@ async def work(end: socket.socket) -> None:
     await link.close()
 
 
+def _with_room(settings: ServeSettings) -> ServeSettings:
+    """Without metrics, where there is no room for their files."""
+    folder = os.environ.get(METRICS_FOLDER)
+    if folder is None:
+        return settings
+    try:
+        allocate(Path(folder))
+    except OSError as error:
+        _log.error(
+            "this worker counts nothing, %s has no room for its metrics (%s): make some, or set"
+            " TMPDIR to another folder, and start the gateway again",
+            folder,
+            os.strerror(error.errno or 0),
+        )
+        return replace(settings, metrics_port=None)
+    return settings
+
+
 def main() -> None:
     """The only argument is the number of a socket that is open."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # who looks after us says when
+    # One that stands still does not see that its parent has gone, and would keep the port.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     asyncio.run(work(socket.socket(fileno=int(sys.argv[1]))))
 
 
