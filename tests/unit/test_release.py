@@ -30,6 +30,7 @@ from shopcast_build.learning.settings import (
     HistorySettings,
 )
 from shopcast_build.learning.timeline import Timeline
+from shopcast_build.learning.tracking import TensorBoardFile
 from shopcast_build.release import exporting
 from shopcast_build.release.errors import TargetError
 from shopcast_build.release.exporting import Variant, export
@@ -172,6 +173,35 @@ def test_a_build_publishes_a_variant_too(
     assert failed.stderr.splitlines()[-1] == (
         "error: version 3 is published, its variant is not: a probability moves"
     )
+
+
+def test_a_tracker_that_goes_away_costs_no_build_and_no_second_version(
+    built: Path,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("the server is away")
+
+    monkeypatch.setattr(TensorBoardFile, "log", away)
+    market, run = built.parent / "market", tmp_path / "run"
+    build = (
+        "build-model", "--events", str(market / "events"), "--links", str(market / "links.csv"),
+        "--base-model", str(tiny_base), "--encoder-steps", "0", "--head-epochs", "1", "--force",
+        "--set", "encoder.max_tokens=16", "--set", "encoder.vector_dim=8", "--set", "threads=1",
+        "--repository", str(tmp_path / "published"), "--run-folder", str(run),
+    )  # fmt: skip
+    made = CliRunner().invoke(app, [*build])
+    assert made.exit_code == 0, made.stderr
+    assert [r.getMessage() for r in caplog.records if "tracking" in r.name] == [
+        "tracking to tensorboard failed (the server is away): the build goes on without it"
+    ]
+    again = CliRunner().invoke(app, [*build, "--resume"])
+    assert again.exit_code == 1
+    assert "was finished and published" in again.stderr
+    assert published_versions(tmp_path / "published") == [1]
 
 
 def test_what_serves_is_compared_through_its_own_windows(
