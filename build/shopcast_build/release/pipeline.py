@@ -163,6 +163,7 @@ def build_model(
             exposures=parts.sizes(),
             platforms=platforms,
             settings=settings.model_dump(mode="json"),
+            currency=mapping.currencies.base if mapping.currencies else None,
         ),
         gate=gate,
         created=datetime.now(UTC),
