@@ -14,7 +14,8 @@ from shopcast_client.calls import Caller
 class ModelVersion:
     """A published version. serving: whether the gateway asked serves it, wanted: whether it is to.
     refusal: why that gateway refused it. problem: why its manifest cannot be read; the fields after
-    it are empty then. log_loss: of a build; derived_from: the version it was exported from."""
+    it are empty then. log_loss: of a build; derived_from: the version it was exported from;
+    currency: what prices are to be in, None for that of each platform."""
 
     version: int
     serving: bool
@@ -31,6 +32,7 @@ class ModelVersion:
     derived_from: int | None
     log_loss: float | None
     forced: bool
+    currency: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def _version(one: messages.ModelVersion) -> ModelVersion:
         derived_from=one.derived_from if one.HasField("derived_from") else None,
         log_loss=one.log_loss if one.HasField("log_loss") else None,
         forced=one.forced,
+        currency=one.currency if one.HasField("currency") else None,
     )
 
 

@@ -92,7 +92,8 @@ class Account:
 class Item:
     """An item as one platform sells it. What is None the server fills from what it knows.
 
-    price: one piece, in major units of the platform's currency (euros, not cents).
+    price: one piece, in major units (euros, not cents) of the currency that the build of the model
+    converted prices to (ModelVersion.currency), or of the platform's own where it converted none.
     """
 
     item_id: str

@@ -33,7 +33,8 @@ class Account:
 class Item(NamedTuple):
     """An item as one platform sells it; ids are scoped to the platform.
 
-    price: one piece, in major units of the platform's currency.
+    price: one piece, in major units of the currency that the build converted prices to
+    (Training.currency), or of the platform's own where it converted nothing.
     """
 
     item_id: str

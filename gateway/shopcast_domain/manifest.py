@@ -103,7 +103,8 @@ class Training(_Part):
     the models judged in `metrics` it is. encoder: whose item vectors it reads. scorer: what scores
     inside `behavior`; trees do not go into TensorRT. data_sha256: fingerprint of the events,
     exposures and item texts it was made from and judged on. exposures: by part; "refit" are those
-    the published model was fitted to in the end, where they are more.
+    the published model was fitted to in the end, where they are more. currency: what the mapping
+    converted prices to, in which requests and events are to give them; None: each platform's own.
     """
 
     base_model: str
@@ -121,6 +122,7 @@ class Training(_Part):
     exposures: dict[str, int]
     platforms: tuple[str, ...]
     settings: dict[str, Any]
+    currency: str | None = None
 
 
 class Plan(_Part):

@@ -107,6 +107,7 @@ def manifest() -> Manifest:
             exposures={"train": 10, "test": 5},
             platforms=("a", "b"),
             settings={"seed": 7, "threads": None},
+            currency="EUR",
         ),
         metrics={"majority class": {"log_loss": 0.5}},
         parity=Parity(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,17 @@ def test_a_simulation_tells_its_numbers_as_json_too(tmp_path: Path) -> None:
     assert f"next: `platform build-model --events {tmp_path / 'market'}" in told.stdout.replace(
         "\n", ""
     )
+
+
+def test_a_simulation_ends_in_the_past(tmp_path: Path) -> None:
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
+    size = ("--people", "10", "--items-per-platform", "50", "--out", str(tmp_path / "market"))
+    done = run("simulate", *size, "--start", yesterday, "--days", "2")
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "earlier --start or fewer --days" in said
+    assert not (tmp_path / "market").exists()
+    assert run("simulate", *size, "--start", yesterday, "--days", "1").exit_code == 0
 
 
 def test_a_simulation_does_not_overwrite_what_is_no_simulation(tmp_path: Path) -> None:

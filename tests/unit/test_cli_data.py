@@ -107,6 +107,8 @@ def test_inspecting_a_header_row_alone_says_so(log: Path) -> None:
     [
         ('[item_id]\ncolumn = "SKU"', ["has no column SKU", "--mapping", "platform data inspect"]),
         ('[time]\nzone = "Europe/Berlyn"', ["time.zone", "IANA time zone"]),
+        ('[time]\nformat = "%Y-%m-%d %H:%M %Z"', ["time.format", "without %Z", "%z", "zone"]),
+        ('[time]\nformat = "%H:%M:%S,%f"', ["time.format", "after a dot", "%6f"]),
         ("[limits]\nmax_bad_shares = 0.5", ["limits.max_bad_shares", "no such key"]),
         ("[limits]\nmax_bad_share = 2", ["limits.max_bad_share"]),
         ("[currencies]\nrates = { USD = 1.0 }", ["currencies.base"]),

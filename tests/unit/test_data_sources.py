@@ -133,6 +133,7 @@ def test_currencies_that_nobody_converts_are_suspicious(tmp_path: Path) -> None:
     assert (found.rows, found.of) == (1, 3)
     assert found.examples == ("a: EUR", "b: GBP")
     assert "[currencies]" in found.advice
+    assert "requests and events" in found.advice
     table: Any = {"currencies": {"base": "eur", "rates": {"gbp": 2}}}
     converted = clean([tmp_path], Mapping.model_validate(table))
     assert converted.named().sort("platform")["price"].to_list() == [10.0, 10.0, 20.0]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shopcast_build.data.guesses import time_guess
 from shopcast_build.data.mapping import TimeSource
 from shopcast_build.data.times import time_expressions
 
@@ -39,6 +40,28 @@ def read(values: list[Any], **source: str) -> tuple[list[datetime | None], list[
 )
 def test_iso(written: str | None, meant: datetime | None) -> None:
     assert read([written, "2010-01-01"], zone=LONDON)[0][0] == meant
+
+
+@pytest.mark.parametrize(
+    ("pattern", "written", "fraction_us"),
+    [
+        ("%Y-%m-%d %H:%M:%S.%f", "2010-07-01 08:30:05.5", 500_000),
+        ("%Y-%m-%d %H:%M:%S.%f", "2010-07-01 08:30:05.000123", 123),
+        ("%Y-%m-%d %H:%M:%S%.f", "2010-07-01 08:30:05.25", 250_000),
+        ("%Y-%m-%d %H:%M:%S,%3f", "2010-07-01 08:30:05,123", 123_000),
+        ("%Y-%m-%d %H:%M:%S UTC", "2010-07-01 08:30:05 UTC", 0),
+    ],
+)
+def test_fractions_of_a_second_are_those_of_python(
+    pattern: str, written: str, fraction_us: int
+) -> None:
+    meant = datetime(2010, 7, 1, 8, 30, 5, fraction_us, tzinfo=UTC)
+    assert read([written], format=pattern)[0] == [meant]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "EST", "JST", "garbage"])
+def test_no_pattern_is_proposed_for_names_of_zones(zone: str) -> None:
+    assert time_guess(pl.Series([f"2024-01-01 12:00:00 {zone}"])) is None
 
 
 def test_clock_changes() -> None:

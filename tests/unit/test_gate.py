@@ -5,7 +5,7 @@ import pytest
 
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
-from shopcast_build.release.gate import Candidate, GateError, ask, refuse
+from shopcast_build.release.gate import Candidate, GateError, Questions, ask, refuse
 from shopcast_domain.features import FEATURES, Floats
 from shopcast_domain.manifest import Check, Gate
 
@@ -119,6 +119,27 @@ def test_probabilities_that_are_off_are_refused(world: World) -> None:
     sharper = world.truth**3
     sharper /= sharper.sum(1, keepdims=True)
     assert "calibrated" in failed(world.gate(sharper, rival=sharper))
+
+
+@pytest.mark.parametrize(("count", "refused"), [(20_000, True), (150, False)])
+def test_a_rare_outcome_is_to_be_told_as_such_by_enough_examples(count: int, refused: bool) -> None:
+    """Returns are 2 % of the lines; who says a sixth of it is off by less than two points."""
+    rng = np.random.default_rng(0)
+    truth = np.where(rng.random(count) < 0.04, 0.40, 0.004)
+    returned = rng.random(count) < truth
+    nothing = np.zeros(count, dtype=np.int64)
+    test = Examples(
+        features=np.zeros((count, len(FEATURES)), dtype=np.float32),
+        text=nothing, outcome=np.where(returned, 2, 1), person=np.arange(count) // 10,
+        platform=nothing, at_s=nothing.astype(np.float64), position=nothing, first=nothing,
+    )  # fmt: skip
+
+    def calibrated(returns: Floats) -> Check:
+        told = np.stack([nothing, 1 - returns, returns], axis=1)
+        return Questions(Candidate("the new model", told), test, ["shop"]).is_calibrated()
+
+    assert calibrated(truth / 6).passed is not refused
+    assert calibrated(truth).passed
 
 
 def test_equally_good_models_pass_nearly_always(world: World) -> None:

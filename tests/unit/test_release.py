@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.mapping import Mapping
+from shopcast_build.data.mapping import Currencies, Mapping
 from shopcast_build.learning.examples import Examples, Progress
 from shopcast_build.learning.export import ParityError
 from shopcast_build.learning.exposures import Split
@@ -30,6 +30,7 @@ from shopcast_build.learning.settings import (
     HistorySettings,
 )
 from shopcast_build.learning.timeline import Timeline
+from shopcast_build.learning.tracking import TensorBoardFile
 from shopcast_build.release import exporting
 from shopcast_build.release.errors import TargetError
 from shopcast_build.release.exporting import Variant, export
@@ -46,6 +47,8 @@ from shopcast_build.study.study import study_logs
 from shopcast_cli.app import app
 from shopcast_domain.features import Floats
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, Precision, published_versions
+from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.transport.convert_models import list_response
 from shopcast_repository import triton_config
 from shopcast_repository.errors import RepositoryError
 from shopcast_repository.served import padding_for, served_models, sizes_up_to
@@ -74,9 +77,9 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
         MarketSettings(people=160, platforms=2, items_per_platform=50, days=110), folder / "market"
     )
     made = build_model(
-        [market.events], links=market.links, mapping=Mapping(), base_model=str(tiny_base),
-        repository=folder / "repository", settings=SETTINGS, max_bad_share=0.01, force=True,
-        reporter=Quiet(),
+        [market.events], links=market.links, mapping=Mapping(currencies=Currencies(base="eur")),
+        base_model=str(tiny_base), repository=folder / "repository", settings=SETTINGS,
+        max_bad_share=0.01, force=True, reporter=Quiet(),
     )  # fmt: skip
     assert made is not None
     return folder / "repository"
@@ -89,6 +92,18 @@ def test_a_version_knows_the_base_rates_of_its_training(built: Path) -> None:
     assert rates.exposures == manifest.training.exposures["train"]
     assert set(rates.platforms) == set(manifest.training.platforms)
     assert any(platform.categories for platform in rates.platforms.values())
+
+
+def test_a_version_says_what_prices_are_to_be_in(built: Path) -> None:
+    assert find_manifest(built, 1).training.currency == "EUR"
+    listed = CliRunner().invoke(app, ["models", "list", "--repository", str(built), "--json"])
+    assert json.loads(listed.stdout)[0]["currency"] == "EUR"
+    shown = CliRunner().invoke(app, ["models", "list", "--repository", str(built)])
+    assert "EUR" in shown.stdout
+    card = (built / BEHAVIOR / "1" / "model_card.md").read_text("utf-8")
+    assert "| prices in | EUR |" in card
+    (told, *_) = list_response(built, AdoptionStatus()).models
+    assert told.currency == "EUR"
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +187,35 @@ def test_a_build_publishes_a_variant_too(
     assert failed.stderr.splitlines()[-1] == (
         "error: version 3 is published, its variant is not: a probability moves"
     )
+
+
+def test_a_tracker_that_goes_away_costs_no_build_and_no_second_version(
+    built: Path,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("the server is away")
+
+    monkeypatch.setattr(TensorBoardFile, "log", away)
+    market, run = built.parent / "market", tmp_path / "run"
+    build = (
+        "build-model", "--events", str(market / "events"), "--links", str(market / "links.csv"),
+        "--base-model", str(tiny_base), "--encoder-steps", "0", "--head-epochs", "1", "--force",
+        "--set", "encoder.max_tokens=16", "--set", "encoder.vector_dim=8", "--set", "threads=1",
+        "--repository", str(tmp_path / "published"), "--run-folder", str(run),
+    )  # fmt: skip
+    made = CliRunner().invoke(app, [*build])
+    assert made.exit_code == 0, made.stderr
+    assert [r.getMessage() for r in caplog.records if "tracking" in r.name] == [
+        "tracking to tensorboard failed (the server is away): the build goes on without it"
+    ]
+    again = CliRunner().invoke(app, [*build, "--resume"])
+    assert again.exit_code == 1
+    assert "was finished and published" in again.stderr
+    assert published_versions(tmp_path / "published") == [1]
 
 
 def test_what_serves_is_compared_through_its_own_windows(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from learning_problem import SETTINGS, Problem
+from learning_problem import SETTINGS, Problem, changed, weights
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning.examples import Examples
@@ -99,6 +99,30 @@ def test_a_head_learns_what_it_is_told_in_place_of_what_came_of_it(problem: Prob
         logits = predict_logits(model, problem.batches(parts.train))
         odds[name] = logits[:, Outcome.BUY] - logits[:, Outcome.VIEW]
     assert np.corrcoef(odds["outcomes"], odds["opposite"])[0, 1] < -0.5
+
+
+def test_no_view_is_left_out_where_outcomes_are_not_learned(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(problem)
+    targets = np.tile(np.array([[0.7, 0.3, 0.0]], np.float32), (len(parts.train), 1))
+    ends, steps = [], []
+    for kept in (1.0, 0.05):
+        settings = SETTINGS.model_copy(
+            update={
+                "loss": SETTINGS.loss.model_copy(update={"view_share_kept": kept}),
+                "head": SETTINGS.head.model_copy(update={"epochs": 8, "targets": "trees"}),
+            }
+        )
+        heads = HeadTraining(problem.timeline, parts, settings, Silent())
+        model = problem.fresh()
+        heads.train(head_stage("head", len(parts.train), settings), model, targets=targets)
+        ends.append(weights(model.behavior))
+        monkeypatch.setattr(heads, "train", lambda stage, *_, **__: steps.append(stage.steps) or 1)
+        heads.fit("head", problem.fresh())
+    assert changed(*ends) == set()
+    first, _, second, _ = steps
+    assert first == second
 
 
 def test_it_is_a_setting(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,10 @@
 
 import getpass
 import importlib.util
+import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ import pytest
 from learning_problem import HEAD, JOINT, SETTINGS, Problem
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.learning.checkpoints import Run
-from shopcast_build.learning.settings import BuildSettings, TrackingSettings
-from shopcast_build.learning.tracking import check_trackers
+from shopcast_build.learning.checkpoints import RUN_FILE, Run, open_run
+from shopcast_build.learning.settings import (
+    AugmentationSettings,
+    BuildSettings,
+    TrackingSettings,
+)
+from shopcast_build.learning.tracking import Expendable, Tracker
 from shopcast_build.learning.training import train
 
 TRACKERS: tuple[Any, ...] = ("tensorboard", "wandb", "mlflow")
@@ -39,9 +44,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         training, validation = (problem.batches(b) for b in (problem.training, problem.validation))
         model = problem.fresh()
         run = Run(found)
+        run.track(chosen)
         run.begin(chosen)
         for stage in (replace(HEAD, steps=10, evaluate_every=5), JOINT):
             train(model, training, validation, stage, chosen, run=run)
+        run.finish()
         run.log("on the test period: after fine-tuning", {"buy_auc": 0.75})
         run.close()
         yield found
@@ -101,20 +108,132 @@ def test_no_file_says_who_ran_it_or_where(folder: Path) -> None:
         assert not found or path.name == "meta.yaml", path
 
 
-def test_a_tracker_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "wandb" else there(name)
     )
-    check_trackers(TrackingSettings(to=("tensorboard", "mlflow")))
+    run = Run(tmp_path)
+    run.track(tracked("tensorboard"))
     with pytest.raises(
         DataError, match=r"wandb needs .*: run `pip install 'shopcast\[wandb\]'`\.$"
     ):
-        check_trackers(TrackingSettings(to=("wandb",)))
+        run.track(tracked("tensorboard", "wandb"))
 
 
 def test_without_trackers_nothing_is_written(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.begin(BuildSettings.model_validate({"tracking": {"to": []}}))
+    run.track(tracked())
+    run.begin(tracked())
     run.close()
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def tracked(*to: Any, **augmentation: Any) -> BuildSettings:
+    return BuildSettings(
+        tracking=TrackingSettings(to=to), augmentation=AugmentationSettings(**augmentation)
+    )
+
+
+def mlflow_run(folder: Path) -> Any:
+    """The one run that MLflow has in a folder."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=(folder / "mlflow").resolve().as_uri())
+    (experiment,) = (e for e in client.search_experiments() if e.name == "shopcast")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
+
+
+@pytest.fixture
+def mlflow_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+
+
+@pytest.mark.usefixtures("mlflow_in_files")
+def test_words_of_the_user_are_no_names_of_parameters(tmp_path: Path) -> None:
+    words = {"men's": ("mens",), "t&b": ("x",), "a/../b": ("y",), "": ("z",), "x" * 260: ("w",)}
+    run = Run(tmp_path)
+    run.track(tracked("mlflow", synonyms=words))
+    run.close()
+    params = mlflow_run(tmp_path).data.params
+    assert json.loads(params["augmentation.synonyms"])["men's"] == ["mens"]
+    assert not any(name.startswith("augmentation.synonyms.") for name in params)
+
+
+@pytest.mark.usefixtures("mlflow_in_files")
+def test_a_build_that_failed_is_marked_as_failed(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError), open_run(tmp_path) as run:
+        run.track(tracked("mlflow"))
+        raise FloatingPointError
+    assert mlflow_run(tmp_path).info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("mlflow_in_files")
+def test_a_tracker_that_cannot_begin_is_one_sentence_and_no_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("nobody answers\nand so on")
+
+    with monkeypatch.context() as patch, open_run(tmp_path) as run:
+        patch.setattr("shopcast_build.learning.tracking.WandbRun.__init__", away)
+        with pytest.raises(DataError) as refused:
+            run.track(tracked("mlflow", "wandb"))
+    assert str(refused.value) == (
+        "Tracking to wandb cannot begin (nobody answers): name other trackers, or none, with"
+        " --track."
+    )
+    assert mlflow_run(tmp_path).info.status == "FAILED"  # and is not left running
+    assert not (tmp_path / RUN_FILE).exists()
+    with open_run(tmp_path) as run:  # without --resume
+        run.begin(tracked())
+
+
+class Away:
+    """A tracker whose server went away."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def log(self, stage: str, values: Mapping[str, float], step: int) -> None:
+        self.asked += 1
+        raise ConnectionError("the server is away")
+
+    def close(self, *, failed: bool) -> None:
+        self.asked += 1
+        raise ConnectionError("the server is away")
+
+
+class Kept:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.points: list[str] = []
+
+    def log(self, stage: str, values: Mapping[str, float], step: int) -> None:
+        self.points += values
+
+    def close(self, *, failed: bool) -> None:
+        self.points.append("failed" if failed else "closed")
+
+
+def test_a_tracker_that_fails_is_told_once_and_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem, run = Problem(), Run(tmp_path)
+    away, kept = Away(), Kept()
+    trackers: tuple[Tracker, ...] = (Expendable("mlflow", away), Expendable("wandb", kept))
+    run.trackers = trackers
+    training, validation = (problem.batches(b) for b in (problem.training, problem.validation))
+    train(problem.fresh(), training, validation, replace(HEAD, steps=4), SETTINGS, run=run)
+    run.close()
+    assert [record.getMessage() for record in caplog.records if "tracking" in record.name] == [
+        "tracking to mlflow failed (the server is away): the build goes on without it"
+    ]
+    assert away.asked == 1
+    assert {"loss", "validation loss"} <= set(kept.points)
+    assert kept.points[-1] == "failed"

@@ -1,5 +1,6 @@
 """How the columns of sources become the fields of an event: a TOML file, checked before use."""
 
+import re
 import tomllib
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -21,6 +22,7 @@ from shopcast_build.data.limits import Limits
 from shopcast_build.data.reading import Layout
 
 Kind = Literal["view", "cart", "buy", "return"]
+_DIRECTIVE = re.compile(r"%%|\.%f|%f|%Z")
 
 
 def _known_zone(zone: str) -> str:
@@ -29,6 +31,22 @@ def _known_zone(zone: str) -> str:
     except pl.exceptions.PolarsError:
         raise ValueError("should be an IANA time zone such as Europe/London") from None
     return zone
+
+
+def _readable_format(pattern: str) -> str:
+    """The pattern as it is read: %f is nanoseconds there, in place of Python's microseconds."""
+    found = _DIRECTIVE.findall(pattern)
+    if "%Z" in found:
+        raise ValueError(
+            "should be without %Z, which names a zone and moves no time: write %z for an offset, or"
+            " the name itself where it is always the same, and give zone"
+        )
+    if "%f" in found:
+        raise ValueError(
+            "should have %f after a dot only: write %3f, %6f or %9f for a fraction of so many"
+            " digits"
+        )
+    return _DIRECTIVE.sub(lambda one: "%.f" if one[0] == ".%f" else one[0], pattern)
 
 
 def _valid_regex(pattern: str) -> str:
@@ -60,11 +78,12 @@ class TimeSource(_Table):
     """Where the time comes from.
 
     format: "iso" (ISO 8601), "epoch_s", "epoch_ms", or a strftime pattern; a column that already
-    holds timestamps needs none. zone: of times that carry no offset of their own.
+    holds timestamps needs none; .%f is a fraction of a second of any length, and %Z is refused.
+    zone: of times that carry no offset of their own.
     """
 
     column: str = "time"
-    format: str = "iso"
+    format: Annotated[str, AfterValidator(_readable_format)] = "iso"
     zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
 
 

@@ -130,7 +130,8 @@ def _currencies(evidence: Evidence) -> list[Suspicion]:
             rows - int(usual),
             rows,
             f"Prices are in {', '.join(names)}, and are compared as if they were in one currency.",
-            "Convert them with a [currencies] table in the mapping: base and rates.",
+            "Convert them with a [currencies] table in the mapping (base and rates), and give"
+            " prices in the base currency in requests and events too.",
             tuple(f"{platform}: {', '.join(used)}" for platform, used in by_platform[:_EXAMPLES]),
         )
     ]

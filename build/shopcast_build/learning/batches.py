@@ -39,6 +39,11 @@ class ExposureBatches(Dataset[int]):
         fewer.rows = rows
         return fewer
 
+    @property
+    def taught(self) -> bool:
+        """Whether there are targets to learn in place of outcomes."""
+        return self._targets is not None
+
     def with_targets(self, targets: Matrix) -> "ExposureBatches":
         """The same exposures with the chances to learn, float32 (M, 3), in place of outcomes."""
         taught = copy.copy(self)

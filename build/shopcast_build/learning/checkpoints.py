@@ -73,6 +73,7 @@ class Run:
         self.folder = folder
         self.trackers: tuple[Tracker, ...] = ()
         self._stages = 0
+        self._finished = False
         if (folder / _PUBLISHED).is_file():
             raise DataError(
                 f"The build in {folder} was finished and published: to build anew, name another"
@@ -84,16 +85,20 @@ class Run:
                 " folder with --run-folder."
             )
 
+    def track(self, settings: BuildSettings) -> None:
+        """Open the trackers. Raises DataError for one that cannot be."""
+        if processes.is_first():
+            shown = settings.model_dump(mode="json")
+            self.trackers = open_trackers(settings.tracking, self.folder, shown)
+
     def begin(self, settings: BuildSettings, **inputs: Any) -> None:
-        """Say what is built, and open the trackers. A build that goes on has to be the same.
+        """Say what is built. A build that goes on has to be the same.
 
         inputs: digests of what it is built from, by name. Raises DataError naming what differs.
         """
         shown = settings.model_dump(mode="json")
         told = {k: v for k, v in shown.items() if k not in _IRRELEVANT}
         self._identify({**inputs, "number of processes": processes.count(), "settings": told})
-        if processes.is_first():
-            self.trackers = open_trackers(settings.tracking, self.folder, shown)
 
     def log(self, stage: str, values: Mapping[str, float]) -> None:
         """Tell the trackers how something ended."""
@@ -145,14 +150,15 @@ class Run:
 
     def finish(self) -> None:
         """The build is published: nobody has to go on with it."""
+        self._finished = True
         if processes.is_first():
             (self.folder / _PUBLISHED).touch()
             shutil.rmtree(self.folder / _STAGES, ignore_errors=True)
 
     def close(self) -> None:
-        """Close the trackers, whether it went well or not."""
+        """Close the trackers, and tell them whether the build was published."""
         for tracker in self.trackers:
-            tracker.close()
+            tracker.close(failed=not self._finished)
 
 
 @contextmanager

@@ -90,7 +90,8 @@ class HeadTraining:
         for member, seed in enumerate(seeds):
             named = f"{title} ({member + 1})" if member else title
             model.behavior = self.fresh(seed)
-            stage = head_stage(named, self.exposures_of_a_pass, self._settings)
+            seen = self.exposures_of_a_pass if told.train is None else len(parts.train)
+            stage = head_stage(named, seen, self._settings)
             best = self.train(stage, model, seed=seed, targets=told.train)
             heads.append(model.behavior)
             if parts.refit is not None:
@@ -160,7 +161,7 @@ class HeadTraining:
 
     @property
     def exposures_of_a_pass(self) -> int:
-        """Training exposures that one pass sees."""
+        """Training exposures that one pass sees where outcomes are learned."""
         settings = self._settings
         return len(
             keep_views(self._parts.train.outcome, settings.loss.view_share_kept, settings.seed)

@@ -4,10 +4,12 @@ What is written are numbers by name and the settings: no paths, host names or ac
 """
 
 import importlib.util
+import json
+import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -19,6 +21,7 @@ from shopcast_build.learning.settings import TrackingSettings
 _PACKAGE = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 _EXTRA = {"tensorboard": "build", "wandb": "wandb", "mlflow": "mlflow"}
 _NAMES = {"loss": "loss", "grad_norm": "gradient norm"}
+_log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -28,35 +31,71 @@ class Tracker(Protocol):
         """One point of some curves of a stage."""
         ...
 
-    def close(self) -> None:
-        """The build is over: nothing more will come."""
+    def close(self, *, failed: bool) -> None:
+        """The build is over, published or failed: nothing more will come."""
         ...
 
 
+class Expendable:
+    """A tracker that costs no build: the first time it fails is told, and it is left alone."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name, self._tracker = name, tracker
+        self._works = True
+
+    def log(self, stage: str, values: Mapping[str, float], step: int) -> None:
+        """One point of some curves of a stage."""
+        self._try(lambda: self._tracker.log(stage, values, step))
+
+    def close(self, *, failed: bool) -> None:
+        """The build is over."""
+        self._try(lambda: self._tracker.close(failed=failed))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        if not self._works:
+            return
+        try:
+            call()
+        except Exception as error:
+            self._works = False
+            _log.warning(
+                "tracking to %s failed (%s): the build goes on without it", self._name, _why(error)
+            )
+
+
 class TensorBoardFile:
-    """An event file for TensorBoard. Its own writer would put the name of the host into it."""
+    """An event file for TensorBoard, made once there is something to write. Its own writer would
+    put the name of the host into it."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        path = folder / f"events.out.tfevents.{time.time_ns()}.shopcast"
-        self._records = RecordWriter(path.open("wb"))
-        self._write(file_version="brain.Event:2")
+        self._records: Any = None
 
     def log(self, stage: str, values: Mapping[str, float], step: int) -> None:
         """Scalars named stage/curve."""
+        if self._records is None:
+            self._begin()
         found = [
             self._summary.Value(tag=f"{stage}/{name}", simple_value=value)
             for name, value in values.items()
         ]
         self._write(step=step, summary=self._summary(value=found))
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Close the file."""
-        self._records.close()
+        if self._records is not None:
+            self._records.close()
+
+    def _begin(self) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"events.out.tfevents.{time.time_ns()}.shopcast"
+        self._records = RecordWriter(path.open("wb"))
+        self._write(file_version="brain.Event:2")
 
     def _write(self, **content: Any) -> None:
         event = self._event(wall_time=time.time(), **content)
@@ -101,9 +140,9 @@ class WandbRun:
             {f"{stage}/{name}": value for name, value in values.items()} | {f"{stage}/step": step}
         )
 
-    def close(self) -> None:
-        """Write everything out."""
-        self._run.finish()
+    def close(self, *, failed: bool) -> None:
+        """Write everything out, and how it ended."""
+        self._run.finish(exit_code=1 if failed else 0)
 
 
 class MlflowRun:
@@ -136,9 +175,9 @@ class MlflowRun:
         ]
         self._client.log_batch(self._run, metrics=points)
 
-    def close(self) -> None:
-        """Mark the run as finished."""
-        self._client.set_terminated(self._run)
+    def close(self, *, failed: bool) -> None:
+        """Mark the run as finished or failed."""
+        self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
 
 
 class Curves(TrainerCallback):
@@ -165,35 +204,56 @@ class Curves(TrainerCallback):
             tracker.log(self._stage, values, state.global_step)
 
 
-def check_trackers(settings: TrackingSettings) -> None:
-    """Raises DataError with the command that installs a tracker that is named but not there."""
-    for name in settings.to:
+def open_trackers(
+    tracking: TrackingSettings, folder: Path, settings: Mapping[str, Any]
+) -> tuple[Tracker, ...]:
+    """The trackers asked for, with their files below a folder. settings: of the build, to be shown
+    beside the curves.
+
+    Raises DataError for one that cannot be opened, with the command that installs it where it is
+    not there."""
+    names = tuple(dict.fromkeys(tracking.to))
+    for name in names:
         if importlib.util.find_spec(_PACKAGE[name]) is None:
             raise DataError(
                 f"Tracking to {name} needs a package that is not installed:"
                 f" run `pip install 'shopcast[{_EXTRA[name]}]'`."
             )
-
-
-def open_trackers(
-    tracking: TrackingSettings, folder: Path, settings: Mapping[str, Any]
-) -> tuple[Tracker, ...]:
-    """The trackers asked for, with their files below a folder. settings: of the build, to be shown
-    beside the curves."""
     makers: dict[str, Any] = {
         "tensorboard": lambda: TensorBoardFile(folder / "tensorboard"),
         "wandb": lambda: WandbRun(folder, tracking.project, settings),
         "mlflow": lambda: MlflowRun(folder / "mlflow", tracking.project, settings),
     }
-    return tuple(makers[name]() for name in dict.fromkeys(tracking.to))
+    opened: list[Tracker] = []
+    for name in names:
+        try:
+            opened.append(Expendable(name, makers[name]()))
+        except Exception as error:
+            for tracker in opened:
+                tracker.close(failed=True)
+            raise DataError(
+                f"Tracking to {name} cannot begin ({_why(error)}): name other trackers, or none,"
+                " with --track."
+            ) from error
+    return tuple(opened)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _flat(settings: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """By section.name. A table within a section has words of the user's for names: they are no
+    names of parameters, and the table is one value."""
+    for section, value in settings.items():
+        if not isinstance(value, Mapping):
+            yield section, value
+            continue
+        for name, inner in value.items():
+            told = json.dumps(inner, ensure_ascii=False) if isinstance(inner, Mapping) else inner
+            yield f"{section}.{name}", told
+
+
+def _why(error: Exception) -> str:
+    """The first line of what it says: some say pages."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
 def _plain(name: str) -> str:

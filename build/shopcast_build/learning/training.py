@@ -109,7 +109,9 @@ def _train(
     attack: Attack | None,
 ) -> Best:
     outcome = training.examples.outcome[training.rows]
-    kept = keep_views(outcome, settings.loss.view_share_kept, settings.seed)
+    # What the left-out views distort is undone in the loss, of outcomes alone.
+    share = 1.0 if training.taught else settings.loss.view_share_kept
+    kept = keep_views(outcome, share, settings.seed)
     model.objective = make_objective(settings.loss, outcome, kept, model.vectors.device)
     model.augmentation = Augmentation(settings.augmentation)
     training = training.only(training.rows[kept])

@@ -132,6 +132,7 @@ def _lines(manifest: Manifest) -> Iterator[str]:
             ("trained on", f"{training.train[0]:%Y-%m-%d} to {training.train[1]:%Y-%m-%d}"),
             ("judged on", f"{tested}, {training.exposures['test']:,} exposures"),
             ("platforms", ", ".join(training.platforms)),
+            ("prices in", training.currency or "the currency of each platform"),
         ],
     )
     yield "## How good it is"

@@ -15,6 +15,7 @@ from shopcast_build.study.assessment import (
     LEAST_EXPOSURES,
     LEAST_PEOPLE,
     Mask,
+    calibration_limit,
     headline_of,
 )
 from shopcast_build.study.resampling import metric_draws, resample
@@ -23,7 +24,6 @@ from shopcast_domain.manifest import Check, Gate
 
 NOT_WORSE = "not worse than what serves"
 _NOISE = (0.005, 0.995)
-_MAX_ECE = 0.02
 _MOST_PEOPLE = 20_000
 _LOSS = "log_loss"
 _NAMES = {_LOSS: "log loss", "purchase_auc": "AUC of purchases", "return_auc": "AUC of returns"}
@@ -105,11 +105,12 @@ class Questions:
         """Can its probabilities be read as shares?"""
         draws = self._draws(self._new, frozenset({"ece_beyond_chance"}), None)["ece_beyond_chance"]
         value, low = float(draws[0]), float(np.nanquantile(draws[1:], _NOISE[0]))
+        limit = calibration_limit(self._outcome, self._resampling)
         return Check(
             name="calibrated",
-            passed=low <= _MAX_ECE,
+            passed=low <= limit,
             finding=f"probabilities miss observed shares by {value:.3f} beyond chance, at least by"
-            f" {low:.3f}, where {_MAX_ECE:g} is allowed",
+            f" {low:.3f}, where {limit:.3f} is allowed",
         )
 
     def _gain(self, metric: str, other: Candidate, rows: Mask | None = None) -> _Gain:

@@ -35,7 +35,6 @@ from shopcast_build.learning.preparation import (
 from shopcast_build.learning.reporter import Reporter, Silent
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.timeline import Timeline
-from shopcast_build.learning.tracking import check_trackers
 from shopcast_build.release.base_rates import base_rates
 from shopcast_build.release.contents import Release, write_release
 from shopcast_build.release.gate import NOT_WORSE, Candidate, ask, refuse
@@ -89,8 +88,10 @@ def build_model(
     began = time.monotonic()
     if not processes.is_first():
         reporter = Silent()
-    check_trackers(settings.tracking)
-    serving = serving_version(repository)  # first: a broken repository must not cost a training
+    # First: a broken repository or tracker must not cost a training.
+    serving = serving_version(repository)
+    if run:
+        run.track(settings)
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -162,6 +163,7 @@ def build_model(
             exposures=parts.sizes(),
             platforms=platforms,
             settings=settings.model_dump(mode="json"),
+            currency=mapping.currencies.base if mapping.currencies else None,
         ),
         gate=gate,
         created=datetime.now(UTC),
@@ -180,9 +182,9 @@ def build_model(
         )
         progress(1, 1)
     if run:
+        run.finish()
         for name, values in metrics.items():
             run.log(f"on the test period: {name}", values)
-        run.finish()
     return BuildResult(
         manifest=manifest,
         cleaning=cleaning,

@@ -1,7 +1,7 @@
 """What a simulated market is made of: the one input of a simulation."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Literal, get_args
 
 from shopcast_build.simulation.platforms import PLATFORMS
@@ -35,6 +35,11 @@ class MarketSettings:
     wrong_links: float = 0.01
     seed: int = 7
     format: Format = "csv"
+
+    @property
+    def end(self) -> date:
+        """The first day after the period."""
+        return self.start + timedelta(days=self.days)
 
     def __post_init__(self) -> None:
         checks = (

@@ -31,6 +31,8 @@ from shopcast_domain.features import Floats, Ints
 ALL = "all"
 LEAST_EXPOSURES, LEAST_PEOPLE, LEAST_OF_A_KIND = 200, 30, 20
 """Below these, nothing is claimed of a slice."""
+WELL_CALIBRATED = 0.02
+"""A small mean gap of predicted and observed shares, where the headline is no rare thing."""
 
 Mask = NDArray[np.bool_]
 _POINTS = 100
@@ -59,6 +61,18 @@ def headline_of(outcome: Ints) -> str:
     return PURCHASE if PURCHASE in found else "return"
 
 
+def calibration_limit(outcome: Ints, resampling: Resampling) -> float:
+    """The mean gap of predicted and observed shares up to which the former can be read as shares.
+
+    A tenth of the share of the headline, or the standard error of that share, by person, where so
+    few exposures do not tell a tenth of it; WELL_CALIBRATED at most.
+    """
+    hit = targets(outcome)[headline_of(outcome)]
+    hits, size = resampling.sums(np.stack((hit, np.ones(len(hit))), axis=1)).T
+    share = hits[size > 0] / size[size > 0]  # a draw may be without any of a few people
+    return float(min(WELL_CALIBRATED, max(share[0] / 10, share[1:].std())))
+
+
 class Assessment:
     """Metrics of contenders, each computed once."""
 
@@ -69,6 +83,7 @@ class Assessment:
         self._known: dict[tuple[str, str, str], dict[str, list[Floats]]] = {}
         self.headline = headline_of(test.outcome)
         self.headline_metric = f"{self.headline}_auc"
+        self.calibration_limit = calibration_limit(test.outcome, self._resampling)
 
     def __contains__(self, key: str) -> bool:
         return key in self._contenders

@@ -34,7 +34,7 @@ class _Curve:
         if (loss := values.get("validation loss")) is not None:
             self.points.append(StepPoint(stage=stage, step=step, loss=round(loss, 6)))
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Nothing was opened."""
 
 

@@ -19,7 +19,7 @@ from shopcast_build.study.contenders import (
     Contender,
 )
 from shopcast_build.study.identities import FUSED, PLACEBO, SINGLE
-from shopcast_build.study.resampling import DRAWS, targets
+from shopcast_build.study.resampling import DRAWS
 from shopcast_build.study.schema import (
     Data,
     Difference,
@@ -56,7 +56,6 @@ def assess(
         results.append(assessment.result(one.key))
         progress(done, len(contenders) + 1)
     differences = tuple(_differences(assessment, subject, test))
-    headline_hit = targets(test.outcome)[assessment.headline]
     curves = Assessment([one for one, _ in learning], test, draws)
     learned = []
     for one, exposures in learning:
@@ -79,7 +78,7 @@ def assess(
             next(one for one in results if one.key == subject),
             assessment.headline,
             differences,
-            headline_share=float(headline_hit.mean()),
+            calibration_limit=assessment.calibration_limit,
         ),
         contenders=tuple(results),
         differences=differences,

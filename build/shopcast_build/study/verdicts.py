@@ -19,8 +19,6 @@ from shopcast_build.study.resampling import PURCHASE
 from shopcast_build.study.schema import Claim, ContenderResult, Difference, Verdict
 
 SEVERAL, NEW_HERE, COLD_ITEMS = "several platforms", "new on the platform", "cold items"
-WELL_CALIBRATED = 0.02
-"""A small mean gap of predicted and observed shares, where the headline is no rare thing."""
 
 _PAIRS = {
     PURCHASE: "a purchase and a mere view",
@@ -47,9 +45,9 @@ def verdicts(
     headline: str,
     differences: tuple[Difference, ...],
     *,
-    headline_share: float,
+    calibration_limit: float,
 ) -> tuple[Verdict, ...]:
-    """differences: the headline ones first. headline_share: how often it happens in the test."""
+    """differences: the headline ones first."""
     found = [_level(subject, headline)]
     found += [
         _rival(one, _OVER[rival])
@@ -65,7 +63,7 @@ def verdicts(
         found.append(_text(one, "items nobody had met before the training ended"))
     elif one := find(differences, BEFORE, NO_TEXT):
         found.append(_text(one, "all items"))
-    found.append(_calibration(subject, headline_share))
+    found.append(_calibration(subject, calibration_limit))
     return tuple(found)
 
 
@@ -185,8 +183,7 @@ def _text(one: Difference, which: str) -> Verdict:
     )
 
 
-def _calibration(subject: ContenderResult, headline_share: float) -> Verdict:
-    limit = min(WELL_CALIBRATED, headline_share / 10)
+def _calibration(subject: ContenderResult, limit: float) -> Verdict:
     error = subject.metrics["ece_beyond_chance"]
     gap = (
         f"beyond what chance explains, predicted and observed shares differ by"

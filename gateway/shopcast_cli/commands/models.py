@@ -98,12 +98,12 @@ def list_versions(
     out.print(shown)
 
 
-_COLUMNS = ("version", "published", "as", "runs in", "log loss", "gate")
+_COLUMNS = ("version", "published", "as", "runs in", "log loss", "gate", "prices in")
 
 
 def _row(name: "Text", facts: dict[str, Any]) -> "tuple[str | Text, ...]":
     if "broken" in facts:
-        return (name, "", styled("unreadable", "red"), "", "", "")
+        return (name, "", styled("unreadable", "red"), "", "", "", "")
     loss, source = facts["log_loss"], facts["derived_from"]
     return (
         name,
@@ -112,6 +112,7 @@ def _row(name: "Text", facts: dict[str, Any]) -> "tuple[str | Text, ...]":
         f"{facts['target']}, {facts['precision']}",
         f"as version {source}" if source else "" if loss is None else f"{loss:.4f}",
         "forced" if facts["forced"] else "passed",
+        facts["currency"] or "their own",
     )
 
 
@@ -163,6 +164,7 @@ def _facts_there(one: "ModelVersion") -> dict[str, Any]:
         "derived_from": one.derived_from,
         "log_loss": one.log_loss,
         "forced": one.forced,
+        "currency": one.currency,
     }
 
 
@@ -181,6 +183,7 @@ def _facts(one: "Manifest | str") -> dict[str, Any]:
         # Of a build: what was exported from it was compared with it, not judged again.
         "log_loss": one.metrics.get(training.published_as, {}).get("log_loss"),
         "forced": one.gate.forced,
+        "currency": training.currency,
     }
 
 

@@ -1,6 +1,6 @@
 """`platform simulate`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +67,11 @@ def simulate(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if settings.end > datetime.now(UTC).date():
+        raise typer.BadParameter(
+            f"the period would end on {settings.end}, and no build takes events of the future:"
+            " choose an earlier --start or fewer --days."
+        )
     with failures(OSError), ProgressReporter().stage("simulate") as progress:
         summary = write(settings, folder, progress)
     if as_json:

@@ -89,6 +89,7 @@ def _describe(one: messages.ModelVersion, manifest: Manifest) -> None:
             derived_from=artefact.derived_from,
             log_loss=manifest.metrics.get(training.published_as, {}).get("log_loss"),
             forced=manifest.gate.forced,
+            currency=training.currency,
         )
     )
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%shopcast/v1/model_admin_service.proto\x12\x0bshopcast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07serving\x18\x03 \x01(\x08\x12\x0e\n\x06wanted\x18\x04 \x01(\x08\x12\x10\n\x08on_trial\x18\x05 \x01(\x08\x12\x14\n\x07refusal\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07problem\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0cpublished_as\x18\x08 \x01(\t\x12\x0e\n\x06target\x18\t \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\n \x01(\t\x12\x11\n\tprecision\x18\x0b \x01(\t\x12\x0e\n\x06layers\x18\x0c \x01(\x05\x12\x19\n\x0c\x64\x65rived_from\x18\r \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08log_loss\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06\x66orced\x18\x0f \x01(\x08\x42\n\n\x08_refusalB\n\n\x08_problemB\x0f\n\r_derived_fromB\x0b\n\t_log_loss\"\xc9\x01\n\x0fTrialComparison\x12\x10\n\x08\x63ompared\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\x12\x0f\n\x07skipped\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\x12\r\n\x05\x66lips\x18\x05 \x01(\x03\x12\x1d\n\x10rank_correlation\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0e\x62uy_difference\x18\x07 \x01(\x01\x12\x19\n\x11return_difference\x18\x08 \x01(\x01\x42\x13\n\x11_rank_correlation\"\xb3\x01\n\nModelTrial\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06shadow\x18\x03 \x01(\x01\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x14\n\x07refusal\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x03\x12\x30\n\ncomparison\x18\x07 \x01(\x0b\x32\x1c.shopcast.v1.TrialComparisonB\n\n\x08_refusal\"\xaa\x01\n\x0cServingState\x12\x14\n\x07serving\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06wanted\x18\x02 \x01(\x03\x12\x14\n\x07refusal\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x62\x65\x66ore\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12&\n\x05trial\x18\x05 \x01(\x0b\x32\x17.shopcast.v1.ModelTrialB\n\n\x08_servingB\n\n\x08_refusalB\t\n\x07_before\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.shopcast.v1.ModelVersion\"\x13\n\x11GetServingRequest\">\n\x12GetServingResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"^\n\x13PromoteModelRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x14PromoteModelResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"?\n\x14RollBackModelRequest\x12\'\n\x04wait\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x15RollBackModelResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"P\n\x0fSetTrialRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06shadow\x18\x03 \x01(\x01\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"<\n\x10SetTrialResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"\x11\n\x0f\x45ndTrialRequest\"<\n\x10\x45ndTrialResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState2\xf0\x03\n\x11ModelAdminService\x12M\n\nListModels\x12\x1e.shopcast.v1.ListModelsRequest\x1a\x1f.shopcast.v1.ListModelsResponse\x12M\n\nGetServing\x12\x1e.shopcast.v1.GetServingRequest\x1a\x1f.shopcast.v1.GetServingResponse\x12S\n\x0cPromoteModel\x12 .shopcast.v1.PromoteModelRequest\x1a!.shopcast.v1.PromoteModelResponse\x12V\n\rRollBackModel\x12!.shopcast.v1.RollBackModelRequest\x1a\".shopcast.v1.RollBackModelResponse\x12G\n\x08SetTrial\x12\x1c.shopcast.v1.SetTrialRequest\x1a\x1d.shopcast.v1.SetTrialResponse\x12G\n\x08\x45ndTrial\x12\x1c.shopcast.v1.EndTrialRequest\x1a\x1d.shopcast.v1.EndTrialResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%shopcast/v1/model_admin_service.proto\x12\x0bshopcast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07serving\x18\x03 \x01(\x08\x12\x0e\n\x06wanted\x18\x04 \x01(\x08\x12\x10\n\x08on_trial\x18\x05 \x01(\x08\x12\x14\n\x07refusal\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07problem\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0cpublished_as\x18\x08 \x01(\t\x12\x0e\n\x06target\x18\t \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\n \x01(\t\x12\x11\n\tprecision\x18\x0b \x01(\t\x12\x0e\n\x06layers\x18\x0c \x01(\x05\x12\x19\n\x0c\x64\x65rived_from\x18\r \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08log_loss\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06\x66orced\x18\x0f \x01(\x08\x12\x15\n\x08\x63urrency\x18\x10 \x01(\tH\x04\x88\x01\x01\x42\n\n\x08_refusalB\n\n\x08_problemB\x0f\n\r_derived_fromB\x0b\n\t_log_lossB\x0b\n\t_currency\"\xc9\x01\n\x0fTrialComparison\x12\x10\n\x08\x63ompared\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\x12\x0f\n\x07skipped\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\x12\r\n\x05\x66lips\x18\x05 \x01(\x03\x12\x1d\n\x10rank_correlation\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0e\x62uy_difference\x18\x07 \x01(\x01\x12\x19\n\x11return_difference\x18\x08 \x01(\x01\x42\x13\n\x11_rank_correlation\"\xb3\x01\n\nModelTrial\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06shadow\x18\x03 \x01(\x01\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x14\n\x07refusal\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x03\x12\x30\n\ncomparison\x18\x07 \x01(\x0b\x32\x1c.shopcast.v1.TrialComparisonB\n\n\x08_refusal\"\xaa\x01\n\x0cServingState\x12\x14\n\x07serving\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06wanted\x18\x02 \x01(\x03\x12\x14\n\x07refusal\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x62\x65\x66ore\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12&\n\x05trial\x18\x05 \x01(\x0b\x32\x17.shopcast.v1.ModelTrialB\n\n\x08_servingB\n\n\x08_refusalB\t\n\x07_before\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.shopcast.v1.ModelVersion\"\x13\n\x11GetServingRequest\">\n\x12GetServingResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"^\n\x13PromoteModelRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x14PromoteModelResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"?\n\x14RollBackModelRequest\x12\'\n\x04wait\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x15RollBackModelResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"P\n\x0fSetTrialRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06shadow\x18\x03 \x01(\x01\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"<\n\x10SetTrialResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState\"\x11\n\x0f\x45ndTrialRequest\"<\n\x10\x45ndTrialResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.shopcast.v1.ServingState2\xf0\x03\n\x11ModelAdminService\x12M\n\nListModels\x12\x1e.shopcast.v1.ListModelsRequest\x1a\x1f.shopcast.v1.ListModelsResponse\x12M\n\nGetServing\x12\x1e.shopcast.v1.GetServingRequest\x1a\x1f.shopcast.v1.GetServingResponse\x12S\n\x0cPromoteModel\x12 .shopcast.v1.PromoteModelRequest\x1a!.shopcast.v1.PromoteModelResponse\x12V\n\rRollBackModel\x12!.shopcast.v1.RollBackModelRequest\x1a\".shopcast.v1.RollBackModelResponse\x12G\n\x08SetTrial\x12\x1c.shopcast.v1.SetTrialRequest\x1a\x1d.shopcast.v1.SetTrialResponse\x12G\n\x08\x45ndTrial\x12\x1c.shopcast.v1.EndTrialRequest\x1a\x1d.shopcast.v1.EndTrialResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,37 +34,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shopcast.v1.model_admin_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELVERSION']._serialized_start=120
-  _globals['_MODELVERSION']._serialized_end=500
-  _globals['_TRIALCOMPARISON']._serialized_start=503
-  _globals['_TRIALCOMPARISON']._serialized_end=704
-  _globals['_MODELTRIAL']._serialized_start=707
-  _globals['_MODELTRIAL']._serialized_end=886
-  _globals['_SERVINGSTATE']._serialized_start=889
-  _globals['_SERVINGSTATE']._serialized_end=1059
-  _globals['_LISTMODELSREQUEST']._serialized_start=1061
-  _globals['_LISTMODELSREQUEST']._serialized_end=1080
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1082
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1145
-  _globals['_GETSERVINGREQUEST']._serialized_start=1147
-  _globals['_GETSERVINGREQUEST']._serialized_end=1166
-  _globals['_GETSERVINGRESPONSE']._serialized_start=1168
-  _globals['_GETSERVINGRESPONSE']._serialized_end=1230
-  _globals['_PROMOTEMODELREQUEST']._serialized_start=1232
-  _globals['_PROMOTEMODELREQUEST']._serialized_end=1326
-  _globals['_PROMOTEMODELRESPONSE']._serialized_start=1328
-  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1392
-  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1394
-  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1457
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1459
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=1524
-  _globals['_SETTRIALREQUEST']._serialized_start=1526
-  _globals['_SETTRIALREQUEST']._serialized_end=1606
-  _globals['_SETTRIALRESPONSE']._serialized_start=1608
-  _globals['_SETTRIALRESPONSE']._serialized_end=1668
-  _globals['_ENDTRIALREQUEST']._serialized_start=1670
-  _globals['_ENDTRIALREQUEST']._serialized_end=1687
-  _globals['_ENDTRIALRESPONSE']._serialized_start=1689
-  _globals['_ENDTRIALRESPONSE']._serialized_end=1749
-  _globals['_MODELADMINSERVICE']._serialized_start=1752
-  _globals['_MODELADMINSERVICE']._serialized_end=2248
+  _globals['_MODELVERSION']._serialized_end=536
+  _globals['_TRIALCOMPARISON']._serialized_start=539
+  _globals['_TRIALCOMPARISON']._serialized_end=740
+  _globals['_MODELTRIAL']._serialized_start=743
+  _globals['_MODELTRIAL']._serialized_end=922
+  _globals['_SERVINGSTATE']._serialized_start=925
+  _globals['_SERVINGSTATE']._serialized_end=1095
+  _globals['_LISTMODELSREQUEST']._serialized_start=1097
+  _globals['_LISTMODELSREQUEST']._serialized_end=1116
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1118
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1181
+  _globals['_GETSERVINGREQUEST']._serialized_start=1183
+  _globals['_GETSERVINGREQUEST']._serialized_end=1202
+  _globals['_GETSERVINGRESPONSE']._serialized_start=1204
+  _globals['_GETSERVINGRESPONSE']._serialized_end=1266
+  _globals['_PROMOTEMODELREQUEST']._serialized_start=1268
+  _globals['_PROMOTEMODELREQUEST']._serialized_end=1362
+  _globals['_PROMOTEMODELRESPONSE']._serialized_start=1364
+  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1428
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1430
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1493
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1495
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=1560
+  _globals['_SETTRIALREQUEST']._serialized_start=1562
+  _globals['_SETTRIALREQUEST']._serialized_end=1642
+  _globals['_SETTRIALRESPONSE']._serialized_start=1644
+  _globals['_SETTRIALRESPONSE']._serialized_end=1704
+  _globals['_ENDTRIALREQUEST']._serialized_start=1706
+  _globals['_ENDTRIALREQUEST']._serialized_end=1723
+  _globals['_ENDTRIALRESPONSE']._serialized_start=1725
+  _globals['_ENDTRIALRESPONSE']._serialized_end=1785
+  _globals['_MODELADMINSERVICE']._serialized_start=1788
+  _globals['_MODELADMINSERVICE']._serialized_end=2284
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,7 @@ class ModelVersion(google.protobuf.message.Message):
     DERIVED_FROM_FIELD_NUMBER: builtins.int
     LOG_LOSS_FIELD_NUMBER: builtins.int
     FORCED_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
     version: builtins.int
     """Its number, 1 or more."""
     serving: builtins.bool
@@ -69,6 +70,10 @@ class ModelVersion(google.protobuf.message.Message):
     """Of a build, on its test period, in nats; unset for what was exported."""
     forced: builtins.bool
     """Whether it was published although its quality gate had failed."""
+    currency: builtins.str
+    """What its build converted prices to, such as EUR: prices of items in requests and events are to be in it. Unset where
+    nothing was converted, and prices are in each platform's own.
+    """
     @property
     def created(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was built. Unset where problem is set."""
@@ -91,9 +96,12 @@ class ModelVersion(google.protobuf.message.Message):
         derived_from: builtins.int | None = ...,
         log_loss: builtins.float | None = ...,
         forced: builtins.bool = ...,
+        currency: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_derived_from", b"_derived_from", "_log_loss", b"_log_loss", "_problem", b"_problem", "_refusal", b"_refusal", "created", b"created", "derived_from", b"derived_from", "log_loss", b"log_loss", "problem", b"problem", "refusal", b"refusal"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_derived_from", b"_derived_from", "_log_loss", b"_log_loss", "_problem", b"_problem", "_refusal", b"_refusal", "created", b"created", "derived_from", b"derived_from", "device", b"device", "forced", b"forced", "layers", b"layers", "log_loss", b"log_loss", "on_trial", b"on_trial", "precision", b"precision", "problem", b"problem", "published_as", b"published_as", "refusal", b"refusal", "serving", b"serving", "target", b"target", "version", b"version", "wanted", b"wanted"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_currency", b"_currency", "_derived_from", b"_derived_from", "_log_loss", b"_log_loss", "_problem", b"_problem", "_refusal", b"_refusal", "created", b"created", "currency", b"currency", "derived_from", b"derived_from", "log_loss", b"log_loss", "problem", b"problem", "refusal", b"refusal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_currency", b"_currency", "_derived_from", b"_derived_from", "_log_loss", b"_log_loss", "_problem", b"_problem", "_refusal", b"_refusal", "created", b"created", "currency", b"currency", "derived_from", b"derived_from", "device", b"device", "forced", b"forced", "layers", b"layers", "log_loss", b"log_loss", "on_trial", b"on_trial", "precision", b"precision", "problem", b"problem", "published_as", b"published_as", "refusal", b"refusal", "serving", b"serving", "target", b"target", "version", b"version", "wanted", b"wanted"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_currency", b"_currency"]) -> typing.Literal["currency"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_derived_from", b"_derived_from"]) -> typing.Literal["derived_from"] | None: ...
     @typing.overload

@@ -151,7 +151,10 @@ class Item(google.protobuf.message.Message):
     category: builtins.str
     """Category in the platform's own naming, coarse to fine, for example "shoes > trainers": up to 300 characters."""
     price: builtins.float
-    """Price of one piece in major units of the platform's currency (euros, not cents): 0 to 1,000,000,000."""
+    """Price of one piece in major units (euros, not cents): 0 to 1,000,000,000. In the currency that the build of the model
+    converted prices to (ModelVersion.currency), or the platform's own where it converted nothing. The server does not
+    convert.
+    """
     def __init__(
         self,
         *,
