@@ -388,6 +388,20 @@ def test_what_too_many_share_is_not_compared(tmp_path: Path) -> None:
     assert "info@shop.example" not in set(read.values["email"])
 
 
+def test_where_nobody_is_linked_nothing_is_to_be_built(tmp_path: Path) -> None:
+    same: Account = {"surname": "Muster", "street": "Main", "city": "Bonn", "postcode": "1"}
+    rows = [
+        one | same | {"email": None, "phone": None}
+        for n, person in enumerate(people())
+        for one in (shop(person, f"{n}"), mall(person, f"{n}"))
+    ]
+    arguments = ["--accounts", str(write(rows, tmp_path / "all.csv")), "--output"]
+    ran = CliRunner().invoke(app, ["link-people", *arguments, str(tmp_path / "pairs.csv")])
+    assert ran.exit_code == 0
+    assert "no two accounts are alike enough" in ran.stdout
+    assert "build-model" not in ran.stdout
+
+
 def test_a_placeholder_is_nobodys_birthday(tmp_path: Path) -> None:
     rows = couples(2, placeholders=0.5)
     found = link_people([write(rows, tmp_path / "all.csv")], {}, reporter=Silent())

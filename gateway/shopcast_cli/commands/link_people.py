@@ -110,6 +110,13 @@ def show(report: "LinkingReport", output: Path) -> None:
     for note, count in notes.items():
         if count:
             out.print(f"  {count:,} {note}")
+    if not report.links:
+        out.print(
+            f"no links, so {output} holds none: no two accounts are alike enough in what was"
+            " compared; name more columns with --column, or ask for less with --min-confidence",
+            soft_wrap=True,
+        )
+        return
     out.print(
         styled(f"{report.links:,} links", "bold green"),
         f"between {report.linked_accounts:,} accounts, in {output}; next: `platform build-model"
