@@ -78,7 +78,7 @@ def steps(batch_size: int) -> dict[str, Callable[[], None]]:
     timeline = Timeline(log, build_catalogue(synthetic_items()))
     examples = build_examples(
         timeline,
-        cut_exposures(log, SETTINGS.exposures).tail(5_000),
+        cut_exposures(log, range(3), SETTINGS.exposures).tail(5_000),
         feature_events=SETTINGS.history.feature_events,
         history_events=SETTINGS.history.events,
     )

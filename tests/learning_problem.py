@@ -119,7 +119,7 @@ class Problem:
             orient="row",
         )  # fmt: skip
         self.timeline = Timeline(events, build_catalogue(items))
-        exposures = cut_exposures(events, SETTINGS.exposures)
+        exposures = cut_exposures(events, [0], SETTINGS.exposures)
         self.training = self._examples(exposures[:450])
         self.validation = self._examples(exposures[450:])
 

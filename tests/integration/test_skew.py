@@ -70,7 +70,7 @@ class Met:
 def exposures(log: Log) -> list[Met]:
     """Exposures of the log's last third, spread evenly and in the order of time."""
     settings = ExposureSettings()
-    cut = cut_exposures(log.coded, settings)
+    cut = cut_exposures(log.coded, log.clean.browsed, settings)
     late = cut.filter(pl.col("time") > cut["time"].quantile(0.66))
     chosen = late[np.linspace(0, late.height - 1, EXPOSURES).astype(int).tolist()]
     users = log.coded.unique(["person", "item", "time"], keep="first", maintain_order=True)

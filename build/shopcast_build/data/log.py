@@ -29,7 +29,8 @@ class CleanLog:
     most of them in files), sorted by (time, account, kind, item, quantity, price). platform: index
     into `platforms`, sorted names. account: row of `accounts` (platform, user), sorted. item: row
     of `items` (items.ITEMS), sorted by (platform, item_id). Every account and item has an event.
-    event_ids: of every event, or None unless they were asked for.
+    browsed: the platforms, by code, where people are asked about as they look at items
+    (leads.Leads). event_ids: of every event, or None unless they were asked for.
     User ids and event ids are personal: they stay in memory, and only importing needs them.
     """
 
@@ -38,6 +39,7 @@ class CleanLog:
     accounts: pl.DataFrame = field(repr=False)
     items: pl.DataFrame = field(repr=False)
     report: CleaningReport
+    browsed: tuple[int, ...]
     event_ids: pl.Series | None = field(repr=False, default=None)
 
     def named(self, start: int = 0, length: int | None = None) -> pl.DataFrame:

@@ -1,10 +1,12 @@
 """What looks wrong in events that passed: kept as they are, and named."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import polars as pl
 
 from shopcast_build.data.counting import counted
+from shopcast_build.data.leads import Leads, suspicious_leads
 from shopcast_build.data.non_items import non_items
 from shopcast_build.data.report import Suspicion
 from shopcast_build.data.returns import JudgedReturns, early_returns, unknown_purchases
@@ -31,7 +33,8 @@ class Evidence:
 
     events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item, text
     (each different title of an item). currencies: columns platform, currency, rows, of prices that
-    were not converted. item_column: what the mapping reads item ids from.
+    were not converted. item_column: what the mapping reads item ids from. leads: of every platform,
+    within the purchase horizon.
     """
 
     events: pl.DataFrame = field(repr=False)
@@ -42,6 +45,8 @@ class Evidence:
     currencies: pl.DataFrame = field(repr=False)
     item_column: str
     returns: JudgedReturns
+    leads: tuple[Leads, ...]
+    purchase_horizon: timedelta
 
 
 def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
@@ -54,6 +59,7 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
         *_midnight(evidence),
         *early_returns(evidence.returns),
         *unknown_purchases(evidence.returns),
+        *suspicious_leads(evidence.leads, evidence.purchase_horizon),
         *_busy_accounts(evidence),
         *_near_duplicates(evidence),
         *_many_titles(evidence),

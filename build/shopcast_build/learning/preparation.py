@@ -55,7 +55,7 @@ def make_timeline(
     person = pl.Series("person", people.person).gather(log.events["account"])
     events = log.events.with_columns(person)
     timeline = Timeline(events, catalogue)
-    return timeline, cut_exposures(events, settings.exposures), log.platforms
+    return timeline, cut_exposures(events, log.browsed, settings.exposures), log.platforms
 
 
 Frames = dict[str, pl.DataFrame]

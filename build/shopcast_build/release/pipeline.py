@@ -96,7 +96,12 @@ def build_model(
         torch.set_num_threads(settings.threads)
     base = load_base_model(base_model, settings.encoder)
     with reporter.stage("clean the log") as progress:
-        log = clean(events, mapping, max_bad_share=max_bad_share)
+        log = clean(
+            events,
+            mapping,
+            max_bad_share=max_bad_share,
+            purchase_horizon=settings.exposures.purchase_horizon,
+        )
         if data_report is not None and processes.is_first():
             write_quality(log.report, data_report)
         check_limits(log.report, mapping.limits)
