@@ -86,12 +86,15 @@ def clean(
             ).select(*EVENTS, *(["event_id"] if keep_ids else []))
 
         words = staging.words().moved(item_place)
+        told = staging.told()
+        told = told.with_columns(item_place.gather(told["item"]).alias("item"))
         events = spilled_frame(coded(rows) for rows in staging.events())
     given_ids = events["event_id"] if keep_ids else None
     events = events.select(*EVENTS)
     texts = {name: ranked[name].texts for name in ("title", "brand", "category")}
-    table = item_table(items, events, words, texts)
     leads = count_leads(events, platforms, purchase_horizon)
+    browsed = tuple(code for code, one in enumerate(leads) if one.browsed)
+    table = item_table(items, events, words, texts, told, {platforms[code] for code in browsed})
     titles = words.title.drop_nulls("text")
     report = _report(
         sources,
@@ -108,11 +111,11 @@ def clean(
             item_column=mapping.item_id.column or "item_id",
             returns=judge_returns(events, platforms),
             leads=leads,
+            told=told,
             purchase_horizon=purchase_horizon,
         ),
         currencies,
     )
-    browsed = tuple(code for code, one in enumerate(leads) if one.browsed)
     log = CleanLog(events, platforms, accounts, table, report, browsed)
     if given_ids is None:
         return log

@@ -11,6 +11,7 @@ from shopcast_build.data.non_items import non_items
 from shopcast_build.data.report import Suspicion
 from shopcast_build.data.returns import JudgedReturns, early_returns, unknown_purchases
 from shopcast_build.data.staging import PART_ROWS
+from shopcast_build.data.untold import untold
 from shopcast_domain.events import EventKind
 
 LOPSIDED_SHARE = 0.99
@@ -34,7 +35,7 @@ class Evidence:
     events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item, text
     (each different title of an item). currencies: columns platform, currency, rows, of prices that
     were not converted. item_column: what the mapping reads item ids from. leads: of every platform,
-    within the purchase horizon.
+    within the purchase horizon. told: as Staging.told has it.
     """
 
     events: pl.DataFrame = field(repr=False)
@@ -47,6 +48,7 @@ class Evidence:
     returns: JudgedReturns
     leads: tuple[Leads, ...]
     purchase_horizon: timedelta
+    told: pl.DataFrame = field(repr=False)
 
 
 def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
@@ -60,6 +62,7 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
         *early_returns(evidence.returns),
         *unknown_purchases(evidence.returns),
         *suspicious_leads(evidence.leads, evidence.purchase_horizon),
+        *untold(evidence.told, evidence.items),
         *_busy_accounts(evidence),
         *_near_duplicates(evidence),
         *_many_titles(evidence),

@@ -9,12 +9,13 @@ import polars as pl
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.log import CleanLog
 from shopcast_build.data.people import People
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.checkpoints import digest
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import Split, check_enough, cut_exposures, part
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings, ExposureSettings
-from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +124,4 @@ def fingerprint(timeline: Timeline, parts: Parts) -> str:
         for name in Examples.__slots__
     )
     catalogue = timeline.catalogue
-    return digest([*timeline.columns(), catalogue.text, *exposures], catalogue.texts)
+    return digest([*timeline.columns(), *catalogue.arrays(), *exposures], catalogue.texts)
