@@ -300,15 +300,17 @@ def test_no_more_is_judged_than_memory_holds_and_people_stay_whole() -> None:
     exposures = pl.DataFrame(
         {
             "person": [n % 4_000 for n in range(count)],
+            "platform": [0] * count,
             "time": [START + timedelta(minutes=5 * n) for n in range(count)],
             "outcome": [n % 3 for n in range(count)],
         },
         schema_overrides={"time": pl.Datetime("us", "UTC")},
     )
     few = ExposureSettings(max_judged=1_000, max_training=2_000)
-    split = split_by_time(exposures, START + timedelta(minutes=5 * count), few)
-    whole = part_frames(exposures, split, few.model_copy(update={"max_judged": count}))
-    frames, again = (part_frames(exposures, split, few) for _ in range(2))
+    end = START + timedelta(minutes=5 * count)
+    split = split_by_time(exposures, end, few)
+    whole = part_frames(exposures, split, few.model_copy(update={"max_judged": count}), [end])
+    frames, again = (part_frames(exposures, split, few, [end]) for _ in range(2))
     for name in ("validation", "test"):
         assert 0.6 * 1_000 < frames[name].height < 1.5 * 1_000 < whole[name].height
         assert frames[name].equals(again[name])
@@ -316,3 +318,22 @@ def test_no_more_is_judged_than_memory_holds_and_people_stay_whole() -> None:
         assert frames[name].equals(kept)
     assert frames["training"].equals(whole["training"])
     assert frames["training"].height == 2_000
+
+
+@pytest.mark.parametrize("days_early", [0, 20])
+def test_what_became_of_an_exposure_is_known_only_before_its_platforms_log_ends(
+    days_early: int,
+) -> None:
+    all_ = pl.concat([exposures(180), exposures(180)]).sort("time")
+    all_ = all_.with_columns(
+        person=pl.int_range(pl.len()) % 50, platform=pl.int_range(pl.len()) % 2
+    )
+    end = all_["time"][-1]
+    split = split_by_time(all_, end, SETTINGS)
+    ends = [end, end - timedelta(days=days_early)]
+    frames = part_frames(all_, split, SETTINGS, ends)
+    for platform, last in enumerate(ends):
+        newest = frames["test"].filter(pl.col("platform") == platform)["time"].max()
+        assert newest == min(last - split.gap, end - split.gap)
+    assert frames["training"].equals(part(all_, split.train))
+    assert frames["test"].height == part(all_, split.test).height - days_early * 24

@@ -1,6 +1,7 @@
 """A clean log: narrow columns of codes, and the tables the codes point into."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import polars as pl
 
@@ -41,6 +42,12 @@ class CleanLog:
     report: CleaningReport
     browsed: tuple[int, ...]
     event_ids: pl.Series | None = field(repr=False, default=None)
+
+    @property
+    def ends(self) -> tuple[datetime, ...]:
+        """The time of each platform's last event, by code."""
+        last = {one.platform: one.last_time for one in self.report.by_platform if one.last_time}
+        return tuple(last[name] for name in self.platforms)
 
     def named(self, start: int = 0, length: int | None = None) -> pl.DataFrame:
         """A stretch of the events with names in place of codes: NAMED.

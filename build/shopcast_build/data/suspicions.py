@@ -57,6 +57,7 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
         *_one_account(evidence),
         *_lopsided(evidence),
         *_few(evidence),
+        *_ends_early(evidence),
         *_currencies(evidence),
         *_midnight(evidence),
         *early_returns(evidence.returns),
@@ -121,6 +122,25 @@ def _few(evidence: Evidence) -> list[Suspicion]:
         )
         for kind in ("buy", "return")
         if 0 < counts.get(kind, 0) < FEW_OF_A_KIND
+    ]
+
+
+def _ends_early(evidence: Evidence) -> list[Suspicion]:
+    last = evidence.events.group_by("platform").agg(pl.len(), pl.col("time").max()).sort("platform")
+    end = evidence.events.item(-1, "time")
+    return [
+        Suspicion(
+            "a log that ends early",
+            evidence.platforms[code],
+            rows,
+            len(evidence.events),
+            f"The log of {evidence.platforms[code]} ends on {at:%Y-%m-%d}, {(end - at).days} days"
+            " before that of all: what became of its newest views or orders is not known, and they"
+            " are left out.",
+            "Export every platform up to the same day.",
+        )
+        for code, rows, at in last.iter_rows()
+        if end - at > evidence.purchase_horizon + timedelta(days=1)
     ]
 
 

@@ -141,7 +141,8 @@ def _asof(
 def split_by_time(exposures: pl.DataFrame, log_end: datetime, settings: ExposureSettings) -> Split:
     """Train, validation and test in the order of time, one outcome window apart.
 
-    Exposures whose outcome window was still open at `log_end` belong to no part.
+    Exposures whose outcome window was still open at `log_end` belong to no part; of platforms whose
+    log ends earlier, part_frames leaves out more.
     Raises DataError when the log is too short.
     """
     if exposures.is_empty():

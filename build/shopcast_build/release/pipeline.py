@@ -108,10 +108,10 @@ def build_model(
         people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
-    cleaning, people_count = log.report, people.count
+    cleaning, people_count, ends = log.report, people.count, log.ends
     del log, people  # the names of everybody are not needed any more, and they are large
     split = split_by_time(exposures, cleaning.last_time, settings.exposures)
-    frames = part_frames(exposures, split, settings.exposures)
+    frames = part_frames(exposures, split, settings.exposures, ends)
     del exposures
     parts = make_parts(timeline, frames, settings, reporter)
     test = frames["test"]

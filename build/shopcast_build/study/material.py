@@ -94,7 +94,7 @@ def read_material(
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
-    frames = part_frames(exposures, split, settings.exposures)
+    frames = part_frames(exposures, split, settings.exposures, log.ends)
     parts = make_parts(timeline, frames, settings, reporter)
     training, validation, test = (frames[name] for name in ("training", "validation", "test"))
     return Material(
