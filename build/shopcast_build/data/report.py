@@ -57,7 +57,8 @@ class PlatformReport:
         """What is learned here, in a few words."""
         if not self.browsed:
             return "asked at orders"
-        left_out = f"; {self.unled:,} purchases without a view left out" if self.unled else ""
+        what = "purchase" if self.unled == 1 else "purchases"
+        left_out = f"; {self.unled:,} {what} without a view left out" if self.unled else ""
         return f"asked at views and carts{left_out}"
 
 
