@@ -22,12 +22,13 @@ from rich.table import Table
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import cut_exposures
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
-from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
+from shopcast_build.learning.timeline import KIND_NAMES, Timeline
 from shopcast_build.learning.token_table import TokenTable
 from shopcast_build.learning.trunk import keep_trunk
 from shopcast_build.learning.tuning import start_tuning
@@ -78,7 +79,7 @@ def steps(batch_size: int) -> dict[str, Callable[[], None]]:
     timeline = Timeline(log, build_catalogue(synthetic_items()))
     examples = build_examples(
         timeline,
-        cut_exposures(log, SETTINGS.exposures).tail(5_000),
+        cut_exposures(log, range(3), SETTINGS.exposures).tail(5_000),
         feature_events=SETTINGS.history.feature_events,
         history_events=SETTINGS.history.events,
     )

@@ -36,6 +36,7 @@ from journey_exposures import (
 from numpy.typing import NDArray
 
 from shopcast_build.learning.base_model import BUNDLED, load_base_model
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.evaluation import HISTORY_FEATURES, Judged, gradient_boosting
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.heads import HeadTraining
@@ -44,7 +45,7 @@ from shopcast_build.learning.pretrained import read_catalogue
 from shopcast_build.learning.reporter import Silent
 from shopcast_build.learning.scoring import TREES, best_scorer, fit_scorers
 from shopcast_build.learning.settings import load_settings
-from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.trees import Matrix, Rows, TextComponents, Trees
 
 SETTINGS = load_settings(None, {"history.events": 256, "threads": 1})

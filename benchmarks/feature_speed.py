@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from shopcast_build.learning import examples
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.settings import HistorySettings
 from shopcast_build.learning.tally import Tally
-from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
+from shopcast_build.learning.timeline import KIND_NAMES, Timeline
 
 EXAMPLES = 200_000  # the newest
 ITEMS, CATEGORIES, PLATFORMS, A_PERSON = 2_400, 12, 3, 30

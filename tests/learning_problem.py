@@ -18,6 +18,7 @@ from shopcast_build.learning import processes
 from shopcast_build.learning.adaptation import Adaptation
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import cut_exposures
@@ -25,7 +26,7 @@ from shopcast_build.learning.prediction import predict_logits
 from shopcast_build.learning.settings import BuildSettings, EncoderSettings, OptimiserSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import Stage
-from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
+from shopcast_build.learning.timeline import KIND_NAMES, Timeline
 from shopcast_build.learning.token_table import TokenTable, encode_all
 from shopcast_build.learning.training import train
 from shopcast_domain.tokeniser import ItemTokeniser
@@ -119,7 +120,7 @@ class Problem:
             orient="row",
         )  # fmt: skip
         self.timeline = Timeline(events, build_catalogue(items))
-        exposures = cut_exposures(events, SETTINGS.exposures)
+        exposures = cut_exposures(events, [0], SETTINGS.exposures)
         self.training = self._examples(exposures[:450])
         self.validation = self._examples(exposures[450:])
 

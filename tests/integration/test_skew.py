@@ -18,10 +18,11 @@ from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import People, read_links, resolve_people
 from shopcast_build.learning.batches import ExposureBatches
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import cut_exposures
 from shopcast_build.learning.settings import ExposureSettings
-from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.timeline import Timeline
 from shopcast_build.simulation.settings import MarketSettings
 from shopcast_build.simulation.writer import simulate
 from shopcast_cli.commands.directory import _events, _import
@@ -34,6 +35,11 @@ MARKET = MarketSettings(
     people=150, items_per_platform=60, days=90, events_per_person=40, missing_links=0.1
 )
 EXPOSURES = 120
+ATTRIBUTES = ("title", "brand", "category", "price")
+UNTOLD = [
+    pl.when(~pl.col("kind").cast(pl.String).is_in(["view", "cart"])).then(name).alias(name)
+    for name in ATTRIBUTES
+]
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,13 @@ class Log:
     timeline: Timeline
 
 
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
+@pytest.fixture(scope="module", params=["every event", "purchases alone"])
+def log(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Log:
+    """A market whose items are described by every event, or by purchases and returns alone."""
     market = simulate(MARKET, tmp_path_factory.mktemp("market") / "logs")
+    if request.param == "purchases alone":
+        for path in market.events.glob("*.csv"):
+            pl.read_csv(path, infer_schema=False).with_columns(UNTOLD).write_csv(path)
     cleaned = clean([market.events], Mapping(), keep_ids=True)
     people = resolve_people(cleaned.accounts, read_links(market.links))
     named = cleaned.named().select("event_id", "user", "item_id", platform_name="platform")
@@ -70,7 +80,7 @@ class Met:
 def exposures(log: Log) -> list[Met]:
     """Exposures of the log's last third, spread evenly and in the order of time."""
     settings = ExposureSettings()
-    cut = cut_exposures(log.coded, settings)
+    cut = cut_exposures(log.coded, log.clean.browsed, settings)
     late = cut.filter(pl.col("time") > cut["time"].quantile(0.66))
     chosen = late[np.linspace(0, late.height - 1, EXPOSURES).astype(int).tolist()]
     users = log.coded.unique(["person", "item", "time"], keep="first", maintain_order=True)
@@ -99,13 +109,19 @@ async def readings(log: Log, path: Path, limit: int) -> list[tuple[Met, Reading]
     try:
         for met in exposures(log):
             known = int(np.searchsorted(times(log), met.at_s))
-            await directory.record(list(_events(log.clean.named(told, known - told))))
+            await directory.record(list(_events(as_it_came(log, told, known - told))))
             told = known
             reading = await directory.read(met.account, (met.item,), before_s=met.at_s, limit=limit)
             found.append((met, reading))
     finally:
         await directory.close()
     return found
+
+
+def as_it_came(log: Log, start: int, length: int) -> pl.DataFrame:
+    """Events with what they told of their items themselves."""
+    events = log.clean.named(start, length)
+    return events if log.timeline.catalogue.known_s is None else events.with_columns(UNTOLD)
 
 
 def times(log: Log) -> np.ndarray:
@@ -116,18 +132,19 @@ def is_cut_within_a_moment(log: Log, met: Met, limit: int) -> bool:
     """Whether the window ends between events of one time, whose order the log does not tell."""
     person = met.row["person"].cast(pl.Int64).to_numpy()
     (position,) = log.timeline.position(person, np.array([met.at_s]))
-    longer = log.timeline.window(int(person[0]), int(position), limit + 1)
+    longer = log.timeline.window(int(person[0]), int(position), limit + 1, met.at_s)
     return len(longer) > limit and longer.time_s[-1] == longer.time_s[-2]
 
 
 def test_the_log_describes_every_item_in_one_way(log: Log) -> None:
     """What the comparison below needs in order to speak of features alone."""
     described = (
-        log.clean.named()
+        as_it_came(log, 0, len(log.coded))
+        .drop_nulls("price")
         .select("platform", "item_id", "title", "brand", "category", "price")
         .unique()
     )
-    assert described.height == log.clean.items.height
+    assert described.height == log.clean.items["price"].count()
 
 
 @pytest.mark.parametrize("limit", [256, 9])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shopcast_build.learning.timeline import build_catalogue
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.release.base_rates import MIN_EXPOSURES, base_rates, shrunk, strength
 from shopcast_domain.base_rates import MAX_CATEGORY_CHARS, BaseRates, PlatformRates
 from shopcast_domain.events import Outcome
@@ -24,7 +24,8 @@ CATALOGUE = build_catalogue(
 def exposures(*rows: tuple[int, int, Outcome, int]) -> pl.DataFrame:
     """Platform, item, outcome and how many of them."""
     columns = zip(*((p, i, int(o)) for p, i, o, n in rows for _ in range(n)), strict=True)
-    return pl.DataFrame(dict(zip(("platform", "item", "outcome"), columns, strict=True)))
+    met = pl.DataFrame(dict(zip(("platform", "item", "outcome"), columns, strict=True)))
+    return met.with_columns(time=pl.datetime(2026, 1, 1, time_zone="UTC"))
 
 
 def test_rates_are_observed_shares_where_there_is_much_to_observe() -> None:

@@ -62,6 +62,20 @@ def test_one_platform_with_nearly_everything(tmp_path: Path) -> None:
         check_limits(log.report, limits(max_platform_share=0.99))
 
 
+def test_a_platform_whose_log_ends_before_the_others(tmp_path: Path) -> None:
+    rows = [event(n, platform="ab"[n % 2]) for n in range(600)]
+    early = [
+        row for row in rows if row["platform"] == "a" or row["time"] < START + timedelta(days=5)
+    ]
+    one = found(read(tmp_path, early), "a log that ends early")
+    assert (one.platform, one.rows, one.of) == ("b", 60, 360)
+    assert one.sentence.startswith("The log of b ends on 2024-03-05, 19 days before that of all")
+    almost = [
+        row for row in rows if row["platform"] == "a" or row["time"] < START + timedelta(days=23.5)
+    ]
+    assert "a log that ends early" not in {s.name for s in read(tmp_path, almost).report.suspicious}
+
+
 def test_all_events_of_one_person(tmp_path: Path) -> None:
     log = read(tmp_path, [event(n, platform_user_id="secret") for n in range(30)])
     assert found(log, "one account").sentence == "All 30 events are of one account."

@@ -42,9 +42,9 @@ def log(*events: Sequence[Any]) -> pl.DataFrame:
     )
 
 
-def cut(*events: Sequence[Any]) -> list[tuple[float, Outcome]]:
+def cut(*events: Sequence[Any], browsed: bool = True) -> list[tuple[float, Outcome]]:
     """(hours after START, outcome) of the exposures of a log."""
-    found = cut_exposures(log(*events), SETTINGS)
+    found = cut_exposures(log(*events), [0] if browsed else [], SETTINGS)
     hours = (found["time"] - START).dt.total_seconds() / 3600
     return [(h, Outcome(o)) for h, o in zip(hours, found["outcome"], strict=True)]
 
@@ -57,8 +57,13 @@ def test_a_view_with_a_buy_inside_the_horizon_is_a_buy() -> None:
     assert cut((0, "view"), (DAY, "buy")) == [(0, BUY)]
 
 
-def test_a_buy_outside_the_horizon_is_an_exposure_of_its_own() -> None:
-    assert cut((0, "view"), (DAY + 0.01, "buy")) == [(0, VIEW), (DAY + 0.01, BUY)]
+def test_where_people_look_at_items_a_buy_is_an_outcome_and_never_an_exposure() -> None:
+    assert cut((0, "view"), (DAY + 0.01, "buy"), (1, "buy", 2)) == [(0, VIEW)]
+
+
+def test_where_people_are_asked_at_orders_views_and_carts_are_no_exposures() -> None:
+    events = [(0, "view"), (1, "cart"), (2, "buy"), (3, "view", 2), (9, "buy", 1), (10, "return")]
+    assert cut(*events, browsed=False) == [(2, RETURN), (9, BUY)]
 
 
 def test_every_view_before_a_buy_led_to_it() -> None:
@@ -71,70 +76,71 @@ def test_a_return_counts_inside_its_window_after_the_buy(days: float, outcome: O
 
 
 def test_a_return_of_an_earlier_buy_is_no_return_of_a_later_one() -> None:
-    found = cut((0, "buy"), (5 * DAY, "return"), (6 * DAY, "view"), (6 * DAY + 1, "buy"))
+    found = cut(
+        (0, "view"), (1, "buy"), (5 * DAY, "return"), (6 * DAY, "view"), (6 * DAY + 1, "buy")
+    )
     assert found == [(0, RETURN), (6 * DAY, BUY)]
 
 
 def test_a_return_takes_back_one_buy_only() -> None:
-    assert cut((0, "buy"), (2 * DAY, "buy"), (3 * DAY, "return")) == [(0, BUY), (2 * DAY, RETURN)]
+    found = cut((0, "buy"), (2 * DAY, "buy"), (3 * DAY, "return"), browsed=False)
+    assert found == [(0, BUY), (2 * DAY, RETURN)]
 
 
 def test_a_cart_without_a_view_is_an_exposure_and_its_buy_is_not_another() -> None:
     assert cut((0, "cart"), (HOUR, "buy")) == [(0, BUY)]
     assert cut((0, "cart")) == [(0, VIEW)]
     assert cut((0, "view"), (1, "cart"), (2, "buy")) == [(0, BUY)]
-    assert cut((0, "cart"), (DAY + 1, "buy")) == [(0, VIEW), (DAY + 1, BUY)]
+    assert cut((0, "cart"), (DAY + 1, "buy")) == [(0, VIEW)]
 
 
 def test_other_people_and_other_items_lead_to_nothing() -> None:
     found = cut((0, "view", 1, 0), (1, "buy", 2, 0), (2, "view", 1, 1), (3, "return", 2, 1))
-    assert found == [(0, VIEW), (1, BUY), (2, VIEW)]
+    assert found == [(0, VIEW), (2, VIEW)]
 
 
 def test_lines_of_one_moment_count_once() -> None:
     assert cut((0, "view"), (0, "view"), (1, "buy"), (1, "buy")) == [(0, BUY)]
-    assert cut((0, "buy"), (0, "buy")) == [(0, BUY)]
+    assert cut((0, "buy"), (0, "buy"), browsed=False) == [(0, BUY)]
     assert cut((0, "view"), (0, "buy")) == [(0, BUY)]
 
 
 def test_a_log_without_views_gives_its_buys() -> None:
-    assert cut((0, "buy"), (5, "buy", 1), (9, "return", 1)) == [(0, BUY), (5, RETURN)]
+    found = cut((0, "buy"), (5, "buy", 1), (9, "return", 1), browsed=False)
+    assert found == [(0, BUY), (5, RETURN)]
 
 
 def test_a_log_of_nothing_but_returns_is_refused_in_one_sentence() -> None:
-    empty = cut_exposures(log((1, "return")), SETTINGS)
+    empty = cut_exposures(log((1, "return")), [], SETTINGS)
     assert empty.is_empty()
     with pytest.raises(DataError, match="no views and no buys"):
         split_by_time(empty, START, SETTINGS)
 
 
 def test_exposures_carry_what_was_met() -> None:
-    found = cut_exposures(log((0, "view", 9, 3), (1, "buy", 4, 2)), SETTINGS)
+    found = cut_exposures(log((0, "view", 9, 3), (1, "cart", 4, 2)), [0], SETTINGS)
     assert found.columns == [
         *("person", "platform", "item", "time", "price"), "quantity", "outcome"
     ]  # fmt: skip
     assert found.rows() == [
         (3, 0, 9, START, None, None, VIEW),
-        (2, 0, 4, START + timedelta(hours=1), None, None, BUY),
+        (2, 0, 4, START + timedelta(hours=1), 5.0, None, VIEW),
     ]
 
 
 def test_what_was_paid_is_told_of_orders_only() -> None:
-    def priced(*prices: float) -> pl.DataFrame:
-        events = log((0, "view", 1), (1, "buy", 1), (2, "buy", 2), (3, "cart", 3))
-        return events.with_columns(pl.Series("price", prices))
-
-    found = cut_exposures(priced(10.0, 9.0, 8.0, 7.0), SETTINGS)
-    assert dict(found.select("item", "price").iter_rows()) == {1: 10.0, 2: None, 3: 7.0}
-    orders = priced(10.0, 9.0, 8.0, 7.0).filter(pl.col("kind") == "buy")
-    assert cut_exposures(orders, SETTINGS)["price"].to_list() == [9.0, 8.0]
+    events = log((0, "view", 1), (1, "buy", 1), (2, "buy", 2), (3, "cart", 3))
+    priced = events.with_columns(pl.Series("price", [10.0, 9.0, 8.0, 7.0]))
+    looked_at = cut_exposures(priced, [0], SETTINGS)
+    assert dict(looked_at.select("item", "price").iter_rows()) == {1: 10.0, 3: 7.0}
+    assert cut_exposures(priced, [], SETTINGS)["price"].to_list() == [9.0, 8.0]
 
 
 def test_lines_of_orders_carry_their_pieces_but_only_where_nothing_is_viewed() -> None:
     orders = log((0, "buy", 9, 3), (0, "buy", 9, 3), (1, "buy", 4, 3), (9, "return", 4, 3))
-    assert cut_exposures(orders, SETTINGS)["quantity"].to_list() == [4, 2]
+    assert cut_exposures(orders, [], SETTINGS)["quantity"].to_list() == [4, 2]
     elsewhere = log((0, "cart", 1, 1)).with_columns(platform=pl.lit(1, pl.Int64))
-    both = cut_exposures(pl.concat([orders, elsewhere]), SETTINGS)
+    both = cut_exposures(pl.concat([orders, elsewhere]), [1], SETTINGS)
     assert both.sort("platform", "item")["quantity"].to_list() == [2, 4, None]
 
 
@@ -143,8 +149,10 @@ moments = st.tuples(
 )
 
 
-@given(st.lists(moments, min_size=1, max_size=12))
-def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) -> None:
+@given(st.lists(moments, min_size=1, max_size=12), st.booleans())
+def test_outcomes_are_those_a_plain_reading_of_the_log_gives(
+    events: list[Any], browsed: bool
+) -> None:
     settings = ExposureSettings(purchase_horizon_days=10 / 24, return_window_days=20 / 24)
     horizon, window = 10, 20
 
@@ -154,7 +162,7 @@ def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) 
     expected: dict[tuple[int, int], Outcome] = {}
     for hour, kind, item in events:
         bought = times("buy", item, hour, hour + horizon)
-        leaders = {"view": [], "cart": ["view"], "buy": ["view", "cart"]}
+        leaders: dict[str, list[str]] = {"view": [], "cart": ["view"]} if browsed else {"buy": []}
         if kind not in leaders or any(
             times(leader, item, hour - horizon, hour) for leader in leaders[kind]
         ):
@@ -167,7 +175,7 @@ def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) 
                 for back in times("return", item, bought[0], bought[0] + window)
             }
             expected[hour, item] = RETURN if bought[0] in sent_back else BUY
-    found = cut_exposures(log(*events), settings)
+    found = cut_exposures(log(*events), [0] if browsed else [], settings)
     hours = ((found["time"] - START).dt.total_minutes() // 60).to_list()
     outcomes = map(Outcome, found["outcome"])
     assert dict(zip(zip(hours, found["item"], strict=True), outcomes, strict=True)) == expected
@@ -187,10 +195,13 @@ def test_outcomes_are_those_a_plain_reading_of_the_log_gives(events: list[Any]) 
         max_size=30,
     ),
     st.integers(1, 12),
+    st.sampled_from([[], [0]]),
 )
-def test_exposures_are_the_same_in_chunks_of_any_size(events: list[Any], chunk: int) -> None:
-    whole = cut_exposures(log(*events), SETTINGS)
-    in_chunks = cut_exposures(log(*events), SETTINGS, chunk_events=chunk)
+def test_exposures_are_the_same_in_chunks_of_any_size(
+    events: list[Any], chunk: int, browsed: list[int]
+) -> None:
+    whole = cut_exposures(log(*events), browsed, SETTINGS)
+    in_chunks = cut_exposures(log(*events), browsed, SETTINGS, chunk_events=chunk)
     assert in_chunks.equals(whole)
 
 
@@ -289,15 +300,17 @@ def test_no_more_is_judged_than_memory_holds_and_people_stay_whole() -> None:
     exposures = pl.DataFrame(
         {
             "person": [n % 4_000 for n in range(count)],
+            "platform": [0] * count,
             "time": [START + timedelta(minutes=5 * n) for n in range(count)],
             "outcome": [n % 3 for n in range(count)],
         },
         schema_overrides={"time": pl.Datetime("us", "UTC")},
     )
     few = ExposureSettings(max_judged=1_000, max_training=2_000)
-    split = split_by_time(exposures, START + timedelta(minutes=5 * count), few)
-    whole = part_frames(exposures, split, few.model_copy(update={"max_judged": count}))
-    frames, again = (part_frames(exposures, split, few) for _ in range(2))
+    end = START + timedelta(minutes=5 * count)
+    split = split_by_time(exposures, end, few)
+    whole = part_frames(exposures, split, few.model_copy(update={"max_judged": count}), [end])
+    frames, again = (part_frames(exposures, split, few, [end]) for _ in range(2))
     for name in ("validation", "test"):
         assert 0.6 * 1_000 < frames[name].height < 1.5 * 1_000 < whole[name].height
         assert frames[name].equals(again[name])
@@ -305,3 +318,22 @@ def test_no_more_is_judged_than_memory_holds_and_people_stay_whole() -> None:
         assert frames[name].equals(kept)
     assert frames["training"].equals(whole["training"])
     assert frames["training"].height == 2_000
+
+
+@pytest.mark.parametrize("days_early", [0, 20])
+def test_what_became_of_an_exposure_is_known_only_before_its_platforms_log_ends(
+    days_early: int,
+) -> None:
+    all_ = pl.concat([exposures(180), exposures(180)]).sort("time")
+    all_ = all_.with_columns(
+        person=pl.int_range(pl.len()) % 50, platform=pl.int_range(pl.len()) % 2
+    )
+    end = all_["time"][-1]
+    split = split_by_time(all_, end, SETTINGS)
+    ends = [end, end - timedelta(days=days_early)]
+    frames = part_frames(all_, split, SETTINGS, ends)
+    for platform, last in enumerate(ends):
+        newest = frames["test"].filter(pl.col("platform") == platform)["time"].max()
+        assert newest == min(last - split.gap, end - split.gap)
+    assert frames["training"].equals(part(all_, split.train))
+    assert frames["test"].height == part(all_, split.test).height - days_early * 24

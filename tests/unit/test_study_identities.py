@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.examples import Examples, build_examples
-from shopcast_build.learning.timeline import KIND_NAMES, Timeline, build_catalogue
+from shopcast_build.learning.timeline import KIND_NAMES, Timeline
 from shopcast_build.study.identities import (
     ARMS,
     FUSED,
@@ -79,7 +80,7 @@ def pasts(arm: str, limit: int) -> list[tuple[int, set[tuple[float, int]], int]]
     for (person, platform), position in zip(
         told.select("person", "platform").rows(), positions.tolist(), strict=True
     ):
-        window = laid.window(person, position, limit)
+        window = laid.window(person, position, limit, at_s.max())
         events = set(zip(window.time_s.tolist(), window.item.tolist(), strict=True))
         found.append((platform, events, len(window)))
     return found

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shopcast_build.learning.batches import ExposureBatches
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.tally import lower_bound
-from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.timeline import Timeline
 from shopcast_domain.events import EventKind
 from shopcast_domain.features import FEATURES, MISSING, compute_features, micro_log
 from shopcast_domain.item_text import item_text
@@ -98,10 +99,10 @@ def test_names_are_one_code_on_every_platform_and_none_is_missing() -> None:
 def test_the_window_is_the_newest_events_strictly_before_newest_first() -> None:
     timeline = Timeline(frame(LOG), CATALOGUE)
     (position,) = timeline.position(np.array([0]), np.array([at(30)]))
-    window = timeline.window(0, int(position), limit=2)
+    window = timeline.window(0, int(position), 2, at(30))
     np.testing.assert_array_equal(window.time_s, [at(20), at(20)])
     assert set(window.kind) == {EventKind.BUY, EventKind.CART}
-    window = timeline.window(0, int(position), limit=9)
+    window = timeline.window(0, int(position), 9, at(30))
     np.testing.assert_array_equal(window.time_s, [at(20), at(20), at(10)])
     np.testing.assert_array_equal(window.item[-1:], [0])
     np.testing.assert_array_equal(window.price[-1:], [18.0])
@@ -110,13 +111,13 @@ def test_the_window_is_the_newest_events_strictly_before_newest_first() -> None:
 def test_nobody_sees_another_persons_events() -> None:
     timeline = Timeline(frame(LOG), CATALOGUE)
     (position,) = timeline.position(np.array([1]), np.array([at(15)]))
-    assert len(timeline.window(1, int(position), limit=9)) == 0
+    assert len(timeline.window(1, int(position), 9, at(15))) == 0
 
 
 def test_prices_left_out_are_the_items_or_unknown() -> None:
     timeline = Timeline(frame(LOG), CATALOGUE)
     (position,) = timeline.position(np.array([0]), np.array([at(31)]))
-    window = timeline.window(0, int(position), limit=9)
+    window = timeline.window(0, int(position), 9, at(31))
     price = dict(zip(window.kind.tolist(), window.price.tolist(), strict=True))
     assert price[EventKind.BUY] == 20.0
     assert price[EventKind.VIEW] == 18.0
@@ -201,8 +202,8 @@ def test_nothing_that_happens_at_or_after_an_exposure_changes_what_is_known_of_i
     np.testing.assert_array_equal(after.features, before.features)
     assert np.isfinite(before.features).all()
     assert_same_window(
-        longer.window(exposure[0], int(after.position[0]), feature_events),
-        timeline.window(exposure[0], int(before.position[0]), feature_events),
+        longer.window(exposure[0], int(after.position[0]), feature_events, at(moment)),
+        timeline.window(exposure[0], int(before.position[0]), feature_events, at(moment)),
     )
     item = np.arange(len(PLATFORM_OF))
     unknown = np.full(len(item), np.nan)
@@ -281,7 +282,7 @@ def test_an_exposure_is_described_as_if_it_were_alone(
             group["quantity"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
             at_s,
         )
-        window = timeline.window(person, int(position), feature_events)
+        window = timeline.window(person, int(position), feature_events, at_s)
         assert window.kind.min(initial=EventKind.RETURN) >= EventKind.VIEW
         features.append(compute_features(at_s, window, candidates))
     np.testing.assert_array_equal(together.features, np.concatenate(features))

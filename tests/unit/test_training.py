@@ -156,7 +156,7 @@ def test_histories_are_the_newest_events_before_the_exposure(problem: Problem) -
     for row, n in enumerate([3, 0, 100]):
         person, at_s = int(examples.person[n]), examples.at_s[n]
         (position,) = timeline.position(np.array([person]), np.array([at_s]))
-        window = timeline.window(person, int(position), HISTORY)
+        window = timeline.window(person, int(position), HISTORY, at_s)
         seen = slice(len(window))
         assert batch["history_mask"][row].tolist() == [1.0] * len(window) + [0.0] * (
             batch["history_mask"].shape[1] - len(window)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.data.event_ids import made_event_ids
 from shopcast_build.data.fields import PLATFORM, REPAIRS, canonical_rows
 from shopcast_build.data.items import item_table
+from shopcast_build.data.leads import PURCHASE_HORIZON, count_leads
 from shopcast_build.data.log import CleanLog
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.notes import (
@@ -42,12 +44,14 @@ def clean(
     *,
     max_bad_share: float | None = None,
     keep_ids: bool = False,
+    purchase_horizon: timedelta = PURCHASE_HORIZON,
 ) -> CleanLog:
     """Read, map, check and repair event logs, in memory that the number of rows hardly moves.
 
     max_bad_share: rows with defects (a time, kind, platform or id that cannot be used) are dropped
     up to this share of the rows that the mapping's own drop rules leave; by default the mapping's
     limit. keep_ids: keep or make event ids, which takes memory for each event.
+    purchase_horizon: how long after a view a buy still belongs to it.
     Raises DataError when there are more, when a file cannot be read, or when nothing is left.
     """
     sources = scan(paths, lambda path: mapping.of(path).layout)
@@ -82,11 +86,15 @@ def clean(
             ).select(*EVENTS, *(["event_id"] if keep_ids else []))
 
         words = staging.words().moved(item_place)
+        told = staging.told()
+        told = told.with_columns(item_place.gather(told["item"]).alias("item"))
         events = spilled_frame(coded(rows) for rows in staging.events())
     given_ids = events["event_id"] if keep_ids else None
     events = events.select(*EVENTS)
     texts = {name: ranked[name].texts for name in ("title", "brand", "category")}
-    table = item_table(items, events, words, texts)
+    leads = count_leads(events, platforms, purchase_horizon)
+    browsed = tuple(code for code, one in enumerate(leads) if one.browsed)
+    table = item_table(items, events, words, texts, told, {platforms[code] for code in browsed})
     titles = words.title.drop_nulls("text")
     report = _report(
         sources,
@@ -102,10 +110,13 @@ def clean(
             currencies=currencies if mapping.currencies is None else currencies.clear(),
             item_column=mapping.item_id.column or "item_id",
             returns=judge_returns(events, platforms),
+            leads=leads,
+            told=told,
+            purchase_horizon=purchase_horizon,
         ),
         currencies,
     )
-    log = CleanLog(events, platforms, accounts, table, report)
+    log = CleanLog(events, platforms, accounts, table, report, browsed)
     if given_ids is None:
         return log
     return replace(log, event_ids=_event_ids(log, ranked["event_id"], given_ids))
@@ -183,7 +194,7 @@ def _report(
     events, platforms = evidence.events, evidence.platforms
     conflicts = dict(settled.conflicts.group_by("platform").len().iter_rows())
     duplicates = {name: n - conflicts.get(name, 0) for name, n in settled.duplicates.items()}
-    by_platform = platform_reports(events, platforms, notes, duplicates, currencies)
+    by_platform = platform_reports(events, platforms, notes, duplicates, currencies, evidence.leads)
     return CleaningReport(
         files=tuple(source.name for source in sources),
         read=read,

@@ -1,8 +1,10 @@
 """One description per item, from events that may describe it in many ways."""
 
+from collections.abc import Collection
+
 import polars as pl
 
-from shopcast_build.data.staging import PART_ROWS, Words
+from shopcast_build.data.staging import EVENTS, PART_ROWS, TOLD, Words
 
 ITEMS: dict[str, pl.DataType] = {
     "platform": pl.String(),
@@ -15,22 +17,34 @@ ITEMS: dict[str, pl.DataType] = {
     "events": pl.Int64(),
     "low_price": pl.Float64(),
     "high_price": pl.Float64(),
+    **{f"{name}_from": EVENTS["time"] for name in TOLD},
 }
 """The columns of the table of items. titles: how many different titles the item had; low_price,
-high_price: a twentieth of its events were cheaper, and dearer."""
+high_price: a twentieth of its events were cheaper, and dearer. title_from, brand_from,
+category_from, price_from: from when on this is known to who is asked about the item; null where
+every event tells it, or none."""
 
 
 def item_table(
-    items: pl.DataFrame, events: pl.DataFrame, words: Words, texts: dict[str, pl.Series]
+    items: pl.DataFrame,
+    events: pl.DataFrame,
+    words: Words,
+    texts: dict[str, pl.Series],
+    told: pl.DataFrame,
+    browsed: Collection[str],
 ) -> pl.DataFrame:
     """One row per item, in order: ITEMS.
 
     items: columns platform, item_id; row n is item n. events: columns item, price. texts: what the
-    codes of the words of each name stand for. Texts are the most frequent ones, of equally frequent
-    ones the first by alphabet; the price is the median. Null where no event has any.
+    codes of the words of each name stand for. told: as Staging.told has it. browsed: platforms
+    where people are asked about as they look at items.
+    Texts are the most frequent ones, of equally frequent ones the first by alphabet; the price is
+    the median. Null where no event has any.
     """
     table = items.with_row_index("item").with_columns(pl.col("item").cast(pl.Int32))
     table = table.join(_prices(events), on="item", how="left")
+    known = _known_from(told.join(table.select("item", "platform"), on="item"), browsed)
+    table = table.join(known, on="item", how="left")
     for name, text in texts.items():
         usual = (
             getattr(words, name)
@@ -48,6 +62,25 @@ def item_table(
         .sort("item")
         .select(*ITEMS)
     )
+
+
+def _known_from(told: pl.DataFrame, browsed: Collection[str]) -> pl.DataFrame:
+    """Columns item, and each of TOLD as NAME_from.
+
+    From when an event first tells it, where it is one that opens an exposure; else after that: an
+    outcome tells nothing of the item that was met.
+    """
+    kind = pl.col("kind").cast(pl.String)
+    looks = pl.col("platform").is_in(list(browsed))
+    opens = pl.when(looks).then(kind.is_in(["view", "cart"])).otherwise(kind == "buy")
+    found = []
+    for name in TOLD:
+        first, opened = pl.col(name).min(), pl.col(name).filter(opens).min()
+        always = pl.col(f"{name}_told").sum() == pl.col("events").sum()
+        after = first.dt.offset_by("1us")
+        moment = pl.when(opened == first).then(first).otherwise(after)
+        found.append(pl.when(~always).then(moment).alias(f"{name}_from"))
+    return told.group_by("item").agg(found)
 
 
 def _prices(events: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """A clean log: narrow columns of codes, and the tables the codes point into."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import polars as pl
 
@@ -29,7 +30,8 @@ class CleanLog:
     most of them in files), sorted by (time, account, kind, item, quantity, price). platform: index
     into `platforms`, sorted names. account: row of `accounts` (platform, user), sorted. item: row
     of `items` (items.ITEMS), sorted by (platform, item_id). Every account and item has an event.
-    event_ids: of every event, or None unless they were asked for.
+    browsed: the platforms, by code, where people are asked about as they look at items
+    (leads.Leads). event_ids: of every event, or None unless they were asked for.
     User ids and event ids are personal: they stay in memory, and only importing needs them.
     """
 
@@ -38,7 +40,14 @@ class CleanLog:
     accounts: pl.DataFrame = field(repr=False)
     items: pl.DataFrame = field(repr=False)
     report: CleaningReport
+    browsed: tuple[int, ...]
     event_ids: pl.Series | None = field(repr=False, default=None)
+
+    @property
+    def ends(self) -> tuple[datetime, ...]:
+        """The time of each platform's last event, by code."""
+        last = {one.platform: one.last_time for one in self.report.by_platform if one.last_time}
+        return tuple(last[name] for name in self.platforms)
 
     def named(self, start: int = 0, length: int | None = None) -> pl.DataFrame:
         """A stretch of the events with names in place of codes: NAMED.

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from shopcast_build.data.leads import Leads
 from shopcast_build.data.notes import DROPPED, REPAIRED, Notes
 from shopcast_build.data.report import PlatformReport
 
@@ -15,9 +16,11 @@ def platform_reports(
     notes: Notes,
     duplicates: dict[str, int],
     currencies: pl.DataFrame,
+    leads: Iterable[Leads],
 ) -> tuple[PlatformReport, ...]:
     """One report for each platform that a row names. events: staging.EVENTS; duplicates: by
     platform; currencies: columns platform, currency, rows."""
+    leads_of = {one.platform: one for one in leads}
     month = pl.col("time").dt.year() * 100 + pl.col("time").dt.month()
     by = {
         "kinds": _counted(events, pl.col("kind").cast(pl.String), platforms),
@@ -49,6 +52,7 @@ def platform_reports(
         dropped = notes.rows(*DROPPED, platform=name)
         own = currencies.filter(pl.col("platform") == name).drop_nulls("currency")
         hours = by["hours"].get(name, {})
+        led = leads_of.get(name, Leads(name, 0, 0, 0))
         reports.append(
             PlatformReport(
                 platform=name,
@@ -67,6 +71,8 @@ def platform_reports(
                 hours=tuple(hours.get(hour, 0) for hour in range(24)),
                 first_time=first,
                 last_time=last,
+                browsed=led.browsed,
+                unled=led.unled,
             )
         )
     return tuple(reports)

@@ -125,12 +125,22 @@ def _platforms(report: CleaningReport) -> Section:
             for one in report.by_platform
         ],
     )
+    asked = Table(
+        "What is asked",
+        ("platform", "learned", "purchases", "without a view"),
+        [
+            (one.platform, one.asked, f"{one.kinds.get('buy', 0):,}", f"{one.unled:,}")
+            for one in report.by_platform
+            if one.kept
+        ],
+        left=2,
+    )
     fates = Plot(
         draw_fates(report.by_platform),
         "Rows of each platform by what became of them.",
         "; ".join(_fate(one) for one in report.by_platform),
     )
-    return Section("Platforms", [fates, rows, events])
+    return Section("Platforms", [fates, rows, events, asked])
 
 
 def _reasons(report: CleaningReport, title: str, field: str) -> Section:

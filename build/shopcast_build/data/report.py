@@ -30,6 +30,8 @@ class PlatformReport:
 
     dropped, repaired: by reason. kinds, months ("2010-01"): events by each; hours: events by hour
     of the day in UTC, 24 of them; currencies: rows with a price by currency as they came.
+    browsed: whether people are asked about as they look at items, else as they order; unled: buys
+    that no view or cart precedes, which are left out where it is browsed.
     first_time, last_time: of the events kept, None where none was.
     """
 
@@ -47,6 +49,17 @@ class PlatformReport:
     hours: tuple[int, ...]
     first_time: datetime | None
     last_time: datetime | None
+    browsed: bool
+    unled: int
+
+    @property
+    def asked(self) -> str:
+        """What is learned here, in a few words."""
+        if not self.browsed:
+            return "asked at orders"
+        what = "purchase" if self.unled == 1 else "purchases"
+        left_out = f"; {self.unled:,} {what} without a view left out" if self.unled else ""
+        return f"asked at views and carts{left_out}"
 
 
 @dataclass(frozen=True, slots=True)

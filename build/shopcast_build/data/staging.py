@@ -27,6 +27,8 @@ _DIGEST = "digest"
 _SHARE = "share"
 _ALL_SHARES = 2**64
 _WORDS = ("title", "brand", "category")
+TOLD = (*_WORDS, "price")
+"""What events may tell of their items."""
 _CODED = ("account", "item", *_WORDS, "event_id")
 _NOTES = dict.fromkeys(NOTE_COLUMNS, pl.String) | {ROW: pl.get_index_type()}
 _ORDER = ("time", "account", "kind", "item", "quantity", "price")
@@ -152,6 +154,17 @@ class Staging:
                 for name in _WORDS
             )
         )
+
+    def told(self) -> pl.DataFrame:
+        """What settled events of each kind tell of each item: columns item (a code into `ranked`),
+        kind, events; and for each of TOLD how many of them, as NAME_told, and the first time."""
+        rows = pl.scan_parquet(self._first / "*.parquet")
+        counts = (pl.col(name).count().cast(pl.Int64).alias(f"{name}_told") for name in TOLD)
+        times = (
+            pl.when(pl.col(name).is_not_null()).then("time").min().alias(name) for name in TOLD
+        )
+        found = rows.group_by("item", "kind").agg(pl.len().alias("events"), *counts, *times)
+        return found.collect(engine="streaming")
 
     def used(self, name: str) -> pl.Series:
         """The codes of a column that settled events have, sorted."""

@@ -1,14 +1,17 @@
 """What looks wrong in events that passed: kept as they are, and named."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import polars as pl
 
 from shopcast_build.data.counting import counted
+from shopcast_build.data.leads import Leads, suspicious_leads
 from shopcast_build.data.non_items import non_items
 from shopcast_build.data.report import Suspicion
 from shopcast_build.data.returns import JudgedReturns, early_returns, unknown_purchases
 from shopcast_build.data.staging import PART_ROWS
+from shopcast_build.data.untold import untold
 from shopcast_domain.events import EventKind
 
 LOPSIDED_SHARE = 0.99
@@ -31,7 +34,8 @@ class Evidence:
 
     events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item, text
     (each different title of an item). currencies: columns platform, currency, rows, of prices that
-    were not converted. item_column: what the mapping reads item ids from.
+    were not converted. item_column: what the mapping reads item ids from. leads: of every platform,
+    within the purchase horizon. told: as Staging.told has it.
     """
 
     events: pl.DataFrame = field(repr=False)
@@ -42,6 +46,9 @@ class Evidence:
     currencies: pl.DataFrame = field(repr=False)
     item_column: str
     returns: JudgedReturns
+    leads: tuple[Leads, ...]
+    purchase_horizon: timedelta
+    told: pl.DataFrame = field(repr=False)
 
 
 def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
@@ -50,10 +57,13 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
         *_one_account(evidence),
         *_lopsided(evidence),
         *_few(evidence),
+        *_ends_early(evidence),
         *_currencies(evidence),
         *_midnight(evidence),
         *early_returns(evidence.returns),
         *unknown_purchases(evidence.returns),
+        *suspicious_leads(evidence.leads, evidence.purchase_horizon),
+        *untold(evidence.told, evidence.items),
         *_busy_accounts(evidence),
         *_near_duplicates(evidence),
         *_many_titles(evidence),
@@ -112,6 +122,25 @@ def _few(evidence: Evidence) -> list[Suspicion]:
         )
         for kind in ("buy", "return")
         if 0 < counts.get(kind, 0) < FEW_OF_A_KIND
+    ]
+
+
+def _ends_early(evidence: Evidence) -> list[Suspicion]:
+    last = evidence.events.group_by("platform").agg(pl.len(), pl.col("time").max()).sort("platform")
+    end = evidence.events.item(-1, "time")
+    return [
+        Suspicion(
+            "a log that ends early",
+            evidence.platforms[code],
+            rows,
+            len(evidence.events),
+            f"The log of {evidence.platforms[code]} ends on {at:%Y-%m-%d}, {(end - at).days} days"
+            " before that of all: what became of its newest views or orders is not known, and they"
+            " are left out.",
+            "Export every platform up to the same day.",
+        )
+        for code, rows, at in last.iter_rows()
+        if end - at > evidence.purchase_horizon + timedelta(days=1)
     ]
 
 

@@ -58,15 +58,16 @@ class ExposureBatches(Dataset[int]):
         at = ex.position[rows, None] - self._back[:longest]  # (b, h)
         present = at >= ex.first[rows, None]
         at = np.where(present, at, 0)
+        at_s = ex.at_s[rows, None]
         numbers = history_numbers(
-            ex.at_s[rows, None] - log.time_s[at],
+            at_s - log.time_s[at],
             log.platform[at] == ex.platform[rows, None],
-            log.price[at],
+            log.price_of(at, at_s),
         )
         batch = {
             "text": torch.from_numpy(ex.text[rows]),
             "features": torch.from_numpy(ex.features[rows]),
-            "history_text": torch.from_numpy(log.catalogue.text[log.item[at]] * present),
+            "history_text": torch.from_numpy(log.catalogue.text_at(log.item[at], at_s) * present),
             "history_kind": torch.from_numpy(log.kind[at].astype(np.int64) * present),
             "history_numbers": torch.from_numpy(numbers * present[..., None].astype(np.float32)),
             "history_mask": torch.from_numpy(present.astype(np.float32)),

@@ -77,7 +77,7 @@ def build_examples(
         for batch in _batches(counts[groups], lengths[groups]):
             start = starts[groups][batch]
             rows = start[:, None] + np.arange(counts[groups][batch[0]])  # (groups, candidates)
-            window = timeline.window(person[start], position[start], feature_events)
+            window = timeline.window(person[start], position[start], feature_events, at_s[start])
             candidates = timeline.candidates(
                 platform[start], item[rows], price[rows], quantity[rows], at_s[start]
             )
@@ -88,7 +88,7 @@ def build_examples(
         outcome=frame["outcome"].cast(pl.Int64).to_numpy(),
         person=person,
         platform=platform,
-        text=timeline.catalogue.text[item],
+        text=timeline.catalogue.text_at(item, at_s),
         at_s=at_s,
         position=position,
         first=np.maximum(timeline.person_start[person], position - history_events),

@@ -1,5 +1,6 @@
 """Exposures: people meeting items, what became of it, and their part of the split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.data.leads import unled
 from shopcast_build.data.spilling import spilled_frame
 from shopcast_build.learning.settings import ExposureSettings
 from shopcast_domain.events import Outcome
@@ -28,26 +30,30 @@ class Split:
 
 
 def cut_exposures(
-    events: pl.DataFrame, settings: ExposureSettings, *, chunk_events: int = _CHUNK_EVENTS
+    events: pl.DataFrame,
+    browsed: Sequence[int],
+    settings: ExposureSettings,
+    *,
+    chunk_events: int = _CHUNK_EVENTS,
 ) -> pl.DataFrame:
     """One row per exposure with its outcome.
 
     events: columns person, platform, item (integer codes), time (Datetime us UTC), kind, price,
-    quantity. chunk_events: people are taken together up to about so many events, and exposures
-    sorted; what bounds the memory, not what comes out.
-    An exposure is a view; a cart that no view of the same person and item precedes within the
-    purchase horizon; or a buy that neither precedes. Its outcome looks forward only: the first buy
-    within the horizon, and a return within the return window after that buy. A return takes back
-    one buy, the latest before it.
+    quantity. browsed: the platforms where people are asked about as they look at items.
+    chunk_events: people are taken together up to about so many events, and exposures sorted; what
+    bounds the memory, not what comes out.
+    On a browsed platform an exposure is a view, or a cart that no view of the same person and item
+    precedes within the purchase horizon; its quantity is null. Elsewhere an exposure is the line of
+    an order.
+    Its outcome looks forward only: the first buy within the horizon, and a return within the return
+    window after that buy. A return takes back one buy, the latest before it.
     Returns person, platform, item, time, price, quantity, outcome (Int8, Outcome values), by time.
-    Lines of one person, item and moment count once. On platforms without views and carts an
-    exposure is the line of an order. Elsewhere quantities, and the price of a buy that neither
-    precedes, are null: they would tell the outcome.
+    Lines of one person, item and moment count once.
     """
-    browsed = events.filter(pl.col("kind").is_in(["view", "cart"]))["platform"].unique()
+    there = pl.Series("browsed", browsed, events.schema["platform"])
     columns = ("person", "platform", "item", "time", "kind", "price", "quantity")
     parts = (
-        _cut(events.lazy().filter(chunk).select(columns).collect(), browsed, settings)
+        _cut(events.lazy().filter(chunk).select(columns).collect(), there, settings)
         for chunk in _chunks(events["person"], chunk_events)
     )
     return _by_time(spilled_frame(parts), events["time"].gather_every(chunk_events))
@@ -75,25 +81,22 @@ def _chunks(person: pl.Series, chunk_events: int) -> list[pl.Expr]:
 
 
 def _cut(events: pl.DataFrame, browsed: pl.Series, settings: ExposureSettings) -> pl.DataFrame:
-    """The exposures of some people. browsed: the platforms whose log has views or carts."""
+    """The exposures of some people."""
+    is_order = ~pl.col("platform").is_in(browsed.implode())
     moments = events.sort("time", maintain_order=True)
+    views = _of(moments, "view").filter(~is_order)
+    carts = _of(moments, "cart").filter(~is_order)
     horizon = settings.purchase_horizon
     buys = _of(moments, "buy").select(*_PAIR, "time", pl.col("time").alias("bought_at"))
-    met = pl.concat(
-        [
-            _of(moments, "view"),
-            _unled(_of(moments, "cart"), _of(moments, "view"), horizon),
-        ]
-    ).sort("time", maintain_order=True)
+    met = pl.concat([views, unled(carts, views, _PAIR, horizon)]).sort("time", maintain_order=True)
     met = _asof(met, buys, "forward", horizon)
-    led = _unled(_of(moments, "buy"), _of(moments, "view", "cart"), horizon)
+    ordered = _of(moments, "buy").filter(is_order).with_columns(bought_at="time")
     returned = (
         _asof(_of(moments, "return"), buys, "backward", settings.return_window)
         .select(*_PAIR, "bought_at", pl.lit(True).alias("returned"))
         .drop_nulls()
         .unique()
     )
-    is_order = ~pl.col("platform").is_in(browsed.implode())
     moment = ["person", "item", "time"]
     outcome = (
         pl.when(pl.col("bought_at").is_null())
@@ -102,11 +105,8 @@ def _cut(events: pl.DataFrame, browsed: pl.Series, settings: ExposureSettings) -
         .then(pl.lit(Outcome.BUY, pl.Int8))
         .otherwise(pl.lit(Outcome.RETURN, pl.Int8))
     )
-    led = led.with_columns(
-        pl.when(is_order).then("price").alias("price"), pl.col("time").alias("bought_at")
-    )
     return (
-        pl.concat([met, led])
+        pl.concat([met, ordered])
         .join(returned, on=[*_PAIR, "bought_at"], how="left", maintain_order="left")
         .select(
             *("person", "platform", "item", "time", "price"),
@@ -117,14 +117,8 @@ def _cut(events: pl.DataFrame, browsed: pl.Series, settings: ExposureSettings) -
     )
 
 
-def _of(moments: pl.DataFrame, *kinds: str) -> pl.DataFrame:
-    return moments.filter(pl.col("kind").is_in(kinds)).drop("kind")
-
-
-def _unled(frame: pl.DataFrame, leaders: pl.DataFrame, tolerance: timedelta) -> pl.DataFrame:
-    """The rows that no leader of the same person and item precedes within the tolerance."""
-    marks = leaders.select(*_PAIR, "time", pl.lit(True).alias("led"))
-    return _asof(frame, marks, "backward", tolerance).filter(pl.col("led").is_null()).drop("led")
+def _of(moments: pl.DataFrame, kind: str) -> pl.DataFrame:
+    return moments.filter(pl.col("kind") == kind).drop("kind")
 
 
 def _asof(
@@ -147,7 +141,8 @@ def _asof(
 def split_by_time(exposures: pl.DataFrame, log_end: datetime, settings: ExposureSettings) -> Split:
     """Train, validation and test in the order of time, one outcome window apart.
 
-    Exposures whose outcome window was still open at `log_end` belong to no part.
+    Exposures whose outcome window was still open at `log_end` belong to no part; of platforms whose
+    log ends earlier, part_frames leaves out more.
     Raises DataError when the log is too short.
     """
     if exposures.is_empty():

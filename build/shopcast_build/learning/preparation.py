@@ -1,7 +1,8 @@
 """From a clean log to the examples of each part of the split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -9,12 +10,14 @@ import polars as pl
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.log import CleanLog
 from shopcast_build.data.people import People
+from shopcast_build.data.spilling import spilled_frame
+from shopcast_build.learning.catalogue import build_catalogue
 from shopcast_build.learning.checkpoints import digest
 from shopcast_build.learning.examples import Examples, build_examples
 from shopcast_build.learning.exposures import Split, check_enough, cut_exposures, part
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings, ExposureSettings
-from shopcast_build.learning.timeline import Timeline, build_catalogue
+from shopcast_build.learning.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,23 @@ def make_timeline(
     person = pl.Series("person", people.person).gather(log.events["account"])
     events = log.events.with_columns(person)
     timeline = Timeline(events, catalogue)
-    return timeline, cut_exposures(events, settings.exposures), log.platforms
+    return timeline, cut_exposures(events, log.browsed, settings.exposures), log.platforms
 
+
+_ROWS = 1_000_000
 
 Frames = dict[str, pl.DataFrame]
 """Exposures by part: training, validation, test, and where models are fitted again, all earlier."""
 
 
-def part_frames(exposures: pl.DataFrame, split: Split, settings: ExposureSettings) -> Frames:
-    """The exposures of every part, as many as are kept. Raises DataError when one is too small."""
+def part_frames(
+    exposures: pl.DataFrame, split: Split, settings: ExposureSettings, ends: Sequence[datetime]
+) -> Frames:
+    """The exposures of every part, as many as are kept. Raises DataError when one is too small.
+
+    ends: of the log of each platform, by code. An exposure whose outcome window was still open then
+    is in no part.
+    """
     known_by = {
         "training": split.train,
         "validation": split.validation,
@@ -71,7 +82,9 @@ def part_frames(exposures: pl.DataFrame, split: Split, settings: ExposureSetting
         # Between training and validation too: by the time of the test these outcomes are known.
         "all earlier": (split.train[0], split.validation[1]),
     }
-    frames = {name: part(exposures, span) for name, span in known_by.items()}
+    frames = {
+        name: _closed(part(exposures, span), ends, split.gap) for name, span in known_by.items()
+    }
     check_enough(frames["training"], frames["validation"], frames["test"])
     if not settings.refit:
         del frames["all earlier"]
@@ -83,6 +96,17 @@ def part_frames(exposures: pl.DataFrame, split: Split, settings: ExposureSetting
             else frame.tail(settings.max_training)
         )
     return frames
+
+
+def _closed(frame: pl.DataFrame, ends: Sequence[datetime], gap: timedelta) -> pl.DataFrame:
+    """The exposures with an outcome window of `gap` that closed before their platform's end."""
+    past = [pl.lit(False)]
+    for code, end in enumerate(ends):
+        if len(frame) and frame["time"][-1] > end - gap:
+            past.append((pl.col("platform") == code) & (pl.col("time") > end - gap))
+    if len(past) == 1:
+        return frame
+    return spilled_frame(rows.filter(~pl.any_horizontal(past)) for rows in frame.iter_slices(_ROWS))
 
 
 def _of_some_people(frame: pl.DataFrame, most: int) -> pl.DataFrame:
@@ -123,4 +147,4 @@ def fingerprint(timeline: Timeline, parts: Parts) -> str:
         for name in Examples.__slots__
     )
     catalogue = timeline.catalogue
-    return digest([*timeline.columns(), catalogue.text, *exposures], catalogue.texts)
+    return digest([*timeline.columns(), *catalogue.arrays(), *exposures], catalogue.texts)

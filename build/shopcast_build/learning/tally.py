@@ -28,15 +28,17 @@ def lower_bound(values: NDArray[Any], low: Ints, high: Ints, wanted: NDArray[Any
     return low
 
 
-def sorted_ranks(group: Codes) -> tuple[NDArray[np.uint32], Ints]:
+def sorted_ranks(group: Codes, since: Ints | None = None) -> tuple[NDArray[np.uint32], Ints]:
     """Stable order by group: ranks uint32 (E,), and where each group starts in it, int64.
 
-    group: (E,), not negative, E below 2**32. Sorts keys in place: 12 bytes an event at the peak.
+    group: (E,), not negative, E below 2**32. since: (E,), ranks that stand in for lower ones.
+    Sorts keys in place: 12 bytes an event at the peak.
     """
     starts = np.concatenate(([0], np.bincount(group).cumsum()))
     keys = group.astype(np.uint64)
     keys <<= np.uint64(32)
-    keys |= np.arange(len(group), dtype=np.uint32)
+    own = np.arange(len(group), dtype=np.uint32)
+    keys |= own if since is None else np.maximum(own, since).astype(np.uint32)
     keys.sort()
     return keys.astype(np.uint32), starts  # the lower half of each key
 
@@ -45,13 +47,22 @@ class Tally:
     """The ranks in time of the events of each code and kind, sorted, so that a binary search
     finds those before a rank; beside them, running sums of whole numbers."""
 
-    def __init__(self, code: Codes, kind: Codes, keep: Keep, values: Sequence[Codes] = ()) -> None:
-        """code: (E,), MISSING is not counted; kind, values: (E,); all in the order of time."""
+    def __init__(
+        self,
+        code: Codes,
+        kind: Codes,
+        keep: Keep,
+        values: Sequence[Codes] = (),
+        *,
+        since: Ints | None = None,
+    ) -> None:
+        """code: (E,), MISSING is not counted; kind, values: (E,); all in the order of time. since:
+        (E,), the rank that an event counts after where that is later; then there are no values."""
         group = code.astype(np.int64)
         group += 1
         group *= KINDS
         group += kind
-        ranks, self._starts = sorted_ranks(group)
+        ranks, self._starts = sorted_ranks(group, since)
         del group
         self._sums = [keep(_running(v, ranks)) for v in values]
         self._ranks = keep(ranks)

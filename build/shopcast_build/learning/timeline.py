@@ -1,7 +1,6 @@
 """A log as arrays, so that what was known before any moment can be read off without a scan."""
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,56 +8,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shopcast_build.data.spilling import spilled
+from shopcast_build.learning.catalogue import Catalogue
 from shopcast_build.learning.tally import Keep, Tally, lower_bound, sorted_ranks
 from shopcast_domain.events import EventKind
 from shopcast_domain.features import MISSING, Candidates, Codes, Floats, Ints, Window, micro_log
-from shopcast_domain.item_text import item_text, match_name
 
 _OF_EVENTS = ("time_s", "kind", "platform", "item", "price", "quantity")
 KIND_NAMES = [kind.name.lower() for kind in EventKind]
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """The items of a log by code. category, brand: int32 (I,) codes. categories: names
-    by code, as match_name gives them. price: float64 (I,), NaN
-    where unknown. text: int64 (I,), index into `texts`, whose first entry is the empty text."""
-
-    category: Codes
-    brand: Codes
-    price: Floats
-    text: Ints
-    texts: tuple[str, ...]
-    categories: tuple[str, ...]
-
-
-def _codes(names: list[str | None]) -> tuple[Codes, tuple[str, ...]]:
-    known: dict[str, int] = {}
-    codes = np.array(
-        [
-            known.setdefault(n, len(known)) if (n := match_name(name or "")) else MISSING
-            for name in names
-        ],
-        dtype=np.int32,
-    )
-    return codes, tuple(known)
-
-
-def build_catalogue(items: pl.DataFrame) -> Catalogue:
-    """items: one row per item code, columns title, brand, category, price."""
-    rows = items.select("title", "brand", "category", "price").rows()
-    texts: dict[str, int] = {"": 0}
-    text = [texts.setdefault(item_text(*row), len(texts)) for row in rows]
-    category, categories = _codes(items["category"].to_list())
-    brand, _ = _codes(items["brand"].to_list())
-    return Catalogue(
-        category=category,
-        brand=brand,
-        price=items["price"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
-        text=np.array(text, dtype=np.int64),
-        texts=tuple(texts),
-        categories=categories,
-    )
 
 
 class Timeline:
@@ -83,7 +39,13 @@ class Timeline:
         habit = _habit(events, kind)
         self._item_tally = Tally(item, kind, keep, habit)
         del habit
-        self._category_tally = Tally(catalogue.category[item], kind, keep)
+        # Microseconds as float64 seconds stay apart and in order until the year 2255.
+        time_s = events["time"].dt.epoch("us").to_numpy() / 1e6
+        since_s = catalogue.in_category_s(item)
+        # An event counts once the newest of those until then is past that tell the category.
+        since = None if since_s is None else np.searchsorted(time_s, since_s, side="right") - 1
+        self._category_tally = Tally(catalogue.category[item], kind, keep, since=since)
+        del since, since_s
 
         order, self.person_start = sorted_ranks(column("person", np.int32))
         self.kind = keep(kind[order])
@@ -97,8 +59,6 @@ class Timeline:
         self.price = keep(price)
         del price
         self.quantity = keep(column("quantity", np.float64)[order])
-        # Microseconds as float64 seconds stay apart and in order until the year 2255.
-        time_s = events["time"].dt.epoch("us").to_numpy() / 1e6
         self.end_s = float(time_s[-1])
         self.time_s = keep(time_s[order])
         self._sorted_time_s = keep(time_s)
@@ -124,25 +84,32 @@ class Timeline:
         start, end = self.person_start[person], self.person_start[person + 1]
         return lower_bound(self.time_s, start, end, at_s)
 
-    def window(self, person: int | Codes, position: int | Ints, limit: int) -> Window:
+    def window(
+        self, person: int | Codes, position: int | Ints, limit: int, at_s: float | Floats
+    ) -> Window:
         """Each person's newest `limit` events before a position, newest first, padded to the
-        longest. person, position: (...)."""
+        longest, their items as they are known at `at_s`. person, position, at_s: (...)."""
         end = np.asarray(position, dtype=np.int64)
         start = np.maximum(self.person_start[person], end - limit)
         back = end[..., None] - np.arange(1, (end - start).max(initial=0) + 1)  # (..., W)
         there = back >= start[..., None]
         back = np.where(there, back, 0)
-        item = self.item[back]
+        item, moment = self.item[back], np.asarray(at_s)[..., None]
         return Window(
             time_s=self.time_s[back],
             kind=np.where(there, self.kind[back], MISSING),
             platform=self.platform[back],
             item=np.where(there, item, MISSING),
-            category=np.where(there, self.catalogue.category[item], MISSING),
-            brand=np.where(there, self.catalogue.brand[item], MISSING),
-            price=np.where(there, self.price[back], np.nan),
+            category=np.where(there, self.catalogue.category_at(item, moment), MISSING),
+            brand=np.where(there, self.catalogue.brand_at(item, moment), MISSING),
+            price=np.where(there, self.price_of(back, moment), np.nan),
             quantity=np.where(there, self.quantity[back], np.nan),
         )
+
+    def price_of(self, event: Ints, at_s: float | Floats) -> Floats:
+        """Prices of events as they are known at a later moment: their own, else the items'."""
+        # Who carries a price has made the item's known: where it is not, the event has none.
+        return self.catalogue.price_known(self.item[event], at_s, self.price[event])
 
     def candidates(
         self,
@@ -152,20 +119,22 @@ class Timeline:
         quantity: Floats,
         at_s: float | Floats,
     ) -> Candidates:
-        """Items met on a platform, with everybody's tallies strictly before `at_s`.
+        """Items met on a platform, as they are known at `at_s`, with everybody's tallies strictly
+        before.
 
         platform, at_s: (...). item, price, quantity: (..., N).
         """
         rank = np.asarray(np.searchsorted(self._sorted_time_s, at_s, side="left"), dtype=np.int64)
         ranks = np.broadcast_to(rank[..., None], item.shape)
-        category = self.catalogue.category[item]
+        moment = np.asarray(at_s)[..., None]
+        category = self.catalogue.category_at(item, moment)
         item_tally, item_habit = self._item_tally.before(item, ranks)
         return Candidates(
             platform=platform,
             item=item,
             category=category,
-            brand=self.catalogue.brand[item],
-            price=np.where(np.isnan(price), self.catalogue.price[item], price),
+            brand=self.catalogue.brand_at(item, moment),
+            price=np.where(np.isnan(price), self.catalogue.price_at(item, moment), price),
             quantity=quantity,
             item_tally=item_tally,
             item_habit=item_habit,

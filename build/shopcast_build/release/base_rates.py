@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy.special import gammaln
 
-from shopcast_build.learning.timeline import Catalogue
+from shopcast_build.learning.catalogue import Catalogue
 from shopcast_domain.base_rates import (
     MAX_CATEGORIES,
     MAX_CATEGORY_CHARS,
@@ -30,12 +30,13 @@ _STRENGTHS = np.geomspace(1, 1e5, 101)
 def base_rates(
     exposures: pl.DataFrame, catalogue: Catalogue, platforms: Sequence[str]
 ) -> BaseRates:
-    """exposures: of the training, one or more; columns platform, item (codes), outcome.
+    """exposures: of the training, one or more; columns platform, item (codes), time, outcome.
     platforms: names by code."""
     platform, item, outcome = (
         exposures[name].cast(pl.Int64).to_numpy() for name in ("platform", "item", "outcome")
     )
-    category = catalogue.category[item]
+    at_s = exposures["time"].dt.epoch("us").to_numpy() / 1e6
+    category = catalogue.category_at(item, at_s)
     names = len(catalogue.categories)
     counts = np.zeros((len(platforms), names + 1, len(Outcome)))  # the last: without a category
     np.add.at(counts, (platform, category, outcome), 1)  # MISSING is -1

@@ -97,17 +97,22 @@ def build_model(
         torch.set_num_threads(settings.threads)
     base = load_base_model(base_model, settings.encoder)
     with reporter.stage("clean the log") as progress:
-        log = clean(events, mapping, max_bad_share=max_bad_share)
+        log = clean(
+            events,
+            mapping,
+            max_bad_share=max_bad_share,
+            purchase_horizon=settings.exposures.purchase_horizon,
+        )
         if data_report is not None and processes.is_first():
             write_quality(log.report, data_report)
         check_limits(log.report, mapping.limits)
         people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
-    cleaning, people_count = log.report, people.count
+    cleaning, people_count, ends = log.report, people.count, log.ends
     del log, people  # the names of everybody are not needed any more, and they are large
     split = split_by_time(exposures, cleaning.last_time, settings.exposures)
-    frames = part_frames(exposures, split, settings.exposures)
+    frames = part_frames(exposures, split, settings.exposures, ends)
     del exposures
     parts = make_parts(timeline, frames, settings, reporter)
     test = frames["test"]

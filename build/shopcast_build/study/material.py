@@ -84,12 +84,17 @@ def read_material(
 ) -> Material:
     """Clean, resolve people and split as a build does. Raises DataError."""
     with reporter.stage("clean the log") as progress:
-        log = clean(events, mapping, max_bad_share=max_bad_share)
+        log = clean(
+            events,
+            mapping,
+            max_bad_share=max_bad_share,
+            purchase_horizon=settings.exposures.purchase_horizon,
+        )
         people = resolve_people(log.accounts, read_links(links) if links else None)
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
-    frames = part_frames(exposures, split, settings.exposures)
+    frames = part_frames(exposures, split, settings.exposures, log.ends)
     parts = make_parts(timeline, frames, settings, reporter)
     training, validation, test = (frames[name] for name in ("training", "validation", "test"))
     return Material(

@@ -122,10 +122,12 @@ class LongTexts:
         """Token ids of one exposure, at most TOKENS and what the model takes."""
         log = self._timeline
         found = list(self._items[examples.text[row]])
-        for at in range(int(examples.position[row]) - 1, int(examples.first[row]) - 1, -1):
+        first, end = int(examples.first[row]), int(examples.position[row])
+        texts = log.catalogue.text_at(log.item[first:end], examples.at_s[row])
+        for at in range(end - 1, first - 1, -1):
             if len(found) >= self._limit:
                 break
-            found += self._kinds[log.kind[at]] + self._tails[log.catalogue.text[log.item[at]]]
+            found += self._kinds[log.kind[at]] + self._tails[texts[at - first]]
         return found[: self._limit]
 
     def batch(self, examples: Examples, rows: Ints) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ def newest_texts(timeline: Timeline, examples: Examples, limit: int) -> tuple[In
     rows = np.repeat(np.arange(len(examples)), counts)
     back = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     at = examples.position[rows] - 1 - back
-    return rows, timeline.catalogue.text[timeline.item[at]]
+    return rows, timeline.catalogue.text_at(timeline.item[at], examples.at_s[rows])
 
 
 def _logits(model: LogisticRegression, inputs: csr_matrix) -> NDArray[np.float32]:

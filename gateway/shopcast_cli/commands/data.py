@@ -132,6 +132,9 @@ def show(report: "CleaningReport", page: Path | None) -> None:
         )
         numbers.add_row(one.platform, *(f"{n:,}" for n in counts))
     out.print(numbers)
+    for one in report.by_platform:
+        if one.kept:
+            out.print(f"  {one.platform} is {one.asked}")
     for verb, reasons in (("dropped", report.dropped), ("repaired", report.repaired)):
         for reason, rows in reasons.items():
             shown = "; ".join(report.examples.get(reason, ())[:1])

@@ -262,6 +262,9 @@ def show(result: "BuildResult", repository: Path) -> None:
         f" {counts['train']:,} / {counts['validation']:,} / {counts['test']:,} exposures"
         " to train / validate / test"
     )
+    for one in cleaning.by_platform:
+        if one.kept:
+            out.print(f"  {one.platform} is {one.asked}")
     for reason, rows in {**cleaning.dropped, "duplicate": cleaning.duplicates}.items():
         if rows:
             out.print(f"  dropped {rows:,} rows: {reason}")
