@@ -252,6 +252,46 @@ def test_at_three_times_what_can_be_done_as_much_is_done_in_time_and_the_rest_re
     assert ends["refused"]
 
 
+def test_what_is_refused_further_on_does_not_make_it_look_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (admissions, paces, rooms):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
+    ends: Counter[str] = Counter()
+
+    class Choosy(OneByOne):
+        """Refuses two of three at once."""
+
+        asked = 0
+
+        async def predict(self, query: PredictQuery, *, timeout_s: float) -> Any:
+            self.asked += 1
+            if self.asked % 3:
+                raise Overloaded("texts")
+            return await super().predict(query, timeout_s=timeout_s)
+
+    async def call(admission: Admission) -> None:
+        try:
+            await admission.predict(query(1), timeout_s=1.0)
+            ends["answered"] += 1
+        except Overloaded:
+            ends["refused"] += 1
+        except DeadlineExpired:
+            ends["late"] += 1
+
+    @timed
+    async def test() -> None:
+        admission, calls = Admission(Choosy(0.05)), []
+        for _ in range(4_000):
+            calls.append(asyncio.create_task(call(admission)))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*calls)
+
+    test()
+    assert ends["late"] <= 0.05 * ends["answered"]
+    assert ends["answered"] >= 0.9 * 20 / 0.05
+
+
 def test_calls_that_wait_to_be_looked_into_are_taken_to_have_as_long_as_those_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

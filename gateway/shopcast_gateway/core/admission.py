@@ -77,11 +77,12 @@ class Admission:
                     await self._turn(rows, timeout_s, bulk=query.bulk)
                 try:
                     left_s = timeout_s - (time.monotonic() - began)
-                    return await self._predictor.predict(query, timeout_s=left_s)
+                    made = await self._predictor.predict(query, timeout_s=left_s)
+                    self._room.done(rows)  # of those that were refused or late nothing came
+                    return made
                 finally:
                     self._running -= rows
                     self._start()
-                    self._room.done(rows)
         finally:
             self._recorder.admitted(self.rows)
 
