@@ -141,7 +141,7 @@ async def once(to: Gateway, requests: Sequence[Request]) -> None:
         for number, request in waiting:
             await to.ask(number, request)
 
-    await asyncio.gather(*(caller() for _ in range(8)))
+    await asyncio.gather(*(caller() for _ in range(4)))
 
 
 async def closed(

@@ -401,6 +401,10 @@ def shared_memory(gateway: "Gateway") -> list[Path]:
     return list(Path("/dev/shm").glob(f"shopcast_{gateway.process.pid}_*"))
 
 
+def is_there(path: str) -> bool:
+    return Path(path).exists()
+
+
 def is_free(address: str) -> bool:
     host, port = address.split(":")
     with socket.socket() as probe:
@@ -435,7 +439,7 @@ async def test_stopping_leaves_nothing_behind_and_a_restart_remembers(
     assert not shared_memory(first)
     assert listing(repository) == before
     assert is_free(first.address)
-    assert not Path(first.triton.removeprefix("unix:")).exists()
+    assert not is_there(first.triton.removeprefix("unix:"))
     assert sorted(path.suffix for path in store.parent.iterdir()) == [".db", ".key", ".log"]
     database = sqlite3.connect(store)
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
