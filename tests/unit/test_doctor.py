@@ -40,6 +40,7 @@ from shopcast_gateway.doctor import checkup, machine, releases
 from shopcast_gateway.doctor.checkup import CHECKS, examine
 from shopcast_gateway.doctor.finding import Finding, Installation
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.transport.credentials import soon_over
 from shopcast_gateway.triton import environment
 from shopcast_repository import triton_config
 from shopcast_repository.digests import sha256
@@ -479,6 +480,12 @@ def test_a_certificate_that_has_ended_or_will_soon_is_told(
     assert found.state == state
     assert said in found.found
     assert state == "ok" or "renew " in str(found.remedy)
+
+
+def test_a_certificate_in_a_form_that_only_openssl_reads_ends_nothing() -> None:
+    trusted = Authority("ours").sign(left=timedelta(days=-1)).cert
+    assert soon_over(trusted)
+    assert soon_over(trusted.replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE")) == ""
 
 
 def test_certificates_come_in_pairs(sound: Installation) -> None:

@@ -1,4 +1,4 @@
-"""How much work is under way at once, and who is refused because he would be late, or too much."""
+"""How much work is under way at once, and which calls are refused: too much, or too late."""
 
 import math
 import time

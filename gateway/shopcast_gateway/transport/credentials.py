@@ -51,7 +51,10 @@ def server_credentials(
 
 def soon_over(cert_held: bytes) -> str:
     """When a certificate ends or has ended, as a sentence; empty while there is time left."""
-    certificate = x509.load_pem_x509_certificate(cert_held)
+    try:
+        certificate = x509.load_pem_x509_certificate(cert_held)
+    except ValueError:  # OpenSSL, which serves it, takes more than this does
+        return ""
     ends = certificate.not_valid_after_utc
     left = ends - datetime.now(UTC)
     if left > min(_SOON, (ends - certificate.not_valid_before_utc) / 3):
