@@ -67,6 +67,34 @@ def test_time_is_the_callers_less_a_margin_the_default_or_the_cap(
     assert Deadlines().left_s(context) == pytest.approx(given_s)
 
 
+@pytest.mark.parametrize("left_s", [None, 3600.0])
+async def test_what_access_took_of_the_default_or_the_cap_is_gone(left_s: float | None) -> None:
+    class Slow:
+        def guards(self, method: str) -> bool:
+            return True
+
+        async def caller(self, context: Any) -> Caller:
+            await asyncio.sleep(0.05)
+            return Caller("shop")
+
+        def admit(self, caller: Caller, method: str) -> None:
+            pass
+
+    access: Any = Slow()
+    deadlines = Deadlines(default_s=5.0, max_s=5.0)
+    calls = CallInterceptor(deadlines, BACKLOG, {}, {}, access)
+
+    async def answer(request: bytes, context: Any) -> float:
+        return deadlines.left_s(context, CALL.get())
+
+    async def continuation(details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=bytes)
+
+    details: Any = Details()
+    handler: Any = await calls.intercept_service(continuation, details)
+    assert await handler.unary_unary(b"", FakeContext(left_s)) <= 4.95
+
+
 async def test_an_error_nobody_waits_for_any_more_ends_quietly() -> None:
     async def answer(request: bytes, context: Any) -> bytes:
         raise Unavailable("the store is away")
@@ -157,7 +185,10 @@ async def test_what_a_call_starts_knows_which_call_it_belongs_to() -> None:
     handler: Any = await CALLS.intercept_service(continuation, details)
     contexts = (FakeContext(request_id=one) for one in ("r-1", "r-2"))
     calls = await asyncio.gather(*(handler.unary_unary(b"", context) for context in contexts))
-    assert calls == [Call(Details.method, "r-1"), Call(Details.method, "r-2")]
+    assert [(one.method, one.request_id) for one in calls] == [
+        (Details.method, "r-1"),
+        (Details.method, "r-2"),
+    ]
 
 
 async def test_a_stream_that_is_dropped_ends_what_it_runs_and_is_no_success(

@@ -57,7 +57,7 @@ def test_no_text_makes_two_lines_or_none(text: str) -> None:
 
 async def test_a_line_names_the_call_it_belongs_to(log: logging.Logger) -> None:
     async def call(number: int) -> None:
-        CALL.set(Call("/shopcast.v1.EventService/RecordEvents", f"r-{number}"))
+        CALL.set(Call("/shopcast.v1.EventService/RecordEvents", f"r-{number}", 0.0))
         await asyncio.sleep(0)
         await asyncio.to_thread(log.info, "call %d", number)
 

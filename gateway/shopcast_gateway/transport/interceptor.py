@@ -48,7 +48,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long a call may take. default_s: when the caller set no deadline. max_s: at most.
+    """How long a call may take, or each request of a stream. default_s: when the caller set no
+    deadline. max_s: at most.
 
     Of a caller's deadline a margin is left for the way back: 5 %, 20 ms at most.
     """
@@ -56,21 +57,28 @@ class Deadlines:
     default_s: float = 5.0
     max_s: float = 60.0
 
-    def left_s(self, context: Context) -> float:
-        """Seconds left for a call, 0 or more."""
+    def left_s(self, context: Context, call: "Call | None" = None) -> float:
+        """Seconds left for a call, 0 or more; of a call that began just now, without one."""
+        gone_s = time.monotonic() - call.began_s if call else 0.0
         # Typed as float; without a deadline grpc gives None.
         left: float | None = context.time_remaining()
         if left is None:
-            return self.default_s
-        return min(left - min(_MARGIN * left, _MOST_MARGIN_S), self.max_s)
+            return max(self.default_s - gone_s, 0.0)
+        return max(min(left - min(_MARGIN * left, _MOST_MARGIN_S), self.max_s - gone_s), 0.0)
+
+    def each_s(self, context: Context) -> float:
+        """Seconds for a request of a stream that has just been read."""
+        return min(self.default_s, self.left_s(context))
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call being answered. method: its full name. request_id: the caller's, or ours."""
+    """A call being answered. method: its full name. request_id: the caller's, or ours. began_s: by
+    time.monotonic."""
 
     method: str
     request_id: str
+    began_s: float
 
 
 CALL: ContextVar[Call] = ContextVar("shopcast_call")
@@ -225,10 +233,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _watched(self, name: str, context: Context) -> AsyncIterator[Caller | None]:
         """Lets the caller in. What goes wrong inside becomes the status of the call, and the call a
         line in the log."""
-        started = time.perf_counter()
-        request_id = _request_id(context)
+        request_id, began_s = _request_id(context), time.monotonic()
         self._recorder.began(name)
-        CALL.set(Call(name, request_id))  # never reset: grpc gives each call a task of its own
+        # Never reset: grpc gives each call a task of its own.
+        CALL.set(Call(name, request_id, began_s))
         trace = None
         if self._tracer:
             metadata = context.invocation_metadata() or ()
@@ -255,7 +263,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         finally:
-            duration_s = time.perf_counter() - started
+            duration_s = time.monotonic() - began_s
             self._recorder.ended(name, code.name, duration_s)
             if trace and spent:
                 trace.end(code.value[0], spent)
@@ -283,7 +291,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if (room := self._rooms.get(name)) is None:
             yield
             return
-        timeout_s = self._deadlines.left_s(context)
+        timeout_s = self._deadlines.left_s(context, CALL.get())
         room.expect(timeout_s)
         if refusal := room.refusal(1, timeout_s=timeout_s):
             raise refusal
@@ -296,7 +304,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """As foreseen, and what is too late raises DeadlineExpired."""
         with foreseen():
             try:
-                async with asyncio.timeout(self._deadlines.left_s(context)):
+                async with asyncio.timeout(self._deadlines.left_s(context, CALL.get())):
                     yield
             except TimeoutError:
                 raise DeadlineExpired from None

@@ -32,7 +32,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     ) -> prediction_service_pb2.PredictResponse:
         """Scores items for one shopper."""
         query = convert.predict_query(request)
-        timeout_s = self._deadlines.left_s(context)
+        timeout_s = self._deadlines.left_s(context, CALL.get())
         return await self._answer(query, timeout_s, timings=request.stage_timings)
 
     async def BatchPredict(  # noqa: N802
@@ -40,12 +40,11 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     ) -> prediction_service_pb2.BatchPredictResponse:
         """Scores items for several shoppers at once; each request has a result of its own."""
         requests = convert.batch_predict_requests(request)
-        timeout_s = self._deadlines.left_s(context)
         room = asyncio.Semaphore(MAX_UNANSWERED)
 
         async def part(request: prediction_service_pb2.PredictRequest) -> convert.Answer:
             async with room:
-                left_s = min(timeout_s, self._deadlines.left_s(context))
+                left_s = self._deadlines.left_s(context, CALL.get())
                 return await self._part(
                     request,
                     partial(convert.predict_query, bulk=True),
@@ -69,7 +68,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         ready: deque[prediction_service_pb2.StreamPredictResponse] = deque()
 
         async def answer(request: prediction_service_pb2.StreamPredictRequest) -> None:
-            timeout_s = min(self._deadlines.default_s, self._deadlines.left_s(context))
+            timeout_s = self._deadlines.each_s(context)
             found = await self._part(
                 request,
                 convert.stream_predict_query,

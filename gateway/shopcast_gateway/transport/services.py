@@ -20,7 +20,7 @@ from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.types import RecordResult
 from shopcast_gateway.errors import DeadlineExpired
 from shopcast_gateway.transport import convert_events, convert_people, convert_privacy
-from shopcast_gateway.transport.interceptor import Context, Deadlines
+from shopcast_gateway.transport.interceptor import CALL, Context, Deadlines
 
 _LOOK_S = 0.5
 _CHANGES = 500
@@ -49,7 +49,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         response: event_service_pb2.RecordEventsResponse = await self._record(
             event_service_pb2.RecordEventsResponse,
             request.events,
-            self._deadlines.left_s(context),
+            self._deadlines.left_s(context, CALL.get()),
         )
         return response
 
