@@ -411,6 +411,20 @@ def test_a_placeholder_is_nobodys_birthday(tmp_path: Path) -> None:
     assert found.report.birthdays_ignored == 1
 
 
+def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
+    rows = [
+        one | {"date_of_birth": str(one["date_of_birth"])[:4] if n % 2 else one["date_of_birth"]}
+        for n, one in enumerate(couples(2))
+    ]
+    rows[0] |= {"email": "none", "phone": " "}
+    arguments = ["--accounts", str(write(rows, tmp_path / "all.csv")), "--output"]
+    arguments.append(str(tmp_path / "pairs.csv"))
+    ran = CliRunner().invoke(app, ["link-people", *arguments])
+    assert f"{len(rows) // 2:,} rows whose date_of_birth cannot be read" in ran.stdout
+    assert "1 rows whose email cannot be read" in ran.stdout
+    assert "phone" not in "".join(line for line in ran.stdout.splitlines() if "rows whose" in line)
+
+
 def test_years_alone_are_birthdays(tmp_path: Path) -> None:
     rows = [one | {"date_of_birth": f"{str(one['date_of_birth'])[:4]}-01-01"} for one in couples(2)]
     read = read_attributes([write(rows, tmp_path / "all.csv")], {}, max_accounts=10)

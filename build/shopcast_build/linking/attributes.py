@@ -31,6 +31,7 @@ MIN_ACCOUNTS = 100
 _ACCOUNT = ("platform", "platform_user_id")
 _OTHER_NAMES = {"city": ("suburb",)}
 _IDENTIFIERS = ("email", "phone")
+_OF_A_FORM = ("date_of_birth", *_IDENTIFIERS)  # what cannot be read has another
 # One kind of evidence each. Which people match cannot be learned from fewer than three.
 _EVIDENCE = (
     ("given_name",),
@@ -58,6 +59,7 @@ class Attributes:
     incomplete: rows without platform or user id. repeated: further rows of an account; the fullest
     row speaks for it. shared: e-mails and phones of too many accounts, which were left out.
     placeholders: dates of birth of far more accounts than chance gives one, left out as well.
+    unreadable: rows by attribute whose date, e-mail or phone is in no form that is known.
     """
 
     accounts: pl.DataFrame = field(repr=False)
@@ -66,6 +68,7 @@ class Attributes:
     repeated: int
     shared: int
     placeholders: int
+    unreadable: Mapping[str, int]
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -105,7 +108,9 @@ def read_attributes(
                 f"No file has the column {missing[0]} that --column names for {name}; check the"
                 " first lines of the files."
             )
-    rows = pl.concat([_rows(source, columns) for source in sources])
+    read = pl.concat([_rows(source, columns) for source in sources])
+    lost = read.select(pl.col(_unread(name)).sum().alias(name) for name in _OF_A_FORM)
+    rows = read.drop(map(_unread, _OF_A_FORM))
     whole = rows.drop_nulls(_ACCOUNT)
     empty = pl.sum_horizontal(pl.col(ATTRIBUTES).is_null())
     best = whole.sort(*_ACCOUNT, empty, *ATTRIBUTES).unique(
@@ -134,6 +139,7 @@ def read_attributes(
         repeated=len(whole) - len(best),
         shared=shared,
         placeholders=len(stand_ins),
+        unreadable={name: n for name, n in lost.row(0, named=True).items() if n},
     )
 
 
@@ -151,7 +157,8 @@ def _stand_ins(births: pl.Series, max_accounts: int) -> list[str]:
 
 
 def _rows(source: Source, columns: Mapping[str, Sequence[str]]) -> pl.DataFrame:
-    """Text columns _ACCOUNT and ATTRIBUTES, normalised; null where the file has no such column."""
+    """Text columns _ACCOUNT and ATTRIBUTES, normalised; null where the file has no such column.
+    Then whether something is told that cannot be read, for each of _OF_A_FORM."""
     wanted = {name: columns.get(name, (name, *_OTHER_NAMES.get(name, ()))) for name in ATTRIBUTES}
     account = {name: columns.get(name, (name,))[0] for name in _ACCOUNT}
     for name, column in account.items():
@@ -174,7 +181,17 @@ def _rows(source: Source, columns: Mapping[str, Sequence[str]]) -> pl.DataFrame:
         id_text(source, account["platform_user_id"]).alias("platform_user_id"),
         **joined,
     )
-    return collect(source, raw.select(*_ACCOUNT, **normalised(ATTRIBUTES)))
+    spelled = normalised(ATTRIBUTES)
+    unread = {
+        _unread(name): (pl.col(name).str.strip_chars() != "").fill_null(value=False)
+        & spelled[name].is_null()
+        for name in _OF_A_FORM
+    }
+    return collect(source, raw.select(*_ACCOUNT, **spelled, **unread))
+
+
+def _unread(name: str) -> str:
+    return f"{name} unread"
 
 
 def _check(accounts: pl.DataFrame, values: pl.DataFrame) -> None:

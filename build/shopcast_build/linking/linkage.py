@@ -76,6 +76,7 @@ def link_people(
         rows_repeated=known.repeated,
         identifiers_ignored=known.shared,
         birthdays_ignored=known.placeholders,
+        values_unreadable=known.unreadable,
         keys_ignored=model.crowded_keys,
         pairs=len(pairs),
         households=guarded.households,

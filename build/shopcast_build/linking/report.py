@@ -12,7 +12,8 @@ class LinkingReport:
     accounts: by platform. attributes: that were compared. rows_incomplete: rows without
     platform or user id. rows_repeated: further rows of an account. identifiers_ignored: e-mails
     and phones of more accounts than one person has. birthdays_ignored: dates of birth of far more
-    accounts than chance gives one. keys_ignored: keys that too many accounts share
+    accounts than chance gives one. values_unreadable: rows by attribute whose date, e-mail or phone
+    is in no form that is known. keys_ignored: keys that too many accounts share
     to compare them all. pairs: that were scored and not out of the question. households, rivals,
     clashes, crowds, crowd_links: what the guard refused (guard.Guarded). links: written.
     linked_accounts: accounts with at least one link.
@@ -24,6 +25,7 @@ class LinkingReport:
     rows_repeated: int
     identifiers_ignored: int
     birthdays_ignored: int
+    values_unreadable: Mapping[str, int]
     keys_ignored: int
     pairs: int
     households: int

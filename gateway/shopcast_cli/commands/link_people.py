@@ -93,6 +93,9 @@ def show(report: "LinkingReport", output: Path) -> None:
     accounts = ", ".join(f"{n:,} of {name}" for name, n in report.accounts.items())
     out.print(f"{accounts} accounts compared by {', '.join(report.attributes)}", soft_wrap=True)
     notes = {
+        f"rows whose {name} cannot be read, which was not compared": n
+        for name, n in report.values_unreadable.items()
+    } | {
         "rows without platform or user id": report.rows_incomplete,
         "further rows of an account; its fullest one was read": report.rows_repeated,
         "e-mails and phones of too many accounts, not compared": report.identifiers_ignored,
