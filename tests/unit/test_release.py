@@ -298,6 +298,10 @@ def test_a_version_says_what_it_is(built: Path, first: Manifest) -> None:
     } <= names  # fmt: skip
     card = (built / BEHAVIOR / "1" / "model_card.md").read_text("utf-8")
     assert first.training.data_sha256[:16] in card
+    training = first.training
+    assert training.exposures["refit"] > training.exposures["train"]
+    learned = f"{training.train[0]:%Y-%m-%d} to {training.validation[1]:%Y-%m-%d}"
+    assert f"| trained on | {learned}, {training.exposures['refit']:,} exposures |" in card
     for check in first.gate.checks:
         assert check.finding in card
     assert "](card/quality.svg)" in card

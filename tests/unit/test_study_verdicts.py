@@ -101,6 +101,14 @@ def test_what_is_worse_is_called_worse() -> None:
     assert "fewer of 100 pairs" in said(found, "Worse than gradient boosting")
 
 
+def test_what_the_past_is_worth_is_said_of_heads_alike() -> None:
+    """A scorer of another kind may know more without knowing the person."""
+    found = report(one("after", GOOD), one("before", BAD), one("no-history", BAD))
+    assert said(found, "No gain from what is known of the person")
+    found = report(one("after", GOOD), one("before", GOOD), one("no-history", BAD))
+    assert said(found, "What is known of the person helps")
+
+
 def arms(fused: Floats, single: Floats, placebo: Floats, several: int = N) -> str:
     found = report(
         one("after", GOOD), one("fused", fused), one("single", single), one("placebo", placebo),

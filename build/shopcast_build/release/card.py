@@ -1,6 +1,7 @@
 """The model card: what a version is and how good it is, in Markdown with plots beside it."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from shopcast_build.learning.calibration import reliability
 from shopcast_build.reporting.figures import SERIES, drawing, new_figure, save_svg
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Floats, Ints
-from shopcast_domain.manifest import Manifest
+from shopcast_domain.manifest import Manifest, Training
 
 CARD = "model_card.md"
 PLOTS = "card"
@@ -95,7 +96,6 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         "Predicts what a shopper will do next with an item (view it, buy it, or buy and return it)"
         " from what the same person did on every platform."
     )
-    tested = f"{training.test[0]:%Y-%m-%d} to {training.test[1]:%Y-%m-%d}"
     missing = sorted(set(manifest.outcomes) - set(manifest.trained_outcomes))
     if missing:
         yield ""
@@ -127,10 +127,10 @@ def _lines(manifest: Manifest) -> Iterator[str]:
                 "exported from",
                 "a build" if artefact.derived_from is None else f"version {artefact.derived_from}",
             ),
-            ("log", f"{training.log_start:%Y-%m-%d} to {training.log_end:%Y-%m-%d}"),
+            ("log", _dates((training.log_start, training.log_end))),
             ("fingerprint of the data", training.data_sha256[:16]),
-            ("trained on", f"{training.train[0]:%Y-%m-%d} to {training.train[1]:%Y-%m-%d}"),
-            ("judged on", f"{tested}, {training.exposures['test']:,} exposures"),
+            *_learned_from(training),
+            ("judged on", f"{_dates(training.test)}, {training.exposures['test']:,} exposures"),
             ("platforms", ", ".join(training.platforms)),
             ("prices in", training.currency or "the currency of each platform"),
         ],
@@ -165,6 +165,22 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         f"`platform models verify {manifest.behavior_version}` checks every file;"
         f" `platform models show {manifest.behavior_version} --json` prints the manifest."
     )
+
+
+def _learned_from(training: Training) -> Iterator[tuple[str, str]]:
+    """Of what time it knows; a later test of it begins after that."""
+    chosen = f"{_dates(training.validation)}, {training.exposures['validation']:,} exposures"
+    if "refit" in training.exposures:
+        whole = (training.train[0], training.validation[1])
+        yield "trained on", f"{_dates(whole)}, {training.exposures['refit']:,} exposures"
+        yield "chosen on", f"{chosen}, after training on {_dates(training.train)}"
+    else:
+        yield "trained on", f"{_dates(training.train)}, {training.exposures['train']:,} exposures"
+        yield "chosen on", chosen
+
+
+def _dates(span: tuple[datetime, datetime]) -> str:
+    return f"{span[0]:%Y-%m-%d} to {span[1]:%Y-%m-%d}"
 
 
 def _metrics(manifest: Manifest) -> Iterator[str]:

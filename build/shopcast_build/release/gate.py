@@ -70,10 +70,14 @@ class Questions:
         self._headline = f"{headline_of(test.outcome)}_auc"
 
     def beats_knowing_nothing(self, majority: Candidate) -> Check:
-        """Is it better than always answering the shares of the outcomes?"""
+        """Is it better than always answering the shares of the outcomes? A lead that may be chance
+        passes, so that short logs can be tried, and is called one."""
         gain = self._gain(_LOSS, majority)
-        found = f"log loss is better than that of {majority.name} by {gain}"
-        if gain.value <= 0:
+        if gain.low > 0:
+            found = f"log loss is better than that of {majority.name} by {gain}"
+        elif gain.value > 0:
+            found = f"log loss is ahead of that of {majority.name} by {gain}, which may be chance"
+        else:
             found = f"log loss is no better than that of {majority.name} ({gain})"
         return Check(name="better than the shares", passed=gain.value > 0, finding=found)
 
@@ -106,12 +110,13 @@ class Questions:
         draws = self._draws(self._new, frozenset({"ece_beyond_chance"}), None)["ece_beyond_chance"]
         value, low = float(draws[0]), float(np.nanquantile(draws[1:], _NOISE[0]))
         limit = calibration_limit(self._outcome, self._resampling)
-        return Check(
-            name="calibrated",
-            passed=low <= limit,
-            finding=f"probabilities miss observed shares by {value:.3f} beyond chance, at least by"
-            f" {low:.3f}, where {limit:.3f} is allowed",
+        found = (
+            f"probabilities miss observed shares by {value:.3f} beyond chance, at least by"
+            f" {low:.3f}, where {limit:.3f} is allowed"
         )
+        if low <= limit < value:
+            found += "; that it is more may be chance"
+        return Check(name="calibrated", passed=low <= limit, finding=found)
 
     def _gain(self, metric: str, other: Candidate, rows: Mask | None = None) -> _Gain:
         ours, theirs = (

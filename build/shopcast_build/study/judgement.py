@@ -98,9 +98,10 @@ def assess(
 
 def _differences(assessment: Assessment, subject: str, test: Test) -> Iterator[Difference]:
     """Every comparison that a sentence or a table speaks of; the headline ones first."""
-    rivals = (MAJORITY, TREES, WORDS, TEXTBOOK, NO_HISTORY, UNTRAINED)
+    rivals = (MAJORITY, TREES, WORDS, TEXTBOOK, UNTRAINED)
     pairs = [(subject, rival) for rival in rivals]
-    pairs += [(AFTER, BEFORE), (BEFORE, NO_TEXT)]
+    # What history and texts are worth: of heads that differ in nothing else.
+    pairs += [(AFTER, BEFORE), (BEFORE, NO_HISTORY), (BEFORE, NO_TEXT)]
     arms = [(FUSED, SINGLE), (FUSED, PLACEBO), (PLACEBO, SINGLE)]
     known = [
         (of, against) for of, against in pairs + arms if of in assessment and against in assessment

@@ -54,7 +54,7 @@ def verdicts(
         for rival in (MAJORITY, TREES, WORDS, TEXTBOOK)
         if (one := find(differences, subject.key, rival))
     ]
-    if one := find(differences, subject.key, NO_HISTORY):
+    if one := find(differences, BEFORE, NO_HISTORY):
         found.append(_history(one))
     found += _fusing(differences)
     if one := find(differences, AFTER, BEFORE):
