@@ -89,7 +89,8 @@ class DeadlineExceeded(ShopcastError):
 
 
 class Unavailable(ShopcastError):
-    """The server is away, starting or draining; calls have been retried."""
+    """The server is away, starting or draining. Calls have been retried, but for `erase_person` and
+    those of PeopleCalls that change something: they may have been done."""
 
 
 class ServerError(ShopcastError):

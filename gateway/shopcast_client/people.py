@@ -24,7 +24,11 @@ from shopcast_client.types import (
 
 
 class PeopleCalls(Caller):
-    """Joining accounts to people, taking them apart, and looking people up."""
+    """Joining accounts to people, taking them apart, and looking people up.
+
+    What changes something is sent once: where it raises Unavailable or DeadlineExceeded it may have
+    been done, so look before you ask again.
+    """
 
     async def link_accounts(
         self,

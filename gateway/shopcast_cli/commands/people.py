@@ -318,7 +318,7 @@ def erase(
         )
     receipt = call(target, timeout_s, lambda client: client.erase_person(Account(platform, user)))
     if receipt is None:
-        fail("this account has never been seen")
+        fail("this account has never been seen, or has been erased before")
     if as_json:
         print_json({name: getattr(receipt, name) for name in receipt.__slots__})
         return

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class IdentityServiceStub(object):
     """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
     """
 
     def __init__(self, channel):
@@ -84,6 +88,10 @@ class IdentityServiceStub(object):
 
 class IdentityServiceServicer(object):
     """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
     """
 
     def LinkAccounts(self, request, context):
@@ -250,6 +258,10 @@ def add_IdentityServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class IdentityService(object):
     """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
     """
 
     @staticmethod

@@ -170,7 +170,12 @@ _IdentityServiceWatchChangesType = typing_extensions.TypeVar(
 )
 
 class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _IdentityServiceResolvePersonType, _IdentityServiceBatchResolvePeopleType, _IdentityServiceFindPersonType, _IdentityServiceUnlinkAccountsType, _IdentityServiceMergePeopleType, _IdentityServiceSplitAccountType, _IdentityServiceUndoChangeType, _IdentityServiceWatchChangesType]):
-    """Keeps the person behind the accounts."""
+    """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
+    """
 
     @typing.overload
     def __init__(self: IdentityServiceStub[
@@ -371,7 +376,12 @@ IdentityServiceAsyncStub: typing_extensions.TypeAlias = IdentityServiceStub[
 ]
 
 class IdentityServiceServicer(metaclass=abc.ABCMeta):
-    """Keeps the person behind the accounts."""
+    """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
+    """
 
     @abc.abstractmethod
     def LinkAccounts(
