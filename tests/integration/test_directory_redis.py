@@ -78,10 +78,11 @@ def cluster(redis_cluster: RedisCluster) -> RedisCluster:
 
 
 class Proxy:
-    """Stands before a server and counts how often something is said after an answer."""
+    """Stands before a server and counts how often something is said after an answer. port: where
+    new connections lead."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._tasks: set[asyncio.Task[None]] = set()
         self.round_trips = 0
 
@@ -95,7 +96,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.port)
         asks = True
 
         def asked() -> None:
@@ -558,6 +559,34 @@ async def test_a_replica_is_not_written_to(own_server: RedisServer, server: Redi
         with pytest.raises(Unavailable):
             await directory.record([event(2)])
         own_server.call("REPLICAOF", "NO", "ONE")
+
+
+def follow(replica: RedisServer, primary: RedisServer) -> None:
+    """Until it has what the primary has."""
+    primary.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    replica.call("REPLICAOF", "127.0.0.1", primary.port)
+    while replica.call("INFO", "replication")["master_link_status"] != "up":
+        time.sleep(0.02)
+
+
+async def test_who_was_left_on_the_old_primary_finds_the_new_one_behind_the_address(
+    own_server: RedisServer, server: RedisServer
+) -> None:
+    async with Proxy(own_server.port) as proxy, opened(proxy.url) as directory:
+        await asyncio.gather(*(directory.record([event(n)]) for n in range(20)))
+        follow(server, own_server)
+        server.call("REPLICAOF", "NO", "ONE")
+        own_server.call("REPLICAOF", "127.0.0.1", free_port())
+        proxy.port = server.port
+        refused, *found = await asyncio.gather(
+            directory.record([event(20)]),
+            *(views(directory) for _ in range(40)),
+            return_exceptions=True,
+        )
+        assert isinstance(refused, Unavailable)
+        assert found == [20] * 40, "others go on"
+        assert (await directory.record([event(20)])).recorded == 1
+        assert await asyncio.gather(*(views(directory) for _ in range(40))) == [21] * 40
 
 
 async def test_a_closed_directory_is_unavailable(server: RedisServer) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,7 +34,6 @@ _AWAY = (
     errors.RedisClusterException,
     errors.ClusterError,
     errors.OutOfMemoryError,
-    errors.ReadOnlyError,
     errors.NoPermissionError,
     errors.TryAgainError,
     errors.AskError,
@@ -193,6 +192,18 @@ class RedisStore:
                 found[node.name] = await cluster.info(target_nodes=node)
         return found
 
+    async def _connect_anew(self) -> None:
+        """Leave a server that was a primary: the address may lead to the new one by now.
+
+        What is under way keeps its connection until it is over. Nodes of a cluster say themselves
+        where to go.
+        """
+        if isinstance(self._client, Redis):
+            pool = self._client.connection_pool
+            await pool.update_active_connections_for_reconnect()
+            with suppress(errors.RedisError, OSError):
+                await pool.disconnect(inuse_connections=False)
+
     async def _evaluate(self, called: Script, command: tuple[Argument, ...]) -> Any:
         try:
             return await _answer(self._client.execute_command("EVALSHA", *command))
@@ -211,6 +222,9 @@ class RedisStore:
                 yield
         except TimeoutError:
             raise Unavailable(f"no answer within {self._timeout_s:g} s") from None
+        except errors.ReadOnlyError as error:
+            await self._connect_anew()
+            raise Unavailable(f"the directory cannot be used now: {type(error).__name__}") from None
         except _AWAY as error:
             raise Unavailable(f"the directory cannot be used now: {type(error).__name__}") from None
         except errors.ResponseError as error:
