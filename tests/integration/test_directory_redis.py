@@ -392,6 +392,8 @@ async def refusal(url: str, **options: Any) -> str:
 async def test_a_database_that_is_not_there_is_refused(
     server: RedisServer, cluster: RedisCluster
 ) -> None:
+    async with opened(server.url.replace("redis://", "Redis://").replace("/0", "/7")):
+        assert server.call("INFO", "keyspace")["db7"]["keys"] == 1
     for url in (server.url.replace("/0", "/77"), cluster.url.replace("/0", "/1")):
         assert "has no database of the number in the URL" in await refusal(url, timeout_s=20)
 
@@ -401,8 +403,8 @@ async def test_what_is_no_redis_is_refused(server: RedisServer, tmp_path: Path) 
     assert "127.0.0.1:1 cannot be reached" in await refusal(nobody)
     assert "secret-password" not in await refusal(nobody)
     assert f"{tmp_path}/socket cannot be reached" in await refusal(f"unix://{tmp_path}/socket")
-    for url in ("redis://host:port/0", "http://localhost", "redis://[bad"):
-        assert "none that Redis has" in await refusal(url)
+    for url in ("redis://host:port/0", "http://localhost", "redis://[bad", "redis://host/notadb"):
+        assert "none that can be used" in await refusal(url)
     assert "letters" in await refusal(server.url, name="a{b}")
 
 

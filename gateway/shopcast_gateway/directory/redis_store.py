@@ -16,7 +16,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from shopcast_gateway.directory.places import shown, unusable
+from shopcast_gateway.directory.places import redis_url, shown, unusable
 from shopcast_gateway.directory.redis_packing import Argument
 from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
@@ -87,6 +87,7 @@ class RedisStore:
     async def connect(cls, url: str, name: str, *, timeout_s: float) -> Self:
         """Find out whether it is a server or a cluster, and whether it will do. Raises
         StartupError."""
+        url = redis_url(url)
         place = shown(url)
         if not _NAME.fullmatch(name):
             raise StartupError("A directory's name has letters, digits, `_`, `.` and `-` only.")
