@@ -135,8 +135,8 @@ class PeopleCalls(Caller):
     async def watch_changes(self, *, after: int = 0) -> AsyncIterator[IdentityChange]:
         """Every change of who is who with a number above `after`, and those to come.
 
-        Ends when the server drains: call again with the number of the last one. Raises a
-        ShopcastError.
+        Ends when the server drains: call again with the number of the last one. Raises ChangesLost
+        where the journal ends before `after`, and other ShopcastErrors.
         """
         request_id = uuid.uuid4().hex
         request = built(identity_service_pb2.WatchChangesRequest, after=after)
