@@ -307,6 +307,7 @@ def erase(
     """Remove the person behind an account, on every platform, for good; prints a receipt.
 
     Counts of items stay as they are. Models that were published before stay too and are named.
+    Where the gateway cannot answer it may have been done: `platform people show` tells.
 
     Example: platform people erase --platform kaufwerk --user u-17 --yes
     """
