@@ -22,7 +22,7 @@ from shopcast_gateway.directory.types import (
     Purpose,
     Retention,
 )
-from shopcast_gateway.errors import NotFound
+from shopcast_gateway.errors import ChangesLost, NotFound
 
 ANNA, ANNA_B, ANNA_C = Account("shop-a", "anna"), Account("shop-b", "anna-7"), Account("c", "a.n")
 BERT = Account("shop-a", "bert")
@@ -595,8 +595,19 @@ class IdentityConformance:
             with pytest.raises(NotFound):
                 await directory.undo(number)
         assert len(await directory.changes(-1, limit=9)) == 1
-        for number in (2**53, 2**63 - 1):
-            assert list(await directory.changes(number, limit=9)) == []
+
+    async def test_who_goes_on_after_a_change_that_is_lost_is_told(
+        self, directory: Directory
+    ) -> None:
+        assert list(await directory.changes(0, limit=9)) == []
+        await link(directory, ANNA, ANNA_B)
+        await directory.erase(ANNA)
+        (erased,) = await journal(directory)
+        assert erased.number == 2
+        assert list(await directory.changes(2, limit=9)) == []
+        for number in (3, 2**53, 2**63 - 1):
+            with pytest.raises(ChangesLost):
+                await directory.changes(number, limit=9)
 
     async def test_links_of_several_kinds_go_as_one_and_are_noted_in_their_order(
         self, directory: Directory

@@ -181,17 +181,24 @@ async def copy_people(
 
 async def _changes_since(directory: "Directory", number: int) -> tuple[int, set[str], bool]:
     """The number of the newest change of who is who; whose ids those since are about, and whether
-    one erased somebody."""
+    one erased somebody, or may have: where the directory is an older state of what it was."""
     from shopcast_gateway.directory.types import ChangeKind
+    from shopcast_gateway.errors import ChangesLost
 
     about: set[str] = set()
     erased = False
-    while changes := await directory.changes(number, limit=_CHANGES):
+    while True:
+        try:
+            changes = await directory.changes(number, limit=_CHANGES)
+        except ChangesLost:  # who was erased before may be back, and whom the file holds be gone
+            number, erased = 0, True
+            continue
+        if not changes:
+            return number, about, erased
         number = changes[-1].number
         for change in changes:
             about |= {change.person_id, change.other_person_id or change.person_id}
             erased |= change.kind is ChangeKind.ERASED
-    return number, about, erased
 
 
 def write_person(path: Path, person: dict[str, Any]) -> None:

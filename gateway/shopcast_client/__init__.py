@@ -10,6 +10,7 @@ async with ShopcastClient("127.0.0.1:50051") as client:
 
 from shopcast_client.client import ShopcastClient
 from shopcast_client.errors import (
+    ChangesLost,
     DeadlineExceeded,
     InvalidRequest,
     NotAuthorised,
@@ -57,6 +58,7 @@ __all__ = [
     "SERVICE_CONFIG",
     "Account",
     "ChangeKind",
+    "ChangesLost",
     "DeadlineExceeded",
     "Event",
     "EventKind",

@@ -23,7 +23,8 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
     """Calls a Shopcast server; an async context manager, for one event loop.
 
     Keep one open for as long as you make calls and share it between tasks. Every call raises a
-    ShopcastError and no other error of the network's; UNAVAILABLE is retried within the timeout.
+    ShopcastError and no other error of the network's; UNAVAILABLE is retried within the timeout,
+    but for calls whose second answer would be another, which say so.
     The calls of ModelCalls are answered on a gateway's admin port, the others on its main one.
     """
 

@@ -5,6 +5,7 @@ ShopcastError
 ├── NotFound            what the request names is not there
 ├── NotAuthorised       the server does not know you, or does not let you
 ├── TooStale            the history at hand is older than the request allows
+├── ChangesLost         the journal ends before the change that a watch was to go on after
 ├── Refused             a version cannot serve or be tried, or there is nothing to take back
 ├── Overloaded          the server is full, or your quota is: try again after `retry_after_s`
 ├── DeadlineExceeded    no answer within the client's timeout
@@ -69,6 +70,11 @@ class TooStale(ShopcastError):
     """The server's store is away, and the history at hand is older than `max_history_age`."""
 
 
+class ChangesLost(ShopcastError):
+    """The journal ends before the change that a watch was to go on after, as after a failover or
+    with an older backup: look up anew whom you keep, then watch from the beginning."""
+
+
 class Refused(ShopcastError):
     """A version cannot serve or be tried, or there is nothing to take back; the text says why."""
 
@@ -89,7 +95,8 @@ class DeadlineExceeded(ShopcastError):
 
 
 class Unavailable(ShopcastError):
-    """The server is away, starting or draining; calls have been retried."""
+    """The server is away, starting or draining. Calls have been retried, but for `erase_person` and
+    those of PeopleCalls that change something: they may have been done."""
 
 
 class ServerError(ShopcastError):
@@ -158,6 +165,9 @@ def _error(
         case grpc.StatusCode.FAILED_PRECONDITION if reason == "TOO_STALE":
             kind = TooStale
             message = f"Shopcast at {target} has nothing as new: {said}"
+        case grpc.StatusCode.FAILED_PRECONDITION if reason == "CHANGES_LOST":
+            kind = ChangesLost
+            message = f"Shopcast at {target} cannot go on there: {said}"
         case grpc.StatusCode.FAILED_PRECONDITION if reason in ("NOT_POSSIBLE", "VERSION_REFUSED"):
             kind = Refused
             message = f"Shopcast at {target} refused it: {said}"

@@ -24,7 +24,11 @@ from shopcast_client.types import (
 
 
 class PeopleCalls(Caller):
-    """Joining accounts to people, taking them apart, and looking people up."""
+    """Joining accounts to people, taking them apart, and looking people up.
+
+    What changes something is sent once: where it raises Unavailable or DeadlineExceeded it may have
+    been done, so look before you ask again.
+    """
 
     async def link_accounts(
         self,
@@ -131,8 +135,8 @@ class PeopleCalls(Caller):
     async def watch_changes(self, *, after: int = 0) -> AsyncIterator[IdentityChange]:
         """Every change of who is who with a number above `after`, and those to come.
 
-        Ends when the server drains: call again with the number of the last one. Raises a
-        ShopcastError.
+        Ends when the server drains: call again with the number of the last one. Raises ChangesLost
+        where the journal ends before `after`, and other ShopcastErrors.
         """
         request_id = uuid.uuid4().hex
         request = built(identity_service_pb2.WatchChangesRequest, after=after)

@@ -53,9 +53,10 @@ class PrivacyCalls(Caller):
         return json_format.MessageToDict(response.data) if response.known else None
 
     async def erase_person(self, account: Account) -> Receipt | None:
-        """Remove the person behind an account; None where it was never seen.
+        """Remove the person behind an account; None where it was never seen, or was erased before.
 
-        Raises a ShopcastError.
+        It is sent once: where it raises Unavailable or DeadlineExceeded it may have been done, and
+        `export_person` tells. Raises a ShopcastError.
         """
         request = privacy_service_pb2.ErasePersonRequest(account=account_message(account))
         return receipt(await self._call(self._connection.privacy.ErasePerson, request))

@@ -8,6 +8,7 @@ GatewayError
 ├── Overloaded            we are full; carries when to try again
 │   └── QuotaExceeded     the caller has used up what is theirs
 ├── TooStale              all that is at hand is older than the caller allows
+├── ChangesLost           the journal ends before the change that the caller goes on after
 ├── NotPossible           the model repository is not as the request needs it
 ├── VersionRefused        the version that was promoted must not serve
 ├── NotAdopted            it has not been taken up within the time that the caller would wait
@@ -92,6 +93,13 @@ class TooStale(GatewayError):
     """The store is away, and the history at hand is older than the caller allows."""
 
     reason = "TOO_STALE"
+
+
+class ChangesLost(GatewayError):
+    """The journal ends before the change that the caller goes on after: the store is an older state
+    of what it was, after a failover or from a backup."""
+
+    reason = "CHANGES_LOST"
 
 
 class NotPossible(GatewayError):

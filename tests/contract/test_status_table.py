@@ -81,6 +81,7 @@ def test_the_codes_are_the_agreed_ones() -> None:
         "Overloaded": "RESOURCE_EXHAUSTED",
         "QuotaExceeded": "RESOURCE_EXHAUSTED",
         "TooStale": "FAILED_PRECONDITION",
+        "ChangesLost": "FAILED_PRECONDITION",
         "NotPossible": "FAILED_PRECONDITION",
         "VersionRefused": "FAILED_PRECONDITION",
         "NotAdopted": "DEADLINE_EXCEEDED",
@@ -108,10 +109,15 @@ def test_overload_says_when_to_try_again() -> None:
     assert delay.ToMilliseconds() == 1500
 
 
-def test_what_is_too_old_names_the_field_that_forbids_it() -> None:
-    status = status_of(errors.TooStale(), "r-1")
+@pytest.mark.parametrize(
+    ("error", "field"), [(errors.TooStale(), "max_history_age"), (errors.ChangesLost(), "after")]
+)
+def test_what_cannot_be_had_names_the_field_that_asks_for_it(
+    error: errors.GatewayError, field: str
+) -> None:
+    status = status_of(error, "r-1")
     (violation,) = detail(status, error_details_pb2.PreconditionFailure()).violations
-    assert (violation.type, violation.subject) == ("TOO_STALE", "max_history_age")
+    assert (violation.type, violation.subject) == (error.reason, field)
 
 
 def test_a_version_that_cannot_serve_is_told_with_why() -> None:

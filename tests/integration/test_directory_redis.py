@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ RAW_ID = "anna.muster-4711@example.org"
 ANNA, ANNA_B = Account("shop-a", RAW_ID), Account("shop-b", RAW_ID)
 SHOE = Item("s1", "Trail shoe", "Nordwind", "shoes", 89.0)
 TIMEOUT_S = 0.5
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 SLACK_S = 5.0  # of a busy machine
 
 
@@ -78,10 +80,11 @@ def cluster(redis_cluster: RedisCluster) -> RedisCluster:
 
 
 class Proxy:
-    """Stands before a server and counts how often something is said after an answer."""
+    """Stands before a server and counts how often something is said after an answer. port: where
+    new connections lead."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._tasks: set[asyncio.Task[None]] = set()
         self.round_trips = 0
 
@@ -95,7 +98,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.port)
         asks = True
 
         def asked() -> None:
@@ -187,7 +190,7 @@ async def test_errors_do_not_quote_what_was_asked(own_server: RedisServer) -> No
     async with opened(own_server.url, timeout_s=TIMEOUT_S) as directory:
         await directory.record([event(1)])
         own_server.call("ACL", "SETUSER", "default", "-evalsha", "-eval")
-        with pytest.raises(Unavailable, match="NoPermission") as refusal:
+        with pytest.raises(Unavailable, match="may not run") as refusal:
             await directory.record([event(2)])
         assert refusal.value.__suppress_context__  # the log shows no more than the message
     assert RAW_ID not in str(refusal.value)
@@ -386,14 +389,114 @@ async def refusal(url: str, **options: Any) -> str:
     return str(refused.value)
 
 
+async def test_a_database_that_is_not_there_is_refused(
+    server: RedisServer, cluster: RedisCluster
+) -> None:
+    async with opened(server.url.replace("redis://", "Redis://").replace("/0", "/7")):
+        assert server.call("INFO", "keyspace")["db7"]["keys"] == 1
+    for url in (server.url.replace("/0", "/77"), cluster.url.replace("/0", "/1")):
+        assert "has no database of the number in the URL" in await refusal(url, timeout_s=20)
+
+
 async def test_what_is_no_redis_is_refused(server: RedisServer, tmp_path: Path) -> None:
     nobody = "redis://user:secret-password@127.0.0.1:1/0"
     assert "127.0.0.1:1 cannot be reached" in await refusal(nobody)
     assert "secret-password" not in await refusal(nobody)
     assert f"{tmp_path}/socket cannot be reached" in await refusal(f"unix://{tmp_path}/socket")
-    for url in ("redis://host:port/0", "http://localhost", "redis://[bad"):
-        assert "none that Redis has" in await refusal(url)
+    for url in ("redis://host:port/0", "http://localhost", "redis://[bad", "redis://host/notadb"):
+        assert "none that can be used" in await refusal(url)
     assert "letters" in await refusal(server.url, name="a{b}")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "word"),
+    [
+        (["-zadd"], "may not run ZADD, or"),
+        (["-unlink", "-hmget"], "may not run HMGET, UNLINK, or"),
+        (["-@dangerous"], "may not run INFO, or"),
+        (["-evalsha"], "may not run EVALSHA, or"),
+        (["resetkeys", "~{shopcast}:*"], "shopcast:*"),  # not those of the vectors
+        (["resetkeys"], "{shopcast}:*"),
+    ],
+)
+async def test_a_user_of_redis_that_lacks_a_right_is_refused(
+    own_server: RedisServer, lacking: list[str], word: str
+) -> None:
+    own_server.call("ACL", "SETUSER", "shop", "on", ">word", "~*", "+@all", *lacking)
+    url = own_server.url.replace("//", "//shop:word@")
+    assert word in await refusal(url, timeout_s=20)
+    assert own_server.call("DBSIZE") == 0
+    own_server.call("ACL", "SETUSER", "shop", "~*", "+@all")
+    async with opened(url):
+        pass
+    unknown = await refusal(own_server.url.replace("//", "//shop:secret-password@"), timeout_s=20)
+    assert "does not admit the user and password" in unknown
+    assert "secret-password" not in unknown
+
+
+async def test_the_rights_that_are_told_are_enough(own_server: RedisServer) -> None:
+    (told,) = re.findall(r"ACL SETUSER shopcast (.*)", OPERATIONS.read_text())
+    assert ">PASSWORD" in told
+    own_server.call("ACL", "SETUSER", "shopcast", *told.split())
+    async with opened(own_server.url.replace("//", "//shopcast:PASSWORD@")) as directory:
+        await directory.record([event(1), event(2, ANNA_B)])
+        await directory.link(ANNA, ANNA_B, kind=LinkKind.LOGIN, confidence=1)
+        await directory.keep_vectors("1", {b"1" * 16: np.ones(4, np.float32)})
+        assert len(await directory.vectors("1", [b"1" * 16])) == 1
+        assert await views(directory) == 2
+        assert (await directory.stats()).vectors == 1
+        await directory.set_consent(ANNA, {Purpose.RISK: False})
+        await directory.undo(1)
+        assert await directory.export(ANNA)
+        assert await directory.compact(Retention(max_age_s=1.0), encoders=()) == 2
+        assert await directory.erase(ANNA)
+
+
+async def test_the_rights_that_are_told_are_enough_in_a_cluster(cluster: RedisCluster) -> None:
+    page = OPERATIONS.read_text()
+    (told,) = re.findall(r"ACL SETUSER shopcast (.*)", page)
+    (more,) = re.findall(r"In a cluster it needs (.*), too", page)
+    url = cluster.url.replace("//", "//shopcast:PASSWORD@")
+    try:
+        for node in cluster.nodes:
+            node.call("ACL", "SETUSER", "shopcast", *told.split())
+        for right in re.findall(r"`(.*?)`", more):
+            await refusal(url, timeout_s=20)
+            for node in cluster.nodes:
+                node.call("ACL", "SETUSER", "shopcast", right)
+        async with opened(url) as directory:
+            await directory.record([event(1)])
+            vectors = {bytes([n]) * 16: np.ones(4, np.float32) for n in range(64)}
+            await directory.keep_vectors("1", vectors)
+            assert (await directory.stats()).vectors == 64
+    finally:
+        for node in cluster.nodes:
+            node.call("ACL", "DELUSER", "shopcast")
+
+
+def test_every_command_of_the_scripts_is_asked_for_at_the_start() -> None:
+    scripts = Path(redis.__file__).with_name("redis_scripts")
+    run = {
+        command
+        for one in scripts.rglob("*.lua")
+        for command in re.findall(r"call\('(\w+)'", one.read_text())
+    }
+    assert run
+    assert run <= set(re.findall(r"'([A-Z]+)'", (scripts / "rights.lua").read_text()))
+
+
+async def test_events_that_failed_for_want_of_a_right_can_be_sent_again(
+    own_server: RedisServer,
+) -> None:
+    async with opened(own_server.url) as directory:
+        own_server.call("ACL", "SETUSER", "default", "-zadd")
+        with pytest.raises(Unavailable, match="may not run"):
+            await directory.record([event(1), event(1), event(2)])
+        own_server.call("ACL", "SETUSER", "default", "+zadd")
+        again = await directory.record([event(1), event(1), event(2)])
+        assert (again.recorded, again.duplicates) == (2, 1)
+        assert (await directory.record([event(2)])).duplicates == 1
+        assert await views(directory) == 2
 
 
 async def test_a_server_that_throws_keys_away_is_refused(server: RedisServer) -> None:
@@ -558,6 +661,34 @@ async def test_a_replica_is_not_written_to(own_server: RedisServer, server: Redi
         with pytest.raises(Unavailable):
             await directory.record([event(2)])
         own_server.call("REPLICAOF", "NO", "ONE")
+
+
+def follow(replica: RedisServer, primary: RedisServer) -> None:
+    """Until it has what the primary has."""
+    primary.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    replica.call("REPLICAOF", "127.0.0.1", primary.port)
+    while replica.call("INFO", "replication")["master_link_status"] != "up":
+        time.sleep(0.02)
+
+
+async def test_who_was_left_on_the_old_primary_finds_the_new_one_behind_the_address(
+    own_server: RedisServer, server: RedisServer
+) -> None:
+    async with Proxy(own_server.port) as proxy, opened(proxy.url) as directory:
+        await asyncio.gather(*(directory.record([event(n)]) for n in range(20)))
+        follow(server, own_server)
+        server.call("REPLICAOF", "NO", "ONE")
+        own_server.call("REPLICAOF", "127.0.0.1", free_port())
+        proxy.port = server.port
+        refused, *found = await asyncio.gather(
+            directory.record([event(20)]),
+            *(views(directory) for _ in range(40)),
+            return_exceptions=True,
+        )
+        assert isinstance(refused, Unavailable)
+        assert found == [20] * 40, "others go on"
+        assert (await directory.record([event(20)])).recorded == 1
+        assert await asyncio.gather(*(views(directory) for _ in range(40))) == [21] * 40
 
 
 async def test_a_closed_directory_is_unavailable(server: RedisServer) -> None:

@@ -15,6 +15,7 @@ from shopcast.v1 import event_service_pb2
 from shopcast_client import (
     Account,
     ChangeKind,
+    ChangesLost,
     Event,
     EventKind,
     InvalidRequest,
@@ -281,6 +282,14 @@ async def test_people_are_joined_taken_apart_and_undone(client: ShopcastClient) 
         await client.unlink_accounts(ANNA, Account("web", "bert@example.com"))
     assert "bert" not in str(caught.value)
     assert await client.find_person("p_" + "0" * 32) is None
+
+
+async def test_a_watch_after_a_change_that_is_lost_is_told_so(client: ShopcastClient) -> None:
+    await client.link_accounts(ANNA, PHONE, kind=LinkKind.LOGIN)
+    with pytest.raises(ChangesLost, match="begin after 0") as caught:
+        await anext(client.watch_changes(after=2))
+    assert caught.value.reason == "CHANGES_LOST"
+    assert (await anext(client.watch_changes(after=0))).number == 1
 
 
 async def test_a_batch_that_would_answer_too_much_is_refused(client: ShopcastClient) -> None:

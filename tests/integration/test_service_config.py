@@ -9,8 +9,13 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pool
 
-from shopcast.v1 import prediction_service_pb2, prediction_service_pb2_grpc
-from shopcast_client import SERVICE_CONFIG
+from shopcast.v1 import (
+    prediction_service_pb2,
+    prediction_service_pb2_grpc,
+    privacy_service_pb2,
+    privacy_service_pb2_grpc,
+)
+from shopcast_client import SERVICE_CONFIG, Account, ShopcastClient, Unavailable
 from shopcast_gateway.transport.health import ACCEPTING
 from shopcast_gateway.transport.interceptor import Deadlines
 from shopcast_gateway.transport.server import SERVICES
@@ -64,18 +69,59 @@ def test_a_server_that_is_full_is_not_asked_again(failing: tuple[Failing, grpc.C
     assert servicer.calls == 1
 
 
+class Forgetting(privacy_service_pb2_grpc.PrivacyServiceServicer):
+    """Erases, and is away before it can say so; what was erased is not known any more."""
+
+    def __init__(self) -> None:
+        self.erasures = 0
+
+    def ErasePerson(  # noqa: N802
+        self, request: privacy_service_pb2.ErasePersonRequest, context: grpc.ServicerContext
+    ) -> privacy_service_pb2.ErasePersonResponse:
+        self.erasures += 1
+        if self.erasures == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+        return privacy_service_pb2.ErasePersonResponse(known=False)
+
+
+async def test_who_erased_is_not_told_that_there_was_nobody() -> None:
+    servicer = Forgetting()
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    async with ShopcastClient(f"127.0.0.1:{port}") as client:
+        with pytest.raises(Unavailable):
+            await client.erase_person(Account("web", "u-1"))
+    server.stop(None).wait()
+    assert servicer.erasures == 1
+
+
+def test_whose_second_answer_would_be_another_is_asked_once() -> None:
+    general, once, _ = json.loads(SERVICE_CONFIG)["methodConfig"]
+    assert "retryPolicy" in general
+    assert "retryPolicy" not in once
+    assert {one["method"] for one in once["name"]} == {
+        *("LinkAccounts", "MergePeople", "UnlinkAccounts", "SplitAccount", "UndoChange"),
+        "ErasePerson",
+    }
+    pool = descriptor_pool.Default()
+    for one in once["name"]:
+        assert one["method"] in pool.FindServiceByName(one["service"]).methods_by_name
+
+
 def test_it_is_the_clients_own_and_knows_every_service() -> None:
     assert PUBLISHED.read_text() == SERVICE_CONFIG
     config = json.loads(SERVICE_CONFIG)
     assert config["healthCheckConfig"] == {"serviceName": ACCEPTING}
-    general, streams = config["methodConfig"]
+    general, once, streams = config["methodConfig"]
     assert {name["service"] for name in general["name"]} == set(SERVICES)
-    assert general["timeout"] == f"{Deadlines().max_s:.0f}s"
+    assert general["timeout"] == once["timeout"] == f"{Deadlines().max_s:.0f}s"
     assert "timeout" not in streams
 
 
 def test_streams_have_no_time_limit() -> None:
-    _, streams = json.loads(SERVICE_CONFIG)["methodConfig"]
+    *_, streams = json.loads(SERVICE_CONFIG)["methodConfig"]
     named = {(one["service"], one["method"]) for one in streams["name"]}
     pool = descriptor_pool.Default()
     streaming = {

@@ -53,6 +53,46 @@ def test_every_command_explains_itself(path: tuple[str, ...], flag: str) -> None
         assert sub in text
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "redis+sentinel://:secret@10.0.0.1:26379/0",
+        "postgres://localhost/shop",
+        "redis:10.0.0.1",
+        "Rediss:/10.0.0.1",
+        "redis://127.0.0.1:1/notadb",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("serve",),
+        ("doctor",),
+        *(("directory", name) for name in ("stats", "rotate-key")),
+        ("directory", "compact", "--max-events", "1"),
+        ("directory", "export", "--output", "people.jsonl"),
+    ],
+    ids=" ".join,
+)
+def test_a_place_that_is_no_url_of_redis_is_not_taken_for_a_file(
+    command: tuple[str, ...], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOPCAST_DIRECTORY_KEY", "00" * 32)
+    if command[-1] == "rotate-key":
+        monkeypatch.delenv("SHOPCAST_DIRECTORY_KEY")
+        command = (*command, "--directory-key", "ring.key")
+        Path("ring.key").write_bytes(bytes(32))
+        Path("ring.key").chmod(0o600)
+    done = run(*command, "--directory", place)
+    assert done.exit_code == 1
+    text = " ".join(done.output.split())
+    assert f"The {place.split(':')[0]}: URL of the directory is none that can be used" in text
+    assert "write redis://HOST:PORT/0" in text
+    assert "secret" not in text
+    assert {one.name for one in tmp_path.iterdir()} <= {"ring.key"}
+
+
 def test_it_says_which_version_it_is() -> None:
     done = run("--version")
     assert (done.exit_code, done.stdout) == (0, f"shopcast {version('shopcast')}\n")

@@ -143,6 +143,18 @@ def test_an_export_that_goes_on_holds_nobody_erased_in_between(
     assert erased not in output.read_text()
 
 
+def test_an_export_of_a_directory_that_was_restored_meanwhile_begins_anew(
+    place: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "people.jsonl"
+    with PeopleFile(output, str(place)) as file:
+        file.journal = 99  # which the older state of the directory does not have
+        file.add([{"person_id": "p_erased-since"}], "0")
+    done = run("export", "--directory", place, "--output", output, "--json")
+    assert json.loads(done.stdout)["people"] == 12
+    assert "erased-since" not in output.read_text()
+
+
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("join", [True, False])
 def test_an_export_holds_each_account_once_whoever_is_joined_or_parted_while_it_runs(

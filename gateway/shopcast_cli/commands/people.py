@@ -307,6 +307,7 @@ def erase(
     """Remove the person behind an account, on every platform, for good; prints a receipt.
 
     Counts of items stay as they are. Models that were published before stay too and are named.
+    Where the gateway cannot answer it may have been done: `platform people show` tells.
 
     Example: platform people erase --platform kaufwerk --user u-17 --yes
     """
@@ -318,7 +319,7 @@ def erase(
         )
     receipt = call(target, timeout_s, lambda client: client.erase_person(Account(platform, user)))
     if receipt is None:
-        fail("this account has never been seen")
+        fail("this account has never been seen, or has been erased before")
     if as_json:
         print_json({name: getattr(receipt, name) for name in receipt.__slots__})
         return

@@ -198,6 +198,8 @@ def serve(
         raise typer.BadParameter(f"one of {', '.join(LEVELS)}", param_hint="--log-level")
     if log_format not in ("text", "json"):
         raise typer.BadParameter("text or json", param_hint="--log-format")
+    with failures(StartupError):
+        triton_log = Path(f"{'shopcast' if in_redis(directory) else directory}.triton.log")
     logs = Logs(log_level, "json" if log_format == "json" else "text")
     logs.set_up()
     settings = ServeSettings(
@@ -209,7 +211,7 @@ def serve(
         triton_urls=urls,
         hedge_after_s=None if hedge_after is None else hedge_after / 1000,
         triton_home=triton_home or default_folder(),
-        triton_log=Path(f"{'shopcast' if in_redis(directory) else directory}.triton.log"),
+        triton_log=triton_log,
         metrics_port=metrics_port,
         workers=workers,
         max_rows=max_rows,

@@ -137,7 +137,10 @@ class Directory(Protocol):
         ...
 
     async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
-        """The journal's entries with a number above `after`, oldest first."""
+        """The journal's entries with a number above `after`, oldest first.
+
+        Raises ChangesLost where the newest has a lower one.
+        """
         ...
 
     # Privacy

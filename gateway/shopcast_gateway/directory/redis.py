@@ -50,7 +50,7 @@ from shopcast_gateway.directory.types import (
     UnlinkResult,
     Vector,
 )
-from shopcast_gateway.errors import NotFound, StartupError
+from shopcast_gateway.errors import ChangesLost, NotFound, StartupError
 
 VERSION = 2
 """Of what is kept and how. Raise it with every change to that."""
@@ -239,8 +239,11 @@ class RedisDirectory:
         return change_of(reply)
 
     async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
-        """The journal's entries with a number above `after`, oldest first."""
-        return [change_of(one) for one in await self._store.run("changes", _exact(after), limit)]
+        """The journal's entries with a number above `after`, oldest first. Raises ChangesLost."""
+        newest, *found = await self._store.run("changes", _exact(after), limit)
+        if after > newest:
+            raise ChangesLost(f"the journal ends with change {newest}")
+        return [change_of(one) for one in found]
 
     async def set_consent(
         self, account: Account, purposes: Mapping[Purpose, bool], *, everywhere: bool = False

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from shopcast_gateway.directory.places import shown, unusable
+from shopcast_gateway.directory.places import redis_url, shown, unusable
 from shopcast_gateway.directory.redis_packing import Argument
 from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
@@ -34,12 +34,14 @@ _AWAY = (
     errors.RedisClusterException,
     errors.ClusterError,
     errors.OutOfMemoryError,
-    errors.ReadOnlyError,
-    errors.NoPermissionError,
     errors.TryAgainError,
     errors.AskError,
     OSError,
 )
+_COMMAND = re.compile(r"run the '([\w|]+)' command")
+# What Redis 7.0 says, and newer ones, of a command that a script runs.
+_FORBIDDEN_IN_SCRIPT = ("The user executing the script", "ACL failure in script")
+_NO_SUCH_DATABASE = ("DB index is out of range", "SELECT is not allowed in cluster mode")
 _AWAY_CODES = {"BUSY", "LOADING", "LOST", "MISCONF", "NOAUTH", "NOREPLICAS", "ROTATED"}
 
 
@@ -85,6 +87,7 @@ class RedisStore:
     async def connect(cls, url: str, name: str, *, timeout_s: float) -> Self:
         """Find out whether it is a server or a cluster, and whether it will do. Raises
         StartupError."""
+        url = redis_url(url)
         place = shown(url)
         if not _NAME.fullmatch(name):
             raise StartupError("A directory's name has letters, digits, `_`, `.` and `-` only.")
@@ -112,10 +115,11 @@ class RedisStore:
                     )
                 cluster = RedisCluster.from_url(url, max_connections=2 * _CONNECTIONS, **options)
                 store._client = cluster
-                async with store._reaching():
+                async with store._reaching(), store._with_rights():
                     await cluster.initialize()
                 for address, of_primary in (await store._of_primaries(cluster)).items():
                     _check(of_primary, address)
+            await store._check_rights()
         except Unavailable as error:
             await store.close()
             raise StartupError(
@@ -129,21 +133,8 @@ class RedisStore:
 
     async def run(self, name: str, *arguments: Argument) -> Any:
         """What a script answers, in one round trip."""
-        called = script(name)
-        command = (called.digest, len(self._keys), *self._keys, *arguments)
         async with self._reaching():
-            repeats = 1 if called.reads_only else 0
-            while True:
-                try:
-                    return await self._evaluate(called, command)
-                except errors.ConnectionError:
-                    # A connection that broke, perhaps long ago: nothing is done twice by reading.
-                    if repeats == 0:
-                        raise
-                    repeats -= 1
-                except _UNSETTLED:
-                    # A failover or a move of the slot is going on; the time limit ends this.
-                    await asyncio.sleep(_PAUSE_S)
+            return await self._run(script(name), arguments)
 
     async def pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """What commands answer that are sent together, with no transaction around them."""
@@ -181,9 +172,47 @@ class RedisStore:
         await self._client.aclose()
 
     async def _information(self) -> dict[str, Any]:
-        async with self._reaching():
-            found: dict[str, Any] = await self._client.info()
+        """What the server says of itself; the first that it is asked. Raises StartupError."""
+        async with self._reaching(), self._with_rights():
+            try:
+                found: dict[str, Any] = await self._client.info()
+            except errors.AuthenticationError:
+                raise StartupError(
+                    f"{self.place} does not admit the user and password of the URL, or asks for"
+                    " them: name those it knows, redis://USER:PASSWORD@HOST:PORT/0"
+                ) from None
+            except errors.ResponseError as error:
+                if not str(error).startswith(_NO_SUCH_DATABASE):
+                    raise
+                raise StartupError(
+                    f"{self.place} has no database of the number in the URL: name one that it has,"
+                    " redis://HOST:PORT/0"
+                ) from None
         return found
+
+    async def _check_rights(self) -> None:
+        """A script that may not run one of its commands would end halfway. Raises StartupError."""
+        async with self._reaching(), self._with_rights():
+            found = await self._run(script("rights"), (self.spread_key("never"),))
+        if found:
+            raise self._forbidden([command.decode() for command in found])
+
+    @asynccontextmanager
+    async def _with_rights(self) -> AsyncIterator[None]:
+        """Raises StartupError where the user may not run what is run inside."""
+        try:
+            yield
+        except errors.NoPermissionError as error:
+            command = _COMMAND.search(str(error))
+            found = command[1].upper() if command else "scripts"
+            raise self._forbidden([found]) from None
+
+    def _forbidden(self, commands: Sequence[str]) -> StartupError:
+        return StartupError(
+            f"The user of Redis at {self.place} may not run {', '.join(commands)}, or not on the"
+            f" keys {{{self._name}}}:* and {self._name}:*: grant that with ACL SETUSER, or name"
+            " another user in the URL"
+        )
 
     async def _of_primaries(self, cluster: RedisCluster) -> dict[str, dict[str, Any]]:
         """What each primary says of itself, by its address."""
@@ -192,6 +221,33 @@ class RedisStore:
             for node in cluster.get_primaries():
                 found[node.name] = await cluster.info(target_nodes=node)
         return found
+
+    async def _connect_anew(self) -> None:
+        """Leave a server that was a primary: the address may lead to the new one by now.
+
+        What is under way keeps its connection until it is over. Nodes of a cluster say themselves
+        where to go.
+        """
+        if isinstance(self._client, Redis):
+            pool = self._client.connection_pool
+            await pool.update_active_connections_for_reconnect()
+            with suppress(errors.RedisError, OSError):
+                await pool.disconnect(inuse_connections=False)
+
+    async def _run(self, called: Script, arguments: Sequence[Argument]) -> Any:
+        command = (called.digest, len(self._keys), *self._keys, *arguments)
+        repeats = 1 if called.reads_only else 0
+        while True:
+            try:
+                return await self._evaluate(called, command)
+            except errors.ConnectionError:
+                # A connection that broke, perhaps long ago: nothing is done twice by reading.
+                if repeats == 0:
+                    raise
+                repeats -= 1
+            except _UNSETTLED:
+                # A failover or a move of the slot is going on; the time limit ends this.
+                await asyncio.sleep(_PAUSE_S)
 
     async def _evaluate(self, called: Script, command: tuple[Argument, ...]) -> Any:
         try:
@@ -211,9 +267,19 @@ class RedisStore:
                 yield
         except TimeoutError:
             raise Unavailable(f"no answer within {self._timeout_s:g} s") from None
+        except errors.ReadOnlyError as error:
+            await self._connect_anew()
+            raise Unavailable(f"the directory cannot be used now: {type(error).__name__}") from None
         except _AWAY as error:
             raise Unavailable(f"the directory cannot be used now: {type(error).__name__}") from None
         except errors.ResponseError as error:
+            if isinstance(error, errors.NoPermissionError) or str(error).startswith(
+                _FORBIDDEN_IN_SCRIPT
+            ):
+                raise Unavailable(
+                    "the directory cannot be used now: its user of Redis may not run a command that"
+                    " is needed, or not on its keys"
+                ) from None
             code = str(error).split(" ", 1)[0]
             if code == "PLATFORMS":
                 raise BadRequest("platform", "a directory in Redis holds 65,535 at most") from None

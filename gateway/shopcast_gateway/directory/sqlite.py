@@ -277,7 +277,7 @@ class SqliteDirectory:
         return await self._write(lambda store: sqlite_people.undo(store, self._pseudonyms, number))
 
     async def changes(self, after: int, *, limit: int) -> Sequence[Change]:
-        """The journal's entries with a number above `after`, oldest first."""
+        """The journal's entries with a number above `after`, oldest first. Raises ChangesLost."""
         return await self._browse(lambda store: sqlite_people.changes(store, after, limit))
 
     async def set_consent(

@@ -9,7 +9,12 @@ from shopcast_domain.events import Account
 from shopcast_gateway.directory.paths import connected, parts
 from shopcast_gateway.directory.pseudonym import Pseudonyms, code_of, person_id
 from shopcast_gateway.directory.sqlite_accounts import admit, check_keys, find, intern_platforms
-from shopcast_gateway.directory.sqlite_connection import microseconds, select_in, transaction
+from shopcast_gateway.directory.sqlite_connection import (
+    microseconds,
+    number_of,
+    select_in,
+    transaction,
+)
 from shopcast_gateway.directory.types import (
     Change,
     ChangeKind,
@@ -19,7 +24,7 @@ from shopcast_gateway.directory.types import (
     Person,
     UnlinkResult,
 )
-from shopcast_gateway.errors import NotFound
+from shopcast_gateway.errors import ChangesLost, NotFound
 
 Link = tuple[int, int, str, float, str]
 """Two accounts, the smaller number first; kind, confidence and source."""
@@ -212,10 +217,15 @@ def undo(connection: sqlite3.Connection, pseudonyms: Pseudonyms, number: int) ->
 
 
 def changes(connection: sqlite3.Connection, after: int, limit: int) -> list[Change]:
-    """The journal's entries after a number, oldest first."""
+    """The journal's entries after a number, oldest first. Raises ChangesLost."""
     rows = connection.execute(
         f"SELECT {_CHANGES} FROM journal WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
-    )
+    ).fetchall()
+    if not rows and after > 0:
+        # Erasure takes entries away and appends one, so the newest is always there.
+        newest = number_of(connection, "SELECT coalesce(max(number), 0) FROM journal")
+        if after > newest:
+            raise ChangesLost(f"the journal ends with change {newest}")
     return [_change(row) for row in rows]
 
 

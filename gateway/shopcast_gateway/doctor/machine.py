@@ -5,6 +5,7 @@ import platform
 import shutil
 import socket
 import sys
+from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -145,8 +146,9 @@ def space(installation: Installation) -> list[Answer]:
     """Whether there is room for models, for events, and for tensors on their way to Triton."""
     answers, told = [], []
     places = [("the repository", installation.repository)]
-    if not in_redis(installation.directory):
-        places.append(("the directory", Path(installation.directory).parent))
+    with suppress(StartupError):  # which the check of the directory tells
+        if not in_redis(installation.directory):
+            places.append(("the directory", Path(installation.directory).parent))
     for what, path in places:
         folder = nearest_folder(path)
         free = shutil.disk_usage(folder).free

@@ -28,8 +28,11 @@ _BACKUP = "restore it from a backup, or name another file with --directory"
 
 def directory(installation: Installation) -> list[Answer]:
     """Whether the gateway could open the directory, or make it."""
-    if in_redis(installation.directory):
-        return _in_redis(str(installation.directory), installation.directory_key)
+    try:
+        if in_redis(installation.directory):
+            return _in_redis(str(installation.directory), installation.directory_key)
+    except StartupError as error:
+        return [failed(*parts(error, "name another place with --directory"))]
     path = Path(installation.directory)
     folder = nearest_folder(path.parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

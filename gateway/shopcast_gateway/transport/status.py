@@ -46,6 +46,11 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
         grpc.StatusCode.FAILED_PRECONDITION,
         "The history at hand is older than max_history_age; allow more, or try again later.",
     ),
+    errors.ChangesLost: StatusRow(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "The journal ends before the change to go on after: changes were lost; look up anew whom"
+        " you keep, and begin after 0.",
+    ),
     errors.NotPossible: StatusRow(grpc.StatusCode.FAILED_PRECONDITION, None),
     errors.VersionRefused: StatusRow(grpc.StatusCode.FAILED_PRECONDITION, None),
     errors.NotAdopted: StatusRow(
@@ -62,13 +67,17 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
     ),
     errors.ContractMismatch: INTERNAL,
 }
+_SUBJECTS: dict[type[errors.GatewayError], str] = {
+    errors.TooStale: "max_history_age",
+    errors.ChangesLost: "after",
+}
 
 
 def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
     """The google.rpc.Status of an error.
 
     Details: ErrorInfo and RequestInfo always, BadRequest for bad input, RetryInfo when we are full,
-    PreconditionFailure when all is too old or a version cannot serve.
+    PreconditionFailure when all is too old, changes were lost or a version cannot serve.
     """
     row = TABLE[type(error)]
     details: list[Message] = [
@@ -88,7 +97,7 @@ def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
     if row.code is grpc.StatusCode.FAILED_PRECONDITION:
         violation = error_details_pb2.PreconditionFailure.Violation(
             type=error.reason,
-            subject="max_history_age" if isinstance(error, errors.TooStale) else "version",
+            subject=_SUBJECTS.get(type(error), "version"),
             description=row.sentence or str(error),
         )
         details.append(error_details_pb2.PreconditionFailure(violations=[violation]))

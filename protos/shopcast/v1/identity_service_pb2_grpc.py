@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class IdentityServiceStub(object):
     """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
     """
 
     def __init__(self, channel):
@@ -84,6 +88,10 @@ class IdentityServiceStub(object):
 
 class IdentityServiceServicer(object):
     """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
     """
 
     def LinkAccounts(self, request, context):
@@ -182,9 +190,12 @@ class IdentityServiceServicer(object):
 
     def WatchChanges(self, request, context):
         """Tells every change of who is who from a point on, and goes on as they happen. Ends when the server drains:
-        call again with the number of the last change that was told.
+        call again with the number of the last change that was told. Where the journal ends before that number, changes
+        were lost with a failover to a replica that lagged, or an older backup was restored: look up anew whom you keep
+        (BatchResolvePeople), then watch after 0.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
-        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (reason CHANGES_LOST,
+        with google.rpc.PreconditionFailure, where the journal ends before `after`), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """
@@ -250,6 +261,10 @@ def add_IdentityServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class IdentityService(object):
     """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
     """
 
     @staticmethod

@@ -170,7 +170,12 @@ _IdentityServiceWatchChangesType = typing_extensions.TypeVar(
 )
 
 class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _IdentityServiceResolvePersonType, _IdentityServiceBatchResolvePeopleType, _IdentityServiceFindPersonType, _IdentityServiceUnlinkAccountsType, _IdentityServiceMergePeopleType, _IdentityServiceSplitAccountType, _IdentityServiceUndoChangeType, _IdentityServiceWatchChangesType]):
-    """Keeps the person behind the accounts."""
+    """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
+    """
 
     @typing.overload
     def __init__(self: IdentityServiceStub[
@@ -324,9 +329,12 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
 
     WatchChanges: _IdentityServiceWatchChangesType
     """Tells every change of who is who from a point on, and goes on as they happen. Ends when the server drains:
-    call again with the number of the last change that was told.
+    call again with the number of the last change that was told. Where the journal ends before that number, changes
+    were lost with a failover to a replica that lagged, or an older backup was restored: look up anew whom you keep
+    (BatchResolvePeople), then watch after 0.
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
-    where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+    where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (reason CHANGES_LOST,
+    with google.rpc.PreconditionFailure, where the journal ends before `after`), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
     each carries google.rpc.ErrorInfo with a stable reason.
     """
@@ -371,7 +379,12 @@ IdentityServiceAsyncStub: typing_extensions.TypeAlias = IdentityServiceStub[
 ]
 
 class IdentityServiceServicer(metaclass=abc.ABCMeta):
-    """Keeps the person behind the accounts."""
+    """Keeps the person behind the accounts.
+
+    LinkAccounts, MergePeople, UnlinkAccounts, SplitAccount and UndoChange that failed with UNAVAILABLE or
+    DEADLINE_EXCEEDED may have been done. The service config does not retry them, since the second answer would say
+    that nothing changed: ask ResolvePerson or WatchChanges first.
+    """
 
     @abc.abstractmethod
     def LinkAccounts(
@@ -490,9 +503,12 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[shopcast.v1.identity_service_pb2.WatchChangesResponse], collections.abc.AsyncIterator[shopcast.v1.identity_service_pb2.WatchChangesResponse]]:
         """Tells every change of who is who from a point on, and goes on as they happen. Ends when the server drains:
-        call again with the number of the last change that was told.
+        call again with the number of the last change that was told. Where the journal ends before that number, changes
+        were lost with a failover to a replica that lagged, or an older backup was restored: look up anew whom you keep
+        (BatchResolvePeople), then watch after 0.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
-        where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
+        where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (reason CHANGES_LOST,
+        with google.rpc.PreconditionFailure, where the journal ends before `after`), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """

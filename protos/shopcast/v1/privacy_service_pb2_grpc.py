@@ -100,7 +100,9 @@ class PrivacyServiceServicer(object):
         """Removes the person behind an account: accounts, events, links and the journal, but for one entry that says
         that the person with this id was removed. Counts of items, categories and platforms stay as they are, and
         models that were trained before stay as they are and are named. Events that are sent again are recorded
-        again. An account never seen is no error: known is false.
+        again. An account never seen is no error: known is false. Where the call fails with UNAVAILABLE or
+        DEADLINE_EXCEEDED the person may have been removed. The service config does not retry it, since the second answer
+        would know nobody: ask ExportPerson or ResolvePerson first.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;

@@ -157,9 +157,12 @@ local function keep_tallies(letter, tallies)
   end
 end
 
+local fresh = {}
+
 local function is_known(keys)
   for at = 1, #keys, 16 do
-    if call('HEXISTS', event_bucket(sub(keys, at, at + 15))) == 1 then return true end
+    local key = sub(keys, at, at + 15)
+    if fresh[key] or call('HEXISTS', event_bucket(key)) == 1 then return true end
   end
   return false
 end
@@ -176,8 +179,7 @@ for n = 1, events do
   else
     local number, event_key = owner_of(owner), sub(keys, 1, 16)
     local kind, priced = string.byte(fact) % 4, floor(string.byte(fact) / 4) % 4 > 0
-    local bucket, field = event_bucket(event_key)
-    call('HSET', bucket, field, '')
+    fresh[event_key] = true
     if passes(number, kind, time_us) then
       local item = item_of(place)
       item[TALLY + kind] = item[TALLY + kind] + 1
@@ -209,4 +211,9 @@ keep_tallies('p', in_platform)
 keep_tallies('c', in_category)
 count('events', recorded)
 count('quarantined', quarantined)
+-- Last: what failed before is no duplicate when it is sent again.
+for event_key in pairs(fresh) do
+  local bucket, field = event_bucket(event_key)
+  call('HSET', bucket, field, '')
+end
 return table.concat(statuses)
