@@ -180,7 +180,7 @@ def serve(
     from shopcast_gateway.directory.places import in_redis
     from shopcast_gateway.drain import Drain
     from shopcast_gateway.errors import StartupError
-    from shopcast_gateway.logs import LEVELS, Logs
+    from shopcast_gateway.logs import LEVELS, Logs, flush
     from shopcast_gateway.runtime import run
     from shopcast_gateway.settings import ServeSettings
     from shopcast_gateway.transport.credentials import Tls
@@ -237,4 +237,7 @@ def serve(
         )
 
     with failures(StartupError):
-        asyncio.run(run(settings, ready))
+        try:
+            asyncio.run(run(settings, ready))
+        finally:
+            flush()  # the sentence that says why it ended is the last line
