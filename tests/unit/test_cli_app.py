@@ -1,6 +1,7 @@
 """The command as a whole: help, wrong usage, what is missing, and sentences in place of traces."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,34 @@ def test_serving_without_a_model_names_the_command_that_makes_one(tmp_path: Path
     done = run("serve", "--repository", str(tmp_path), "--directory", str(store))
     assert "publish one with `platform build-model" in failed(done)
     assert not store.exists()
+
+
+SERVE = """
+import sys
+from shopcast_cli.app import app
+from shopcast_gateway import runtime
+
+async def run(settings, ready):
+    ready(runtime.Serving("127.0.0.1:50051", 1, "nowhere", None))
+    print("it goes on", file=sys.stderr)
+
+runtime.run = run
+app(["serve"])
+"""
+
+
+@pytest.mark.parametrize("output", ["> /dev/full", "| true", ">&-"])
+def test_a_gateway_serves_whether_its_stdout_is_read_or_not(output: str) -> None:
+    command = f'set -o pipefail; "{sys.executable}" -c "$SERVE" {output}'
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"SERVE": SERVE},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "it goes on\n")
 
 
 def test_a_simulation_tells_its_numbers_as_json_too(tmp_path: Path) -> None:

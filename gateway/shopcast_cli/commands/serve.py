@@ -1,12 +1,15 @@
 """`platform serve`."""
 
 import asyncio
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shopcast_cli.console import failures, out
+from shopcast_cli.console import failures
 
 if TYPE_CHECKING:
     from shopcast_gateway.runtime import Serving
@@ -229,12 +232,15 @@ def serve(
     def ready(serving: "Serving") -> None:
         metrics = f", metrics on port {serving.metrics}" if serving.metrics else ""
         admin = f", administration on port {serving.admin}" if serving.admin else ""
-        out.print(
+        line = (
             f"serving version {serving.version} on {serving.address} (Triton on"
             f" {serving.triton}{metrics}{admin}); try `platform predict --target {serving.address}"
-            " --help`",
-            soft_wrap=True,
+            " --help`\n"
         )
+        # Unbuffered: what is left in a buffer would be tried again at the end, and fail that.
+        if sys.stdout is not None:
+            with suppress(OSError):  # nobody reads it, or its disk is full: we serve all the same
+                os.write(sys.stdout.fileno(), line.encode())
 
     with failures(StartupError):
         try:
