@@ -1,5 +1,6 @@
 """The command as a whole: help, wrong usage, what is missing, and sentences in place of traces."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -137,6 +138,36 @@ def test_a_gateway_serves_whether_its_stdout_is_read_or_not(output: str) -> None
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "it goes on\n")
+
+
+CANNOT_SERVE = """
+from shopcast_cli.app import app
+from shopcast_cli.commands import serve
+from shopcast_gateway import runtime
+from shopcast_gateway.errors import StartupError
+
+async def run(settings, ready):
+    raise StartupError("Triton keeps ending: see its log")
+
+runtime.run = run
+serve._SAYING_S = 1.0
+app(["serve"])
+"""
+
+
+def test_a_gateway_that_cannot_serve_ends_even_if_nobody_reads_why() -> None:
+    unread, stderr = os.pipe()
+    try:
+        os.set_blocking(stderr, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(stderr, b" " * 4096):
+                pass
+        os.set_blocking(stderr, True)
+        command = [sys.executable, "-c", CANNOT_SERVE]
+        assert subprocess.run(command, stderr=stderr, timeout=60, check=False).returncode == 1
+    finally:
+        os.close(unread)
+        os.close(stderr)
 
 
 def test_a_simulation_tells_its_numbers_as_json_too(tmp_path: Path) -> None:

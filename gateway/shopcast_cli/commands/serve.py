@@ -3,16 +3,19 @@
 import asyncio
 import os
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shopcast_cli.console import failures
+from shopcast_cli.console import fail
 
 if TYPE_CHECKING:
     from shopcast_gateway.runtime import Serving
+
+_SAYING_S = 5.0
 
 
 def serve(
@@ -242,8 +245,14 @@ def serve(
             with suppress(OSError):  # nobody reads it, or its disk is full: we serve all the same
                 os.write(sys.stdout.fileno(), line.encode())
 
-    with failures(StartupError):
+    try:
+        asyncio.run(run(settings, ready))
+    except StartupError as error:
+        watchdog = threading.Timer(_SAYING_S, os._exit, (1,))  # nobody may read why
+        watchdog.daemon = True
+        watchdog.start()
         try:
-            asyncio.run(run(settings, ready))
+            flush()
+            fail(error)
         finally:
-            flush()  # the sentence that says why it ended is the last line
+            watchdog.cancel()
