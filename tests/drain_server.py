@@ -8,7 +8,6 @@ no end, and "stubborn" ones cannot be cancelled.
 
 import asyncio
 import json
-import logging
 import re
 import signal
 import subprocess
@@ -24,19 +23,26 @@ from hostile_server import PATIENCE_S, FakePredictor
 from shopcast_gateway import runtime
 from shopcast_gateway.core.protocol import Prediction, PredictQuery
 from shopcast_gateway.drain import Drain
+from shopcast_gateway.logs import Logs
 from shopcast_gateway.settings import ServeSettings
 
 
 class DrainServer:
     """The process, seen from outside."""
 
-    def __init__(self, folder: Path, stdin: int = subprocess.DEVNULL, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stdin: int = subprocess.DEVNULL,
+        stderr: int | None = None,
+        **options: Any,
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self._log = folder / "server.log"
         command = [sys.executable, __file__, str(folder), json.dumps(options)]
         with self._log.open("a") as errors:
             self._process = subprocess.Popen(
-                command, stdin=stdin, stdout=subprocess.PIPE, stderr=errors
+                command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr or errors
             )
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
@@ -127,5 +133,5 @@ async def _serve(folder: Path, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    Logs().set_up()
     asyncio.run(_serve(Path(sys.argv[1]), json.loads(sys.argv[2])))

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from shopcast_gateway.logs import flush
+
+_SAYING_S = 1.5  # for the last line of a process that hangs
+
 _log = logging.getLogger(__name__)
 
 
@@ -60,10 +64,10 @@ class Leaving:
         if self._wait is not None:
             self._hurry.set()
             return
-        _log.info("stopping: %s came, all ends within %g s", number.name, self._drain.limit_s)
         watchdog = threading.Timer(self._drain.limit_s, self._give_up)
         watchdog.daemon = True
         watchdog.start()
+        _log.info("stopping: %s came, all ends within %g s", number.name, self._drain.limit_s)
         wait_s = self._drain.wait_s if number == signal.SIGTERM else 0.0
         self._wait = asyncio.create_task(self._leave(wait_s))
 
@@ -77,5 +81,11 @@ class Leaving:
         self._gateway.cancel()
 
     def _give_up(self) -> None:
-        _log.error("stopping: not over after %g s, the process is ended", self._drain.limit_s)
+        saying = threading.Thread(target=self._say_so, daemon=True)
+        saying.start()
+        saying.join(_SAYING_S)  # what logs may hang, too
         self._end()
+
+    def _say_so(self) -> None:
+        _log.error("stopping: not over after %g s, the process is ended", self._drain.limit_s)
+        flush()

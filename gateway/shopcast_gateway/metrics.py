@@ -1,10 +1,11 @@
 """Metrics for Prometheus, on a port of their own."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -15,6 +16,7 @@ from shopcast_gateway.backend.rotation import Did, Ejected, Moved, RotationStatu
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Change, Refusal
 from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.metrics_port import MetricsServer
 from shopcast_gateway.triton.status import Repaired, Restarted, TritonStatus
 
 _SWAP_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
@@ -39,12 +41,14 @@ def serve_metrics(
     if rotation is not None:
         observe_rotation(rotation, registry)
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
+        server = MetricsServer(host, port, registry)
     except OSError as error:
         raise StartupError(
             f"metrics cannot be served on port {port} of {host} ({error.strerror}): choose others"
             " with --metrics-host and --metrics-port"
         ) from None
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield server.server_port
     finally:

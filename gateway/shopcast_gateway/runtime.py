@@ -21,6 +21,7 @@ from shopcast_gateway.frontend import access_of, open_frontend
 from shopcast_gateway.held_folder import sweep
 from shopcast_gateway.interpreter import make_ready
 from shopcast_gateway.metrics import serve_metrics
+from shopcast_gateway.open_files import check_open_files
 from shopcast_gateway.promoted import versions_to_try
 from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.supervisor import Supervisor
@@ -71,6 +72,7 @@ async def run(settings: ServeSettings, ready: Callable[[Serving], None]) -> None
 async def _serve(
     settings: ServeSettings, ready: Callable[[Serving], None], leaving: Callable[[], Leaving]
 ) -> None:
+    check_open_files()
     check_exposure(
         settings.host,
         settings.tls,

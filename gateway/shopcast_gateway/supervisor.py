@@ -258,14 +258,19 @@ class Supervisor:
 
     async def _revive(self, version: int) -> None:
         """Start Triton again with the same version, or if it may not serve any more, with one
-        before it. Raises StartupError when none may, or Triton keeps ending."""
+        before it, where that can be read. Raises StartupError when none may, or Triton keeps
+        ending."""
         # By now the calls of the old engine have failed.
         await self._switch.take_out()
         while True:
             pause_s = self._tritons.count_death()
             await asyncio.sleep(pause_s)
             self._health.restarted()
-            others, _ = versions_to_try(self._tritons.repository)
+            others: list[int] = []
+            try:
+                others, _ = versions_to_try(self._tritons.repository)
+            except StartupError as error:
+                _log.error("version %d goes on, or none: %s", version, error)
             versions = [version, *(other for other in others if other != version)]
             with suppress(TritonDied):
                 self._switch.engine = await Engine.first_that_passes(

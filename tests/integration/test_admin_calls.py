@@ -98,7 +98,7 @@ def test_versions_are_promoted_tried_refused_and_taken_back(
     assert counted["shopcast.v1.ModelAdminService/RollBackModel", "OK"] == 2
     assert counted["shopcast.v1.ModelAdminService/PromoteModel", "FAILED_PRECONDITION"] == 1
     assert counted["shopcast.v1.PredictionService/Predict", "OK"] > 5
+    assert gateway.stop() == 0
     log = gateway.log.read_text()
     audited = re.findall(r"shopcast_gateway\.audit .*ModelAdminService/(\w+)", log)
     assert {"PromoteModel", "RollBackModel", "SetTrial", "EndTrial"} <= set(audited)
-    assert gateway.stop() == 0

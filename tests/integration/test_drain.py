@@ -1,6 +1,7 @@
 """A gateway that leaves: what callers, balancers and who runs it see."""
 
 import asyncio
+import fcntl
 import os
 import pty
 import signal
@@ -231,6 +232,21 @@ async def test_the_process_ends_even_if_its_event_loop_hangs(start: Start) -> No
     server.signal()
     assert await ended(server) == 1
     assert server.steps[-1] == "not over after 1 s, the process is ended"
+
+
+async def test_who_does_not_read_the_log_holds_up_neither_calls_nor_the_end(start: Start) -> None:
+    unread, log = os.pipe()
+    fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
+    server = start(stderr=log, grace_s=0.5)
+    os.close(log)
+    try:
+        async with ShopcastClient(server.target, timeout_s=5.0) as client:
+            for _ in range(100):  # each is a line
+                assert (await ask(client)).predictions
+        server.signal()
+        assert await ended(server) == 0
+    finally:
+        os.close(unread)
 
 
 async def test_a_rolling_restart_of_two_gateways_fails_no_call(

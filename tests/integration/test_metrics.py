@@ -1,25 +1,28 @@
 """What Prometheus sees of calls, scraped from the real port."""
 
 import asyncio
+import socket
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast.v1 import prediction_service_pb2_grpc as services
 from shopcast.v1 import types_pb2
 from shopcast_domain.events import Outcome
+from shopcast_gateway import metrics_port
 from shopcast_gateway.call_metrics import OTHER, CallMetrics
 from shopcast_gateway.core import protocol as core
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.errors import Overloaded
 from shopcast_gateway.metrics import serve_metrics
+from shopcast_gateway.metrics_port import AT_ONCE, MetricsHandler
 from shopcast_gateway.transport.server import METHODS, build_server
 from shopcast_gateway.triton.status import TritonStatus
 
@@ -105,6 +108,46 @@ async def failing(call: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code()
+
+
+async def test_who_connects_and_sends_nothing_takes_little_and_not_for_long(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MetricsHandler, "timeout", 1.0)
+    async with serving(registry) as (gateway, channel):
+        with ExitStack() as stack:
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 10.0))
+                for _ in range(AT_ONCE + 5)
+            ]
+            for more in silent[AT_ONCE:]:
+                assert await asyncio.to_thread(more.recv, 1) == b"", "there is no room for it"
+            for one in silent[:AT_ONCE]:
+                assert await asyncio.to_thread(one.recv, 1) == b"", "its time is over"
+            await services.PredictionServiceStub(channel).Predict(REQUEST)
+            assert await gateway.value("shopcast_requests_total", method=PREDICT, code="OK") == 1
+
+
+async def test_who_takes_nothing_of_what_it_asked_for_neither(
+    registry: CollectorRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(metrics_port, "AT_ONCE", 1)
+    monkeypatch.setattr(MetricsHandler, "timeout", 0.3)
+    many = Gauge("many", "Larger than what waits in sockets.", ["label"], registry=registry)
+    for number in range(50_000):
+        many.labels(f"{number:0200}")
+    async with serving(registry) as (gateway, _):
+        with socket.create_connection(("127.0.0.1", gateway.port), 10.0) as slow:
+            slow.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            address = f"http://127.0.0.1:{gateway.port}/metrics"
+            async with asyncio.timeout(30.0):
+                while True:
+                    with suppress(OSError):  # there is no room yet
+                        assert "many" in await asyncio.to_thread(_read, address)
+                        break
+    assert capfd.readouterr().err == ""
 
 
 async def test_calls_are_counted_by_method_and_status(registry: CollectorRegistry) -> None:

@@ -1,6 +1,8 @@
 """The command as a whole: help, wrong usage, what is missing, and sentences in place of traces."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,6 +150,64 @@ def test_serving_without_a_model_names_the_command_that_makes_one(tmp_path: Path
     done = run("serve", "--repository", str(tmp_path), "--directory", str(store))
     assert "publish one with `platform build-model" in failed(done)
     assert not store.exists()
+
+
+SERVE = """
+import sys
+from shopcast_cli.app import app
+from shopcast_gateway import runtime
+
+async def run(settings, ready):
+    ready(runtime.Serving("127.0.0.1:50051", 1, "nowhere", None))
+    print("it goes on", file=sys.stderr)
+
+runtime.run = run
+app(["serve"])
+"""
+
+
+@pytest.mark.parametrize("output", ["> /dev/full", "| true", ">&-"])
+def test_a_gateway_serves_whether_its_stdout_is_read_or_not(output: str) -> None:
+    command = f'set -o pipefail; "{sys.executable}" -c "$SERVE" {output}'
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"SERVE": SERVE},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "it goes on\n")
+
+
+CANNOT_SERVE = """
+from shopcast_cli.app import app
+from shopcast_cli.commands import serve
+from shopcast_gateway import runtime
+from shopcast_gateway.errors import StartupError
+
+async def run(settings, ready):
+    raise StartupError("Triton keeps ending: see its log")
+
+runtime.run = run
+serve._SAYING_S = 1.0
+app(["serve"])
+"""
+
+
+def test_a_gateway_that_cannot_serve_ends_even_if_nobody_reads_why() -> None:
+    unread, stderr = os.pipe()
+    try:
+        os.set_blocking(stderr, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(stderr, b" " * 4096):
+                pass
+        os.set_blocking(stderr, True)
+        command = [sys.executable, "-c", CANNOT_SERVE]
+        assert subprocess.run(command, stderr=stderr, timeout=60, check=False).returncode == 1
+    finally:
+        os.close(unread)
+        os.close(stderr)
 
 
 def test_a_simulation_tells_its_numbers_as_json_too(tmp_path: Path) -> None:

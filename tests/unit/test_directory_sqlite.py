@@ -279,6 +279,32 @@ async def test_a_store_locked_by_another_is_unavailable_and_recovers(path: Path)
         assert (await directory.record([event(2)])).recorded == 1
 
 
+def move(path: Path, to: Path, *, replaced: bool = False) -> None:
+    path.replace(to)
+    if replaced:
+        path.touch()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_acknowledged_that_would_be_in_a_file_nobody_finds(
+    path: Path, tmp_path: Path, replaced: bool
+) -> None:
+    elsewhere = tmp_path / "elsewhere.db"
+    async with opened(path) as directory:
+        await directory.record([event(1)])
+        move(path, elsewhere, replaced=replaced)
+        calls = [directory.record([event(n)]) for n in (2, 3)]
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(outcome, Unavailable)
+            assert "moved, replaced or removed: put it back" in str(outcome)
+        with pytest.raises(Unavailable, match="put it back"):
+            await directory.erase(ANNA)
+        move(elsewhere, path)
+        assert (await directory.record([event(2), event(3)])).recorded == 2
+        await directory.compact(Retention(max_events=1))  # gives room back in the same file
+        assert (await directory.record([event(4)])).recorded == 1
+
+
 async def test_a_full_disk_is_unavailable_and_nothing_is_half_written(path: Path) -> None:
     async with opened(path) as directory:
         await directory.record([event(1)])

@@ -1,13 +1,19 @@
 """Temporary folders of processes that live, and of those that were killed."""
 
+import errno
+import os
+import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shopcast_gateway.errors import StartupError
 from shopcast_gateway.held_folder import HeldFolder, sweep
+from shopcast_gateway.open_files import check_open_files
 
 HOLD = """
 import sys
@@ -56,3 +62,32 @@ def test_removing_a_folder_twice_is_fine() -> None:
     folder.remove()
     folder.remove()
     assert not folder.path.exists()
+
+
+def test_where_none_can_be_made_a_sentence_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def too_many(path: Any, *more: Any) -> int:
+        if "shopcast-triton" in str(path):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *more)
+
+    monkeypatch.setattr(os, "open", too_many)
+    with pytest.raises(StartupError, match=r"Too many open files.*ulimit -n"):
+        HeldFolder("triton")
+    assert list(tmp_path.iterdir()) == [], "what was begun has gone"
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a file"))
+    sweep()
+    with pytest.raises(StartupError, match="set TMPDIR to one that has some"):
+        HeldFolder("metrics")
+
+
+def test_a_gateway_that_may_open_few_files_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (24, 4096))
+    with pytest.raises(StartupError, match="this one may have 24: raise the limit"):
+        check_open_files()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 4096))
+    check_open_files()

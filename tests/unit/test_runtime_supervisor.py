@@ -332,6 +332,30 @@ async def test_when_triton_returns_and_the_version_is_broken_the_one_before_serv
     assert world.metric("shopcast_model_version") == 1
 
 
+async def test_when_triton_returns_and_the_record_is_broken_what_served_goes_on(
+    world: World,
+) -> None:
+    world.say(1, 2)
+    await until(lambda: world.version == 2)
+    (world.folder / SERVING).write_text("{")
+    second: Any = world.switch.engine
+    second.died.set_result(9)
+    await until(lambda: world.switch.engine not in (None, second) and world.server.serving)
+    assert world.version == 2
+    assert not world.task.done()
+
+
+async def test_when_triton_returns_and_what_served_is_broken_too_no_other_is_guessed(
+    world: World,
+) -> None:
+    (world.folder / SERVING).write_text("{")
+    world.starts[1] = Refused("files", "a byte differs")
+    world.first.died.set_result(9)
+    with pytest.raises(StartupError, match="version 1: a byte differs"):
+        await asyncio.wait_for(world.task, 10)
+    assert set(world.started) == {1}
+
+
 async def test_a_broken_record_is_said_once_and_changes_nothing(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,15 +1,21 @@
 """`platform serve`."""
 
 import asyncio
+import os
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shopcast_cli.console import failures, out
+from shopcast_cli.console import fail
 
 if TYPE_CHECKING:
     from shopcast_gateway.runtime import Serving
+
+_SAYING_S = 5.0
 
 
 def serve(
@@ -180,7 +186,7 @@ def serve(
     from shopcast_gateway.directory.places import in_redis
     from shopcast_gateway.drain import Drain
     from shopcast_gateway.errors import StartupError
-    from shopcast_gateway.logs import LEVELS, Logs
+    from shopcast_gateway.logs import LEVELS, Logs, flush
     from shopcast_gateway.runtime import run
     from shopcast_gateway.settings import ServeSettings
     from shopcast_gateway.transport.credentials import Tls
@@ -231,12 +237,24 @@ def serve(
     def ready(serving: "Serving") -> None:
         metrics = f", metrics on port {serving.metrics}" if serving.metrics else ""
         admin = f", administration on port {serving.admin}" if serving.admin else ""
-        out.print(
+        line = (
             f"serving version {serving.version} on {serving.address} (Triton on"
             f" {serving.triton}{metrics}{admin}); try `platform predict --target {serving.address}"
-            " --help`",
-            soft_wrap=True,
+            " --help`\n"
         )
+        # Unbuffered: what is left in a buffer would be tried again at the end, and fail that.
+        if sys.stdout is not None:
+            with suppress(OSError):  # nobody reads it, or its disk is full: we serve all the same
+                os.write(sys.stdout.fileno(), line.encode())
 
-    with failures(StartupError):
+    try:
         asyncio.run(run(settings, ready))
+    except StartupError as error:
+        watchdog = threading.Timer(_SAYING_S, os._exit, (1,))  # nobody may read why
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            flush()
+            fail(error)
+        finally:
+            watchdog.cancel()

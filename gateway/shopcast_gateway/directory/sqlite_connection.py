@@ -1,5 +1,6 @@
 """Opening the embedded directory's file, and the few shapes its statements come in."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,6 +15,29 @@ from shopcast_gateway.errors import StartupError
 BUSY_S = 1.5
 """How long to wait for another process that is writing: less than callers usually have."""
 _CHUNK = 512  # values per IN list; SQLite takes 32,766
+
+
+class Store(sqlite3.Connection):
+    """A connection that knows which file it has open."""
+
+    def opened(self, path: Path) -> None:
+        """To be called at once."""
+        self._path, status = path.absolute(), path.stat()
+        self._file = status.st_dev, status.st_ino
+
+    def check_in_place(self) -> None:
+        """Raises OperationalError where the path leads to the file no more: nobody would find what
+        is written."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - once a write
+        except OSError:
+            in_place = False
+        else:
+            in_place = (status.st_dev, status.st_ino) == self._file
+        if not in_place:
+            raise sqlite3.OperationalError(
+                "its file was moved, replaced or removed: put it back, or restart the gateway"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +106,9 @@ def _connect(path: Path, mode: Literal["rw", "ro"], busy_s: float) -> sqlite3.Co
         isolation_level=None,  # we say BEGIN ourselves
         check_same_thread=False,  # one thread at a time, but not always the same
         timeout=busy_s,
+        factory=Store,
     )
+    connection.opened(path)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
 
@@ -151,10 +177,13 @@ def _problem(error: OSError | sqlite3.Error) -> str:
 def transaction(
     connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"]
 ) -> Iterator[None]:
-    """All or none of what happens inside. DEFERRED: one consistent view for reads."""
+    """All or none of what happens inside. DEFERRED: one consistent view for reads. IMMEDIATE: to
+    write, which a Store does only where its file still is."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
+        if kind == "IMMEDIATE" and isinstance(connection, Store):
+            connection.check_in_place()
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:  # SQLite itself rolls back on some errors

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from shopcast_gateway.errors import StartupError
-from shopcast_gateway.held_folder import HeldFolder
+from shopcast_gateway.held_folder import HeldFolder, no_room
 from shopcast_gateway.triton import launcher
 from shopcast_gateway.triton.environment import TritonEnvironment
 
@@ -67,8 +67,8 @@ class TritonProcess:
 
         repository: the model repository. log: file its output is appended to. ports: to listen on
         for everybody on this machine, in place of the socket.
-        Raises StartupError when there is no repository, a port is taken, or the server ends or is
-        not live within a minute.
+        Raises StartupError when there is no repository, a port is taken, the system has no room for
+        one more process or file, or the server ends or is not live within a minute.
         """
         ports = _reserve(ports) if ports else None
         shm_prefix = f"shopcast_{os.getpid()}_{next(_numbers)}_"
@@ -88,8 +88,10 @@ class TritonProcess:
                     env=_variables(environment, links),
                     start_new_session=True,  # Ctrl-C is the gateway's to handle
                 )
-            except BaseException:
+            except BaseException as error:
                 folder.remove()
+                if isinstance(error, OSError):
+                    raise no_room("Triton cannot be started", error) from None
                 raise
         triton = cls(process, folder, shm_prefix, ports, log)
         try:
