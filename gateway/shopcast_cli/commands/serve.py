@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shopcast_cli.console import fail
+from shopcast_cli.console import fail, failures
 
 if TYPE_CHECKING:
     from shopcast_gateway.runtime import Serving
