@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.learning import processes
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.tracking import Tracker, open_trackers
+from shopcast_repository.locking import locked
 
 RUNS = Path("runs")
 RUN_FILE = "run.json"
@@ -28,6 +29,7 @@ _STAGES = "stages"
 _FINISHED = "finished.pt"
 _COMPLETE = "complete"
 _PUBLISHED = "published"
+_LOCK = ".build.lock"
 _IRRELEVANT = ("tracking", "threads")
 
 
@@ -128,10 +130,7 @@ class Run:
             partial.write_text(text)
             partial.replace(path)
         except OSError as error:
-            raise DataError(
-                f"{self.folder} cannot hold a build ({error.strerror}): name another folder with"
-                " --run-folder."
-            ) from None
+            raise _cannot_hold(self.folder, error) from None
 
     def stage(self, title: str) -> StageFolder:
         """The folder of the next stage; a build that goes on asks for the same ones in turn."""
@@ -165,15 +164,50 @@ class Run:
 def open_run(folder: Path | None, *, resume: bool = False) -> Iterator[Run]:
     """Meet the other processes, if there are any, and open the folder of a build.
 
-    folder: None for a new one in RUNS or, to resume, the newest there. Raises DataError.
+    folder: None for a new one in RUNS or, to resume, the newest there. Raises DataError, also where
+    another build runs in it.
     """
     processes.join()
     try:
         chosen = processes.from_first(_choose(folder, resume=resume))
-        with closing(Run(chosen, resume=resume)) as run:
+        with _held(chosen), closing(Run(chosen, resume=resume)) as run:
             yield run
     finally:
         processes.leave()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Build in a folder alone. The first process holds it for all; all are told if it cannot."""
+    busy = DataError(
+        f"Another build is running in {folder}: wait for it, or name another folder with"
+        " --run-folder."
+    )
+    refused: DataError | None = None
+    with ExitStack() as stack:
+        if processes.is_first():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder / _LOCK, busy))
+            except DataError as error:
+                refused = error
+            except OSError as error:
+                refused = _cannot_hold(folder, error)
+        if refused := processes.from_first(refused):
+            raise refused
+        try:
+            yield
+        finally:
+            # What stopped before it began leaves no folder that nobody named.
+            begun = [path.name for path in folder.glob("*")] != [_LOCK]
+            if processes.is_first() and folder.parent == RUNS and not begun:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cannot_hold(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder} cannot hold a build ({error.strerror}): name another folder with --run-folder."
+    )
 
 
 def _choose(folder: Path | None, *, resume: bool) -> Path:
