@@ -91,6 +91,21 @@ def test_without_a_name_a_build_gets_a_new_folder_and_resumes_the_last(
         assert run.folder == folders[1]
 
 
+def test_the_last_build_to_go_on_with_is_one_that_was_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for _ in range(2):
+        with open_run(None) as run:
+            run.begin(PLAIN)
+            run.stage("the head")
+            folders.append(run.folder)
+    (folders[1] / "published").touch()  # and killed before its checkpoints were gone
+    with open_run(None, resume=True) as run:
+        assert run.folder == folders[0]
+
+
 def test_a_named_folder_without_a_build_is_not_gone_on_with(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match="nope holds no build to go on with: leave --resume out"),

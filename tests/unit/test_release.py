@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Currencies, Mapping
+from shopcast_build.learning.checkpoints import Run, open_run
 from shopcast_build.learning.examples import Examples, Progress
 from shopcast_build.learning.export import ParityError
 from shopcast_build.learning.exposures import Split
@@ -28,6 +29,7 @@ from shopcast_build.learning.settings import (
     ExposureSettings,
     HeadSettings,
     HistorySettings,
+    TrackingSettings,
 )
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.tracking import TensorBoardFile
@@ -83,6 +85,41 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     )  # fmt: skip
     assert made is not None
     return folder / "repository"
+
+
+class Killed(Exception):
+    """In place of a kill."""
+
+
+def test_a_build_killed_after_it_published_ends_on_that_version(
+    built: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, market = tmp_path / "repository", built.parent / "market"
+    shutil.copytree(built, repository)
+    before = published_versions(repository)
+
+    def build(*, resume: bool) -> Manifest:
+        with open_run(tmp_path / "run", resume=resume) as run:
+            made = build_model(
+                [market / "events"], links=market / "links.csv", mapping=Mapping(),
+                base_model=str(tiny_base), repository=repository,
+                settings=SETTINGS.model_copy(update={"tracking": TrackingSettings(to=())}),
+                max_bad_share=0.01, force=True, reporter=Quiet(), run=run,
+            )  # fmt: skip
+        assert made is not None
+        return made.manifest
+
+    def kill(_: Run) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "finish", kill)
+        build(resume=False)
+    (version,) = set(published_versions(repository)) - set(before)
+    assert build(resume=True) == find_manifest(repository, version)
+    assert published_versions(repository) == [*before, version]
+    with pytest.raises(DataError, match="was finished and published"):
+        build(resume=True)
 
 
 def test_a_version_knows_the_base_rates_of_its_training(built: Path) -> None:

@@ -21,14 +21,22 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.learning import processes
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.tracking import Tracker, open_trackers
-from shopcast_repository.locking import locked
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    Manifest,
+    ManifestError,
+    manifest_path,
+    published_versions,
+    read_manifest,
+)
+from shopcast_repository.locking import locked, replace_file
 
 RUNS = Path("runs")
 RUN_FILE = "run.json"
 _STAGES = "stages"
 _FINISHED = "finished.pt"
 _COMPLETE = "complete"
-_PUBLISHED = "published"
+_PUBLISHING, _PUBLISHED = "publishing", "published"
 _LOCK = ".build.lock"
 _IRRELEVANT = ("tracking", "threads")
 
@@ -124,11 +132,9 @@ class Run:
             )
 
     def _write(self, path: Path, text: str) -> None:
-        partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text)
-            partial.replace(path)
+            replace_file(path, text.encode())
         except OSError as error:
             raise _cannot_hold(self.folder, error) from None
 
@@ -146,6 +152,25 @@ class Run:
     def states(self) -> Path:
         """Where encoded texts are kept until the build is published."""
         return self.folder / _STAGES / "states"
+
+    def publishing(self, created: datetime) -> None:
+        """What is published from now on says that it was made at this time, in UTC."""
+        self._write(self.folder / _PUBLISHING, created.isoformat())
+
+    def published(self, repository: Path) -> Manifest | None:
+        """The version that this build published before it was killed."""
+        path = self.folder / _PUBLISHING
+        if not path.is_file():
+            return None
+        created = datetime.fromisoformat(path.read_text())
+        for version in published_versions(repository):
+            try:
+                manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))
+            except ManifestError:
+                continue
+            if manifest.created == created and manifest.artefact.derived_from is None:
+                return manifest
+        return None
 
     def finish(self) -> None:
         """The build is published: nobody has to go on with it."""
@@ -220,13 +245,14 @@ def _choose(folder: Path | None, *, resume: bool) -> Path:
         return folder
     if not resume:
         return RUNS / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
-    begun = max(RUNS.glob(f"*/{_STAGES}"), default=None)
-    if begun is None:
+    begun = [stages.parent for stages in RUNS.glob(f"*/{_STAGES}")]
+    open_ones = [run for run in begun if not (run / _PUBLISHED).is_file()]
+    if not open_ones:
         raise DataError(
             f"There is no build to go on with in {RUNS}/: leave --resume out, or name its folder"
             " with --run-folder."
         )
-    return begun.parent
+    return max(open_ones)
 
 
 def save(state: dict[str, Any], path: Path) -> None:

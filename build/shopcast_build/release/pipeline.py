@@ -123,6 +123,24 @@ def build_model(
     if run:  # which goes on only with the same
         run.begin(settings, data=made_from, **{"base model": base.key()})
     learner = Learner(base, timeline, parts, settings, reporter, run)
+
+    def done(manifest: Manifest) -> BuildResult:
+        if run:
+            run.finish()
+            for name, values in manifest.metrics.items():
+                run.log(f"on the test period: {name}", values)
+        return BuildResult(
+            manifest=manifest,
+            cleaning=cleaning,
+            people=people_count,
+            metrics=manifest.metrics,
+            published_as=manifest.training.published_as,
+            unknown_token_share=learner.unknown_token_share,
+            seconds=time.monotonic() - began,
+        )
+
+    if run and (made := processes.from_first(run.published(repository))):
+        return done(made) if processes.is_first() else None
     learned = learner.learn()
     if learned is None:
         return None
@@ -180,25 +198,15 @@ def build_model(
         base_rates=rates,
         teacher=learned.teacher,
     )
+    if run:
+        run.publishing(release.created)
     with reporter.stage("export, verify and publish") as progress:
         manifest = publish(
             repository,
             lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
         )
         progress(1, 1)
-    if run:
-        run.finish()
-        for name, values in metrics.items():
-            run.log(f"on the test period: {name}", values)
-    return BuildResult(
-        manifest=manifest,
-        cleaning=cleaning,
-        people=people_count,
-        metrics=metrics,
-        published_as=best,
-        unknown_token_share=learner.unknown_token_share,
-        seconds=time.monotonic() - began,
-    )
+    return done(manifest)
 
 
 def _gate(
