@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from shopcast_build.data.disk import writing
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning import processes
 from shopcast_build.learning.settings import BuildSettings
@@ -42,7 +43,7 @@ _IRRELEVANT = ("tracking", "threads")
 
 
 class StageFolder:
-    """Where one stage keeps its checkpoints."""
+    """Where one stage keeps its checkpoints. What cannot be written raises DataError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,7 +58,8 @@ class StageFolder:
         processes.wait()
         if processes.is_first():
             written = self.path / f"checkpoint-{step}"
-            (written / _COMPLETE).touch()
+            with writing(self.path):
+                (written / _COMPLETE).touch()
             for checkpoint in self.path.glob("checkpoint-*"):
                 if checkpoint != written:
                     shutil.rmtree(checkpoint)
@@ -65,7 +67,8 @@ class StageFolder:
     def finish(self, state: dict[str, Any]) -> None:
         """The stage is done: keep what it ended with in place of the checkpoints."""
         if processes.is_first():
-            save(state, self.path / _FINISHED)
+            with writing(self.path):
+                save(state, self.path / _FINISHED)
             for checkpoint in self.path.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         processes.wait()
@@ -144,7 +147,8 @@ class Run:
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         folder = self.folder / _STAGES / f"{self._stages:02}-{slug}"
         if processes.is_first():
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
         processes.wait()
         return StageFolder(folder)
 
