@@ -122,6 +122,20 @@ def test_a_build_killed_after_it_published_ends_on_that_version(
         build(resume=True)
 
 
+def test_a_version_of_a_base_model_that_is_not_here_says_so_before_the_log_is_read(
+    built: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("evaluate", "--events", "nowhere.csv", "--repository", str(built))
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 1
+    assert f"a base model called {tiny_base.name}, which is neither here nor" in refused.stderr
+    assert "with --base-model" in refused.stderr
+    for more in (("--base-model", str(tiny_base)), ("--contenders", "trees")):  # then it goes on
+        read = CliRunner().invoke(app, [*asked, *more])
+        assert "nowhere.csv" in read.stderr
+
+
 def test_a_version_knows_the_base_rates_of_its_training(built: Path) -> None:
     manifest = find_manifest(built, 1)
     rates = manifest.base_rates
