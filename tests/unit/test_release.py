@@ -1,12 +1,14 @@
 """A published version: what lies in it, and its variants."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -134,6 +136,28 @@ def test_a_version_of_a_base_model_that_is_not_here_says_so_before_the_log_is_re
     for more in (("--base-model", str(tiny_base)), ("--contenders", "trees")):  # then it goes on
         read = CliRunner().invoke(app, [*asked, *more])
         assert "nowhere.csv" in read.stderr
+
+
+def test_a_repository_without_room_is_refused_before_the_log_is_read(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = (
+        "build-model", "--events", "nowhere.csv", "--base-model", str(tiny_base), "--track", "none",
+        "--run-folder", str(tmp_path / "run"), "--set", "encoder.max_tokens=16",
+    )  # fmt: skip
+
+    def refusal(repository: Path) -> str:
+        done = CliRunner().invoke(app, [*build, "--repository", str(repository)])
+        assert done.exit_code == 1
+        return done.stderr
+
+    assert "nowhere.csv" in refusal(tmp_path / "repository")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, *_, **__: str(path) != str(tmp_path))
+        assert f"as {tmp_path} cannot be written: let" in refusal(tmp_path / "repository")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert "has room for 0.0 MB, and a version has" in refusal(tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
 
 
 def test_a_version_knows_the_base_rates_of_its_training(built: Path) -> None:

@@ -42,7 +42,7 @@ from shopcast_build.study.published import PublishedModel, why_not_judged
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import Check, Gate, Manifest, ManifestError, Training
 from shopcast_repository.errors import RepositoryError
-from shopcast_repository.publishing import publish
+from shopcast_repository.publishing import check_place, publish
 from shopcast_repository.serving import serving_version
 from shopcast_repository.verification import verify
 from shopcast_repository.versions import find_manifest
@@ -96,6 +96,8 @@ def build_model(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     base = load_base_model(base_model, settings.encoder)
+    weights = 4 * sum(weight.numel() for weight in base.model.parameters())
+    check_place(repository, 0 if settings.distillation.layers else weights)
     with reporter.stage("clean the log") as progress:
         log = clean(
             events,
