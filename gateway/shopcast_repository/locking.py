@@ -23,7 +23,7 @@ _POLL_S = 0.05
 def sole_writer(repository: Path) -> Iterator[None]:
     """Be the one that publishes or prunes. A kill lets go. Raises PublishError when another process
     does, OSError when there is no writing there."""
-    with _locked(repository / _WRITING, 0.0):
+    with locked(repository / _WRITING, _elsewhere(repository)):
         yield
 
 
@@ -31,12 +31,22 @@ def sole_writer(repository: Path) -> Iterator[None]:
 def deciding(repository: Path) -> Iterator[None]:
     """Be the one that changes what serves or which versions stand, once whoever does is through.
     Raises as `sole_writer`."""
-    with _locked(repository / _DECIDING, _DECIDING_WAIT_S):
+    with locked(repository / _DECIDING, _elsewhere(repository), wait_s=_DECIDING_WAIT_S):
         yield
 
 
+def _elsewhere(repository: Path) -> PublishError:
+    return PublishError(
+        f"another process is writing to {repository}: wait for it and run this again"
+    )
+
+
 @contextmanager
-def _locked(path: Path, wait_s: float) -> Iterator[None]:
+def locked(path: Path, held: Exception, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock that a file is, made where there is none; a kill lets go of it.
+
+    held: raised where another process holds it for longer than `wait_s`. Raises OSError.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "r+") as lock:
         until = time.monotonic() + wait_s
@@ -46,10 +56,7 @@ def _locked(path: Path, wait_s: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise PublishError(
-                        f"another process is writing to {path.parent}: wait for it and run this"
-                        " again"
-                    ) from None
+                    raise held from None
             time.sleep(_POLL_S)
         yield
 

@@ -6,6 +6,7 @@ Whatever a kill or a full disk leaves behind is either in `.staging`, or an enco
 a behaviour model; neither is ever served, and the next publication removes both.
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,25 @@ def publish(
             f"publishing into {repository} failed ({error.strerror}), nothing was changed:"
             " check that the folder can be written and has room"
         ) from error
+
+
+def check_place(repository: Path, size: int) -> None:
+    """Find out before the work what publishing would say after it.
+
+    size: bytes that a version has at least. Raises PublishError where the repository cannot be
+    written, or has less room.
+    """
+    there = next(place for place in (repository, *repository.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PublishError(
+            f"nothing can be published into {repository}, as {there} cannot be written: let this"
+            " user write there, or name another --repository"
+        )
+    if (free := shutil.disk_usage(there).free) < size:
+        raise PublishError(
+            f"{repository} has room for {free / 1e6:.1f} MB, and a version has {size / 1e6:.1f} MB"
+            " or more: make room there, or name another --repository"
+        )
 
 
 def sweep(repository: Path) -> None:

@@ -91,6 +91,21 @@ def test_without_a_name_a_build_gets_a_new_folder_and_resumes_the_last(
         assert run.folder == folders[1]
 
 
+def test_the_last_build_to_go_on_with_is_one_that_was_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for _ in range(2):
+        with open_run(None) as run:
+            run.begin(PLAIN)
+            run.stage("the head")
+            folders.append(run.folder)
+    (folders[1] / "published").touch()  # and killed before its checkpoints were gone
+    with open_run(None, resume=True) as run:
+        assert run.folder == folders[0]
+
+
 def test_a_named_folder_without_a_build_is_not_gone_on_with(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match="nope holds no build to go on with: leave --resume out"),
@@ -103,10 +118,36 @@ def test_a_named_folder_without_a_build_is_not_gone_on_with(tmp_path: Path) -> N
 def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
     with (
-        open_run(tmp_path / place) as run,
         pytest.raises(DataError, match=r"cannot hold a build .* --run-folder"),
+        open_run(tmp_path / place),
     ):
+        pass
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_which_a_build_runs_takes_no_other(tmp_path: Path, resume: bool) -> None:
+    with open_run(tmp_path) as run:
+        if resume:
+            run.begin(PLAIN)
+        with (
+            pytest.raises(
+                DataError, match=r"^Another build is running in .*: wait .* --run-folder"
+            ),
+            open_run(tmp_path, resume=resume),
+        ):
+            pass
         run.begin(PLAIN)
+    with open_run(tmp_path, resume=True) as run:  # once that one has ended, however it did
+        run.begin(PLAIN)
+
+
+def test_a_build_that_never_began_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="no such column"), open_run(None):
+        raise DataError("no such column")
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_the_digest_changes_with_every_bit() -> None:

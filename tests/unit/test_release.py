@@ -1,12 +1,14 @@
 """A published version: what lies in it, and its variants."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Currencies, Mapping
+from shopcast_build.learning.checkpoints import Run, open_run
 from shopcast_build.learning.examples import Examples, Progress
 from shopcast_build.learning.export import ParityError
 from shopcast_build.learning.exposures import Split
@@ -28,6 +31,7 @@ from shopcast_build.learning.settings import (
     ExposureSettings,
     HeadSettings,
     HistorySettings,
+    TrackingSettings,
 )
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.tracking import TensorBoardFile
@@ -83,6 +87,77 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     )  # fmt: skip
     assert made is not None
     return folder / "repository"
+
+
+class Killed(Exception):
+    """In place of a kill."""
+
+
+def test_a_build_killed_after_it_published_ends_on_that_version(
+    built: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, market = tmp_path / "repository", built.parent / "market"
+    shutil.copytree(built, repository)
+    before = published_versions(repository)
+
+    def build(*, resume: bool) -> Manifest:
+        with open_run(tmp_path / "run", resume=resume) as run:
+            made = build_model(
+                [market / "events"], links=market / "links.csv", mapping=Mapping(),
+                base_model=str(tiny_base), repository=repository,
+                settings=SETTINGS.model_copy(update={"tracking": TrackingSettings(to=())}),
+                max_bad_share=0.01, force=True, reporter=Quiet(), run=run,
+            )  # fmt: skip
+        assert made is not None
+        return made.manifest
+
+    def kill(_: Run) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "finish", kill)
+        build(resume=False)
+    (version,) = set(published_versions(repository)) - set(before)
+    assert build(resume=True) == find_manifest(repository, version)
+    assert published_versions(repository) == [*before, version]
+    with pytest.raises(DataError, match="was finished and published"):
+        build(resume=True)
+
+
+def test_a_version_of_a_base_model_that_is_not_here_says_so_before_the_log_is_read(
+    built: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("evaluate", "--events", "nowhere.csv", "--repository", str(built))
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 1
+    assert f"a base model called {tiny_base.name}, which is neither here nor" in refused.stderr
+    assert "with --base-model" in refused.stderr
+    for more in (("--base-model", str(tiny_base)), ("--contenders", "trees")):  # then it goes on
+        read = CliRunner().invoke(app, [*asked, *more])
+        assert "nowhere.csv" in read.stderr
+
+
+def test_a_repository_without_room_is_refused_before_the_log_is_read(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = (
+        "build-model", "--events", "nowhere.csv", "--base-model", str(tiny_base), "--track", "none",
+        "--run-folder", str(tmp_path / "run"), "--set", "encoder.max_tokens=16",
+    )  # fmt: skip
+
+    def refusal(repository: Path) -> str:
+        done = CliRunner().invoke(app, [*build, "--repository", str(repository)])
+        assert done.exit_code == 1
+        return done.stderr
+
+    assert "nowhere.csv" in refusal(tmp_path / "repository")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, *_, **__: str(path) != str(tmp_path))
+        assert f"as {tmp_path} cannot be written: let" in refusal(tmp_path / "repository")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert "has room for 0.0 MB, and a version has" in refusal(tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
 
 
 def test_a_version_knows_the_base_rates_of_its_training(built: Path) -> None:

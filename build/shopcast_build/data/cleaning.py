@@ -1,6 +1,5 @@
 """From event logs as they are to clean, canonical events."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +9,7 @@ import polars as pl
 
 from shopcast_build.data.coding import Ranked
 from shopcast_build.data.counting import counted
+from shopcast_build.data.disk import temporary_folder
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.event_ids import made_event_ids
 from shopcast_build.data.fields import PLATFORM, REPAIRS, canonical_rows
@@ -52,12 +52,13 @@ def clean(
     up to this share of the rows that the mapping's own drop rules leave; by default the mapping's
     limit. keep_ids: keep or make event ids, which takes memory for each event.
     purchase_horizon: how long after a view a buy still belongs to it.
-    Raises DataError when there are more, when a file cannot be read, or when nothing is left.
+    Raises DataError when there are more, when a file cannot be read, when nothing is left, or when
+    TMPDIR takes no more.
     """
     sources = scan(paths, lambda path: mapping.of(path).layout)
     notes = Notes()
-    with tempfile.TemporaryDirectory(prefix="shopcast-log-") as folder:
-        staging = Staging(Path(folder), keep_ids=keep_ids)
+    with temporary_folder("shopcast-log-") as folder:
+        staging = Staging(folder, keep_ids=keep_ids)
         read, currencies = _take(sources, mapping, staging, notes)
         settled = staging.settle([source.name for source in sources])
         notes.add(settled.conflicts)

@@ -1,7 +1,7 @@
 """What is too large for memory, in files that are mapped into it as they are read.
 
 The files lie in TMPDIR and have no name: they go with the last array or frame that reads them, or
-with the process, however it ends.
+with the process, however it ends. Where TMPDIR takes no more, DataError says so.
 """
 
 import tempfile
@@ -12,11 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import DTypeLike, NDArray
 
+from shopcast_build.data.disk import writing
+
 
 def spilled(array: NDArray[Any]) -> NDArray[Any]:
     """The same array, read-only, its content in a file."""
-    with tempfile.TemporaryFile(prefix="shopcast-") as file:
-        np.ascontiguousarray(array).tofile(file)
+    with writing(), tempfile.TemporaryFile(prefix="shopcast-") as file:
+        file.write(np.ascontiguousarray(array).data)
         return _mapped(file, array.dtype).reshape(array.shape)
 
 
@@ -36,7 +38,8 @@ def spilled_frame(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
         return pl.DataFrame([column.series() for column in columns.values()])
     finally:
         for column in columns.values():
-            column.file.close()
+            with writing():
+                column.file.close()
 
 
 class _Column:
@@ -48,16 +51,19 @@ class _Column:
         if self._dtype.kind not in "iuf":
             raise TypeError(f"{first.name} is of type {first.dtype}, which is no number")
         self._known: list[pl.Series] = []
-        self.file: IO[bytes] = tempfile.TemporaryFile(prefix="shopcast-")  # noqa: SIM115
+        with writing():
+            self.file: IO[bytes] = tempfile.TemporaryFile(prefix="shopcast-")  # noqa: SIM115
 
     def append(self, series: pl.Series) -> None:
         self._known.append(series.is_not_null())
         numbers = series.to_physical().fill_null(0).to_numpy()
-        np.ascontiguousarray(numbers).tofile(self.file)
+        with writing():
+            self.file.write(np.ascontiguousarray(numbers).data)
 
     def series(self) -> pl.Series:
         name, dtype = self._empty.name, self._empty.dtype
-        numbers = pl.Series(name, _mapped(self.file, self._dtype))
+        with writing():
+            numbers = pl.Series(name, _mapped(self.file, self._dtype))
         typed = numbers.cat.to(dtype) if isinstance(dtype, pl.Enum) else numbers.cast(dtype)
         known = pl.concat(self._known)
         if known.all():

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from shopcast_build.data.coding import SEPARATOR, Interner, Ranked
+from shopcast_build.data.disk import writing
 from shopcast_build.data.fields import KIND
 from shopcast_build.data.notes import DEFECT, NOTE_COLUMNS
 from shopcast_build.data.reading import ROW
@@ -82,7 +83,8 @@ class Staging:
     def __init__(self, folder: Path, *, keep_ids: bool) -> None:
         self._taken, self._first = (folder / name for name in ("taken", "first"))
         for stage in (self._taken, self._first):
-            stage.mkdir()
+            with writing():
+                stage.mkdir()
         self._keep_ids = keep_ids
         self._interners = {name: Interner() for name in _CODED if keep_ids or name != "event_id"}
         self._key = secrets.randbits(63)
@@ -217,7 +219,8 @@ def _conflict_notes(rows: pl.DataFrame, files: list[str], platform_of: pl.Series
 
 
 def _write(rows: pl.DataFrame, file: Path) -> None:
-    rows.write_parquet(file, compression="lz4", row_group_size=_GROUP_ROWS)
+    with writing():
+        rows.write_parquet(file, compression="lz4", row_group_size=_GROUP_ROWS)
 
 
 def _midnight(day: int) -> datetime:

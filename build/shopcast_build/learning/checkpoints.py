@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from shopcast_build.data.disk import writing
 from shopcast_build.data.errors import DataError
 from shopcast_build.learning import processes
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.tracking import Tracker, open_trackers
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    Manifest,
+    ManifestError,
+    manifest_path,
+    published_versions,
+    read_manifest,
+)
+from shopcast_repository.locking import locked, replace_file
 
 RUNS = Path("runs")
 RUN_FILE = "run.json"
 _STAGES = "stages"
 _FINISHED = "finished.pt"
 _COMPLETE = "complete"
-_PUBLISHED = "published"
+_PUBLISHING, _PUBLISHED = "publishing", "published"
+_LOCK = ".build.lock"
 _IRRELEVANT = ("tracking", "threads")
 
 
 class StageFolder:
-    """Where one stage keeps its checkpoints."""
+    """Where one stage keeps its checkpoints. What cannot be written raises DataError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +58,8 @@ class StageFolder:
         processes.wait()
         if processes.is_first():
             written = self.path / f"checkpoint-{step}"
-            (written / _COMPLETE).touch()
+            with writing(self.path):
+                (written / _COMPLETE).touch()
             for checkpoint in self.path.glob("checkpoint-*"):
                 if checkpoint != written:
                     shutil.rmtree(checkpoint)
@@ -55,7 +67,8 @@ class StageFolder:
     def finish(self, state: dict[str, Any]) -> None:
         """The stage is done: keep what it ended with in place of the checkpoints."""
         if processes.is_first():
-            save(state, self.path / _FINISHED)
+            with writing(self.path):
+                save(state, self.path / _FINISHED)
             for checkpoint in self.path.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         processes.wait()
@@ -122,16 +135,11 @@ class Run:
             )
 
     def _write(self, path: Path, text: str) -> None:
-        partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text)
-            partial.replace(path)
+            replace_file(path, text.encode())
         except OSError as error:
-            raise DataError(
-                f"{self.folder} cannot hold a build ({error.strerror}): name another folder with"
-                " --run-folder."
-            ) from None
+            raise _cannot_hold(self.folder, error) from None
 
     def stage(self, title: str) -> StageFolder:
         """The folder of the next stage; a build that goes on asks for the same ones in turn."""
@@ -139,7 +147,8 @@ class Run:
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         folder = self.folder / _STAGES / f"{self._stages:02}-{slug}"
         if processes.is_first():
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
         processes.wait()
         return StageFolder(folder)
 
@@ -147,6 +156,25 @@ class Run:
     def states(self) -> Path:
         """Where encoded texts are kept until the build is published."""
         return self.folder / _STAGES / "states"
+
+    def publishing(self, created: datetime) -> None:
+        """What is published from now on says that it was made at this time, in UTC."""
+        self._write(self.folder / _PUBLISHING, created.isoformat())
+
+    def published(self, repository: Path) -> Manifest | None:
+        """The version that this build published before it was killed."""
+        path = self.folder / _PUBLISHING
+        if not path.is_file():
+            return None
+        created = datetime.fromisoformat(path.read_text())
+        for version in published_versions(repository):
+            try:
+                manifest = read_manifest(manifest_path(repository, BEHAVIOR, version))
+            except ManifestError:
+                continue
+            if manifest.created == created and manifest.artefact.derived_from is None:
+                return manifest
+        return None
 
     def finish(self) -> None:
         """The build is published: nobody has to go on with it."""
@@ -165,15 +193,50 @@ class Run:
 def open_run(folder: Path | None, *, resume: bool = False) -> Iterator[Run]:
     """Meet the other processes, if there are any, and open the folder of a build.
 
-    folder: None for a new one in RUNS or, to resume, the newest there. Raises DataError.
+    folder: None for a new one in RUNS or, to resume, the newest there. Raises DataError, also where
+    another build runs in it.
     """
     processes.join()
     try:
         chosen = processes.from_first(_choose(folder, resume=resume))
-        with closing(Run(chosen, resume=resume)) as run:
+        with _held(chosen), closing(Run(chosen, resume=resume)) as run:
             yield run
     finally:
         processes.leave()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Build in a folder alone. The first process holds it for all; all are told if it cannot."""
+    busy = DataError(
+        f"Another build is running in {folder}: wait for it, or name another folder with"
+        " --run-folder."
+    )
+    refused: DataError | None = None
+    with ExitStack() as stack:
+        if processes.is_first():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder / _LOCK, busy))
+            except DataError as error:
+                refused = error
+            except OSError as error:
+                refused = _cannot_hold(folder, error)
+        if refused := processes.from_first(refused):
+            raise refused
+        try:
+            yield
+        finally:
+            # What stopped before it began leaves no folder that nobody named.
+            begun = [path.name for path in folder.glob("*")] != [_LOCK]
+            if processes.is_first() and folder.parent == RUNS and not begun:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cannot_hold(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder} cannot hold a build ({error.strerror}): name another folder with --run-folder."
+    )
 
 
 def _choose(folder: Path | None, *, resume: bool) -> Path:
@@ -186,13 +249,14 @@ def _choose(folder: Path | None, *, resume: bool) -> Path:
         return folder
     if not resume:
         return RUNS / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
-    begun = max(RUNS.glob(f"*/{_STAGES}"), default=None)
-    if begun is None:
+    begun = [stages.parent for stages in RUNS.glob(f"*/{_STAGES}")]
+    open_ones = [run for run in begun if not (run / _PUBLISHED).is_file()]
+    if not open_ones:
         raise DataError(
             f"There is no build to go on with in {RUNS}/: leave --resume out, or name its folder"
             " with --run-folder."
         )
-    return begun.parent
+    return max(open_ones)
 
 
 def save(state: dict[str, Any], path: Path) -> None:

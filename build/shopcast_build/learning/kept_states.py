@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from shopcast_build.data.disk import writing
 from shopcast_domain.item_text import text_digest
 
 _SUFFIX = ".safetensors"
@@ -26,18 +27,22 @@ _DIGEST_BYTES = 16
 class KeptStates:
     """The states that one encoder and tokeniser give, float32 (width,) each, by text.
 
-    folder: where those of every encoder lie; `key` tells them apart.
+    folder: where those of every encoder lie; `key` tells them apart. Whatever writes there raises
+    DataError where the disk takes no more.
     """
 
     def __init__(self, folder: Path, key: str, width: int) -> None:
         self._folder, self._width = folder / key, width
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, texts: Sequence[str]) -> tuple[Tensor, NDArray[np.bool_]]:
         """States (n, width), mapped from a file that vanishes with the process, and which of them
         were there: bool (n,). The others are zeros. A file that cannot be read counts as absent."""
         where = {text_digest(text): row for row, text in enumerate(texts)}
-        with tempfile.TemporaryFile(dir=self._folder) as scratch:
+        with writing(self._folder), tempfile.TemporaryFile(dir=self._folder) as scratch:
+            # A hole in a mapped file kills the process where the disk is full by then.
+            os.posix_fallocate(scratch.fileno(), 0, 4 * len(texts) * self._width)
             states = np.memmap(
                 scratch, dtype=np.float32, mode="w+", shape=(len(texts), self._width)
             )
@@ -70,8 +75,9 @@ class KeptStates:
             "digests": torch.from_numpy(digests.reshape(-1, _DIGEST_BYTES).copy()),
             "states": states.contiguous().cpu(),
         }
-        save_file(tensors, draft)
-        draft.replace(self._folder / f"{name}{_SUFFIX}")
+        with writing(self._folder):
+            save_file(tensors, draft)
+            draft.replace(self._folder / f"{name}{_SUFFIX}")
 
 
 def state_key(model: nn.Module, *others: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from shopcast_build.data.disk import writing
 from shopcast_build.learning import checkpoints
 from shopcast_build.learning.batches import ExposureBatches, in_order
 from shopcast_build.learning.callbacks import KeepBest, learning_weights, put_weights
@@ -82,6 +83,10 @@ class ExposureTrainer(Trainer):
             return super(ExposureTrainer, self).training_step(model, inputs, num_items_in_batch)
 
         return self._attack(step) if self._attack else step()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with writing(Path(self.args.output_dir or "")):
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """What cannot be had again from the build's inputs: never the weights that do not learn."""

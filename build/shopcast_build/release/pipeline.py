@@ -42,7 +42,7 @@ from shopcast_build.study.published import PublishedModel, why_not_judged
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import Check, Gate, Manifest, ManifestError, Training
 from shopcast_repository.errors import RepositoryError
-from shopcast_repository.publishing import publish
+from shopcast_repository.publishing import check_place, publish
 from shopcast_repository.serving import serving_version
 from shopcast_repository.verification import verify
 from shopcast_repository.versions import find_manifest
@@ -96,6 +96,8 @@ def build_model(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     base = load_base_model(base_model, settings.encoder)
+    weights = 4 * sum(weight.numel() for weight in base.model.parameters())
+    check_place(repository, 0 if settings.distillation.layers else weights)
     with reporter.stage("clean the log") as progress:
         log = clean(
             events,
@@ -123,6 +125,24 @@ def build_model(
     if run:  # which goes on only with the same
         run.begin(settings, data=made_from, **{"base model": base.key()})
     learner = Learner(base, timeline, parts, settings, reporter, run)
+
+    def done(manifest: Manifest) -> BuildResult:
+        if run:
+            run.finish()
+            for name, values in manifest.metrics.items():
+                run.log(f"on the test period: {name}", values)
+        return BuildResult(
+            manifest=manifest,
+            cleaning=cleaning,
+            people=people_count,
+            metrics=manifest.metrics,
+            published_as=manifest.training.published_as,
+            unknown_token_share=learner.unknown_token_share,
+            seconds=time.monotonic() - began,
+        )
+
+    if run and (made := processes.from_first(run.published(repository))):
+        return done(made) if processes.is_first() else None
     learned = learner.learn()
     if learned is None:
         return None
@@ -180,25 +200,15 @@ def build_model(
         base_rates=rates,
         teacher=learned.teacher,
     )
+    if run:
+        run.publishing(release.created)
     with reporter.stage("export, verify and publish") as progress:
         manifest = publish(
             repository,
             lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
         )
         progress(1, 1)
-    if run:
-        run.finish()
-        for name, values in metrics.items():
-            run.log(f"on the test period: {name}", values)
-    return BuildResult(
-        manifest=manifest,
-        cleaning=cleaning,
-        people=people_count,
-        metrics=metrics,
-        published_as=best,
-        unknown_token_share=learner.unknown_token_share,
-        seconds=time.monotonic() - began,
-    )
+    return done(manifest)
 
 
 def _gate(

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from transformers.utils.hub import cached_file
 
 from shopcast_build.data.errors import DataError
+from shopcast_build.learning.base_model import BUNDLED
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
@@ -90,6 +92,23 @@ def settings_of(manifest: Manifest) -> BuildSettings:
             " software; publish it again with `platform build-model`, or give them with --settings"
             " and leave --repository out."
         ) from None
+
+
+def base_model_of(manifest: Manifest) -> str:
+    """What to load as the base model of a version. Raises DataError where a name is all there is:
+    that of a folder, which may be anywhere."""
+    name = manifest.training.base_model
+    if name == BUNDLED or "/" in name or Path(name).is_dir():
+        return name
+    try:
+        cached_file(name, "config.json", local_files_only=True)
+    except OSError:
+        raise DataError(
+            f"Version {manifest.behavior_version} was built from a base model called {name}, which"
+            " is neither here nor in the cache of a model hub: give its folder, or its hub id, with"
+            " --base-model."
+        ) from None
+    return name
 
 
 class PublishedModel:

@@ -95,7 +95,7 @@ def evaluate(
     from shopcast_build.study.contenders import CHOICES
     from shopcast_build.study.contest import StudyOptions
     from shopcast_build.study.files import write_report
-    from shopcast_build.study.published import find_version, settings_of
+    from shopcast_build.study.published import base_model_of, find_version, settings_of
     from shopcast_build.study.study import study_logs
     from shopcast_domain.manifest import ManifestError
     from shopcast_repository.errors import RepositoryError
@@ -116,7 +116,9 @@ def evaluate(
         if repository is not None:
             manifest = find_version(repository, version)
             chosen = settings_of(manifest)
-            base = base_model or manifest.training.base_model
+            if base is None and options.needs_base_model():
+                base = base_model_of(manifest)
+            base = base or manifest.training.base_model
         report = study_logs(
             events,
             links=links,
