@@ -228,6 +228,13 @@ class Gateway:
         """What it wrote on stdout."""
         return self._said.read_text()
 
+    def logged(self, words: str) -> bool:
+        """Whether it has logged something, or does soon: a thread of its own writes the log."""
+        until = time.monotonic() + PATIENCE_S
+        while words not in self.log.read_text() and time.monotonic() < until:
+            time.sleep(0.05)
+        return words in self.log.read_text()
+
     def family(self) -> list[psutil.Process]:
         """The processes it started, and theirs; those that have ended left out."""
         if self.process.poll() is not None:

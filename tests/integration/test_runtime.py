@@ -115,7 +115,7 @@ async def test_a_triton_that_is_killed_is_replaced(
     assert (await ask(gateway.address)).predictions
     (successor,) = tritons(gateway)
     assert successor.pid != triton.pid
-    assert "Triton ended with status" in gateway.log.read_text()
+    assert gateway.logged("Triton ended with status")
 
 
 async def test_base_rates_are_told_while_triton_is_away_to_whom_they_will_do(
