@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from shopcast_build.learning.calibration import (
     expected_calibration_error,
@@ -110,6 +111,17 @@ def test_the_decision_names_rare_outcomes_that_plain_argmax_never_does() -> None
     assert len(set(decided)) > 1
     assert macro_f1(outcome, decided) > macro_f1(outcome, probabilities.argmax(1)) + 0.05
     assert weights[0] == 1.0
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 3])
+def test_macro_f1_is_that_of_scikit_learn_to_the_last_bit(kinds: int) -> None:
+    rng = np.random.default_rng(kinds)
+    for count in (1, 7, 1000):
+        outcome, decided = rng.integers(kinds, size=count), rng.integers(3, size=count)
+        labels = np.unique(outcome)
+        assert macro_f1(outcome, decided) == f1_score(
+            outcome, decided, labels=labels, average="macro", zero_division=0
+        )
 
 
 def test_the_decision_is_left_alone_where_the_model_is_sure() -> None:

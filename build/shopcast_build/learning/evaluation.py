@@ -53,8 +53,11 @@ def fit_decision(probabilities: Floats, outcome: Ints) -> tuple[float, float, fl
 
 def macro_f1(outcome: Ints, decided: Ints) -> float:
     """The mean of the F1 of the outcomes that occur."""
-    labels = np.unique(outcome)
-    f1 = precision_recall_fscore_support(outcome, decided, labels=labels, zero_division=0)[2]
+    # As scikit-learn has it, which takes twenty times as long: each model is asked a hundred times.
+    pairs = np.bincount(OUTCOMES * outcome + decided, minlength=OUTCOMES**2)
+    confusion = pairs.reshape(OUTCOMES, OUTCOMES)
+    occurred, told = confusion.sum(axis=1), confusion.sum(axis=0)
+    f1 = 2 * confusion.diagonal()[occurred > 0] / (occurred + told)[occurred > 0]
     return float(np.mean(f1))
 
 
