@@ -8,7 +8,7 @@ import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import numpy as np
 import onnx
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import numpy_helper
@@ -138,7 +139,11 @@ def looks_of(gateway: "Gateway") -> Looks:
 
 
 def tritons(gateway: "Gateway") -> int:
-    return sum(process.name() == "tritonserver" for process in gateway.family())
+    running = 0
+    for process in gateway.family():
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            running += process.name() == "tritonserver"
+    return running
 
 
 @contextmanager
