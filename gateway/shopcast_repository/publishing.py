@@ -76,7 +76,8 @@ def check_place(repository: Path, size: int) -> None:
     size: bytes that a version has at least. Raises PublishError where the repository cannot be
     written, or has less room.
     """
-    there = next(place for place in (repository, *repository.absolute().parents) if place.exists())
+    places = (repository, *repository.absolute().parents)
+    there = next(place for place in places if os.access(place, os.F_OK))  # the rest is hidden, too
     if not os.access(there, os.W_OK | os.X_OK):
         raise PublishError(
             f"nothing can be published into {repository}, as {there} cannot be written: let this"

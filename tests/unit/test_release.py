@@ -153,7 +153,8 @@ def test_a_repository_without_room_is_refused_before_the_log_is_read(
 
     assert "nowhere.csv" in refusal(tmp_path / "repository")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "access", lambda path, *_, **__: str(path) != str(tmp_path))
+        may = os.access
+        patch.setattr(os, "access", lambda path, mode: may(path, mode) and not mode & os.W_OK)
         assert f"as {tmp_path} cannot be written: let" in refusal(tmp_path / "repository")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     assert "has room for 0.0 MB, and a version has" in refusal(tmp_path / "repository")
