@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,15 @@ class Gateway:
             return []
         below = psutil.Process(self.process.pid).children(recursive=True)
         return [one for one in below if _runs(one)]
+
+    def tritons(self) -> list[psutil.Process]:
+        """The Triton servers among its processes."""
+        found = []
+        for process in self.family():
+            with suppress(psutil.NoSuchProcess):  # it may end while we look
+                if process.name() == "tritonserver":
+                    found.append(process)
+        return found
 
     def meet(self, *users: str) -> None:
         """Have seen these shoppers of the platform web before."""

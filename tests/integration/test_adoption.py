@@ -8,7 +8,7 @@ import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import numpy as np
 import onnx
-import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import numpy_helper
@@ -138,14 +137,6 @@ def looks_of(gateway: "Gateway") -> Looks:
     return Looks(gateway, int(found[1]))
 
 
-def tritons(gateway: "Gateway") -> int:
-    running = 0
-    for process in gateway.family():
-        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            running += process.name() == "tritonserver"
-    return running
-
-
 @contextmanager
 def asking(address: str) -> Iterator[list[PredictResult | BaseException]]:
     """Ask all the time, beside what the test does."""
@@ -193,7 +184,7 @@ def test_a_promoted_version_is_taken_up_without_a_failed_call(
         time.sleep(1.0)
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
     assert failed == []
-    wait_until(lambda: tritons(gateway) == 1, "the old Triton has ended")
+    wait_until(lambda: len(gateway.tritons()) == 1, "the old Triton has ended")
     assert looks.metric("shopcast_model_version") == number
     assert looks.health("shopcast.adoption") == (Status.SERVING, None)
     rollback(models)
@@ -222,7 +213,7 @@ def test_a_trial_answers_its_share_is_compared_and_harms_nobody(
         pairs = looks.metric("shopcast_shadow_rank_correlations_total")
         assert looks.metric("shopcast_shadow_rank_correlation_sum") == pytest.approx(pairs)
         rollback(models)
-        wait_until(lambda: tritons(gateway) == 1, "the Triton of the trial has ended")
+        wait_until(lambda: len(gateway.tritons()) == 1, "the Triton of the trial has ended")
     print("answers:", collections.Counter(type(answer).__name__ for answer in answers))
     assert [answer for answer in answers if isinstance(answer, BaseException)] == []
     assert looks.metric("shopcast_model_version") == 1

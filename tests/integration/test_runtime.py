@@ -76,15 +76,6 @@ def leftovers(pid: int) -> set[Path]:
     return {*regions, *folders}
 
 
-def tritons(gateway: "Gateway") -> list[psutil.Process]:
-    found = []
-    for process in gateway.family():
-        with suppress(psutil.NoSuchProcess):  # it may end while we look
-            if process.name() == "tritonserver":
-                found.append(process)
-    return found
-
-
 @pytest.fixture(scope="module")
 def gateway(
     built: "Built", serve: Serve, tmp_path_factory: pytest.TempPathFactory
@@ -98,7 +89,7 @@ async def test_a_triton_that_is_killed_is_replaced(
     gateway: "Gateway", wait_until: WaitUntil
 ) -> None:
     assert (await ask(gateway.address)).predictions
-    (triton,) = tritons(gateway)
+    (triton,) = gateway.tritons()
     with health_of(gateway.address) as health:
         assert health() == SERVING
         triton.kill()
@@ -113,7 +104,7 @@ async def test_a_triton_that_is_killed_is_replaced(
         assert refused
         assert health() == SERVING
     assert (await ask(gateway.address)).predictions
-    (successor,) = tritons(gateway)
+    (successor,) = gateway.tritons()
     assert successor.pid != triton.pid
     assert gateway.logged("Triton ended with status")
 
@@ -122,7 +113,7 @@ async def test_base_rates_are_told_while_triton_is_away_to_whom_they_will_do(
     gateway: "Gateway", wait_until: WaitUntil
 ) -> None:
     assert (await ask(gateway.address, lowest_level=ServiceLevel.PRIOR)).evidence.level == "full"
-    (triton,) = tritons(gateway)
+    (triton,) = gateway.tritons()
     with health_of(gateway.address) as health:
         triton.kill()
         for known in (False, True):  # at once, and when the gateway has noticed
@@ -191,12 +182,12 @@ async def test_a_history_at_hand_is_told_while_the_store_is_away_to_whom_it_will
 async def test_a_triton_that_dies_while_it_comes_back_is_replaced_too(
     gateway: "Gateway", wait_until: WaitUntil
 ) -> None:
-    (triton,) = tritons(gateway)
+    (triton,) = gateway.tritons()
     triton.kill()
 
     def loading() -> psutil.Process | None:
         """The successor, once it has a Python process: a model is being loaded."""
-        for one in tritons(gateway):
+        for one in gateway.tritons():
             with suppress(psutil.NoSuchProcess):
                 if one.pid != triton.pid and one.children():
                     return one
@@ -207,7 +198,7 @@ async def test_a_triton_that_dies_while_it_comes_back_is_replaced_too(
     gone = {triton.pid, successor.pid}
     with health_of(gateway.address) as health:
         wait_until(
-            lambda: {one.pid for one in tritons(gateway)} - gone and health() == SERVING,
+            lambda: {one.pid for one in gateway.tritons()} - gone and health() == SERVING,
             "the second successor serves",
         )
     assert (await ask(gateway.address)).predictions
@@ -222,7 +213,7 @@ def test_a_model_that_was_changed_meanwhile_does_not_come_back(
     changed = repository / "behavior" / "1" / "model.onnx"
     changed.unlink()  # a link to what other tests use
     changed.write_bytes(b"changed")
-    tritons(gateway)[0].kill()
+    gateway.tritons()[0].kill()
     wait_until(lambda: gateway.process.poll() is not None, "the gateway ends")
     assert gateway.process.returncode == 1
     *_, sentence = gateway.log.read_text().splitlines()
@@ -263,7 +254,7 @@ def test_a_start_that_is_broken_off_leaves_nothing(
     built: "Built", serve: Serve, tmp_path: Path, wait_until: WaitUntil, number: signal.Signals
 ) -> None:
     gateway = serve(built.repository, tmp_path / "shop.db")
-    wait_until(lambda: tritons(gateway), "Triton is being started")
+    wait_until(gateway.tritons, "Triton is being started")
     family = gateway.family()
     assert gateway.stop(number) == 0
     assert "Traceback" not in gateway.log.read_text()

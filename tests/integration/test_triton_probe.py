@@ -61,15 +61,6 @@ def repairs(gateway: "Gateway", model: str) -> float:
     return metric(gateway, f'shopcast_triton_repairs_total{{model="{model}"}}')
 
 
-def tritons(gateway: "Gateway") -> list[psutil.Process]:
-    found = []
-    for process in gateway.family():
-        with suppress(psutil.NoSuchProcess):  # it may end while we look
-            if process.name() == "tritonserver":
-                found.append(process)
-    return found
-
-
 def stubs_of(gateway: "Gateway", model: str) -> list[psutil.Process]:
     """The Python processes of a model."""
     found = []
@@ -99,7 +90,7 @@ async def test_a_model_whose_processes_do_not_answer_is_loaded_again(
 ) -> None:
     assert (await ask(gateway.address)).predictions
     assert metric(gateway, "shopcast_triton_up") == 1
-    (triton,) = tritons(gateway)
+    (triton,) = gateway.tritons()
     for stub in stubs_of(gateway, "behavior")[:count]:
         stub.send_signal(number)
     began = time.monotonic()
@@ -111,7 +102,7 @@ async def test_a_model_whose_processes_do_not_answer_is_loaded_again(
         assert health() == SERVING
     for _ in range(6):
         assert (await ask(gateway.address)).predictions
-    assert [one.pid for one in tritons(gateway)] == [triton.pid]
+    assert [one.pid for one in gateway.tritons()] == [triton.pid]
     assert repairs(gateway, "encoder") == 0
     assert metric(gateway, "shopcast_triton_restarts_total") == 0
     assert metric(gateway, "shopcast_triton_up") == 1
@@ -140,7 +131,7 @@ async def test_while_the_encoder_is_away_items_that_are_known_are_predicted(
 async def test_a_triton_that_stands_still_is_replaced(
     gateway: "Gateway", wait_until: WaitUntil
 ) -> None:
-    (triton,) = tritons(gateway)
+    (triton,) = gateway.tritons()
     began = time.monotonic()
     triton.suspend()
     with health_of(gateway) as health:
@@ -148,7 +139,7 @@ async def test_a_triton_that_stands_still_is_replaced(
         wait_until(lambda: health() == SERVING, "a successor serves")
         print(f"replaced after {time.monotonic() - began:.1f} s")
     assert (await ask(gateway.address)).predictions
-    (successor,) = tritons(gateway)
+    (successor,) = gateway.tritons()
     assert successor.pid != triton.pid
     assert not triton.is_running()
     assert metric(gateway, "shopcast_triton_restarts_total") == 1

@@ -75,9 +75,6 @@ class Looks:
     def workers(self) -> list[psutil.Process]:
         return self.family("shopcast_gateway.workers.worker")
 
-    def tritons(self) -> list[psutil.Process]:
-        return [one for one in self.family("tritonserver") if one.name() == "tritonserver"]
-
     def callers(self, worker: psutil.Process) -> int:
         """How many connections a worker has."""
         port = int(self.gateway.address.rpartition(":")[2])
@@ -194,11 +191,13 @@ def test_versions_and_trials_reach_every_worker_and_no_call_fails(
                     lambda: looks.metric("shopcast_trial_answers_total") > 20, wait_until, "canary"
                 )
                 assert looks.metric("shopcast_shadow_flips_total") == 0, "it is the same again"
-                assert len(looks.tritons()) == 2
+                assert len(looks.gateway.tritons()) == 2
                 promote(repository, second)
                 serving = lambda: looks.metric("shopcast_model_version")  # noqa: E731
                 await until(lambda: serving() == second, wait_until, "the second serves")
-                await until(lambda: len(looks.tritons()) == 1, wait_until, "one Triton is left")
+                await until(
+                    lambda: len(looks.gateway.tritons()) == 1, wait_until, "one Triton is left"
+                )
                 callers.versions.clear()
                 answered = callers.answered
                 await until(lambda: callers.answered > answered + 50, wait_until, "all call")
@@ -218,7 +217,7 @@ def test_they_outlive_their_triton_and_leave_nothing(looks: Looks, wait_until: W
             before = {one.pid for one in looks.workers()}
             for one in (looks.gateway.process, *looks.workers()):
                 one.send_signal(signal.SIGHUP)
-            [triton] = looks.tritons()
+            [triton] = looks.gateway.tritons()
             triton.kill()
             restarts = lambda: looks.metric("shopcast_triton_restarts_total")  # noqa: E731
             await until(lambda: restarts() == 1, wait_until, "it is started again")

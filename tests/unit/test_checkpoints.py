@@ -71,6 +71,17 @@ def test_a_published_build_is_not_built_again(tmp_path: Path) -> None:
         begin(tmp_path, resume=True)
 
 
+def two_builds_begun() -> list[Path]:
+    """Their folders, the older one first."""
+    folders = []
+    for _ in range(2):
+        with open_run(None) as run:
+            run.begin(PLAIN)
+            run.stage("the head")
+            folders.append(run.folder)
+    return folders
+
+
 def test_without_a_name_a_build_gets_a_new_folder_and_resumes_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,12 +91,7 @@ def test_without_a_name_a_build_gets_a_new_folder_and_resumes_the_last(
         open_run(None, resume=True),
     ):
         pass
-    folders = []
-    for _ in range(2):
-        with open_run(None) as run:
-            run.begin(PLAIN)
-            run.stage("the head")
-            folders.append(run.folder)
+    folders = two_builds_begun()
     assert len(set(folders)) == 2
     with open_run(None, resume=True) as run:
         assert run.folder == folders[1]
@@ -95,12 +101,7 @@ def test_the_last_build_to_go_on_with_is_one_that_was_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = []
-    for _ in range(2):
-        with open_run(None) as run:
-            run.begin(PLAIN)
-            run.stage("the head")
-            folders.append(run.folder)
+    folders = two_builds_begun()
     (folders[1] / "published").touch()  # and killed before its checkpoints were gone
     with open_run(None, resume=True) as run:
         assert run.folder == folders[0]
