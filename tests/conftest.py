@@ -41,9 +41,10 @@ PATIENCE_S = 180.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First one file that takes long and needs no model: one process works through it
-    while another builds the model that all need."""
-    items.sort(key=lambda item: item.path.name != "test_exported_encoders.py")
+    """First two files that take long and need no model: two processes work through them while a
+    third builds the model that all need."""
+    early = ("test_release.py", "test_exported_encoders.py")
+    items.sort(key=lambda item: item.path.name not in early)
 
 
 @pytest.fixture(scope="session")

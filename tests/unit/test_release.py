@@ -35,10 +35,10 @@ from shopcast_build.learning.settings import (
 )
 from shopcast_build.learning.timeline import Timeline
 from shopcast_build.learning.tracking import TensorBoardFile
-from shopcast_build.release import exporting
+from shopcast_build.release import exporting, pipeline
 from shopcast_build.release.errors import TargetError
 from shopcast_build.release.exporting import Variant, export
-from shopcast_build.release.gate import GateError
+from shopcast_build.release.gate import GateError, refuse
 from shopcast_build.release.parity import Decisions, measure_parity
 from shopcast_build.release.pipeline import build_model
 from shopcast_build.release.sample import FILE, ExposureSample
@@ -50,7 +50,14 @@ from shopcast_build.study.published import PublishedModel, settings_of, why_not_
 from shopcast_build.study.study import study_logs
 from shopcast_cli.app import app
 from shopcast_domain.features import Floats
-from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, Precision, published_versions
+from shopcast_domain.manifest import (
+    BEHAVIOR,
+    ENCODER,
+    Gate,
+    Manifest,
+    Precision,
+    published_versions,
+)
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.transport.convert_models import list_response
 from shopcast_repository import triton_config
@@ -220,21 +227,30 @@ def test_a_smaller_encoder_is_published_beside_its_teacher(
     assert "distilled from | 4 layers" in card
 
 
-def again(built: Path, tiny_base: Path, settings: BuildSettings, *, force: bool) -> Manifest:
-    """Build from the same market into the same repository once more."""
-    market = built.parent / "market"
-    made = build_model(
-        [market / "events"], links=market / "links.csv", mapping=Mapping(),
-        base_model=str(tiny_base), repository=built, settings=settings, max_bad_share=0.01,
-        force=force, reporter=Quiet(),
-    )  # fmt: skip
-    assert made is not None
-    return made.manifest
+class Judged(Exception):
+    """The gate was asked, which is all that a test wants to know."""
 
 
-def test_a_build_publishes_a_variant_too(
-    built: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def gate_of(built: Path, tiny_base: Path, settings: BuildSettings) -> Gate:
+    """What the gate says of another build from the same market, which ends there."""
+    market, told = built.parent / "market", []
+
+    def stop(gate: Gate) -> None:
+        told.append(gate)
+        raise Judged
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Judged):
+        patch.setattr(pipeline, "refuse", stop)
+        build_model(
+            [market / "events"], links=market / "links.csv", mapping=Mapping(),
+            base_model=str(tiny_base), repository=built, settings=settings, max_bad_share=0.01,
+            reporter=Quiet(),
+        )  # fmt: skip
+    (gate,) = told
+    return gate
+
+
+def test_a_build_publishes_a_variant_too(built: Path, tiny_base: Path, tmp_path: Path) -> None:
     market = built.parent / "market"
     build = (
         "build-model", "--events", str(market / "events"), "--links", str(market / "links.csv"),
@@ -253,15 +269,20 @@ def test_a_build_publishes_a_variant_too(
     assert (said["version"], said["variant"]["version"]) == (1, 2)
     assert find_manifest(tmp_path / "published", 2).artefact.derived_from == 1
 
+
+def test_a_variant_that_fails_says_that_its_version_is_published(
+    first: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> Manifest:
         raise ParityError("a probability moves")
 
+    monkeypatch.setattr(pipeline, "build_model", lambda *_, **__: SimpleNamespace(manifest=first))
     monkeypatch.setattr(exporting, "export", fails)
-    anew = ("--run-folder", str(tmp_path / "again"), "--precision", "fp16", "--json")
-    failed = CliRunner().invoke(app, [*build, *place, *anew])
+    build = ("build-model", "--events", str(tmp_path), "--precision", "fp16", "--json")
+    failed = CliRunner().invoke(app, [*build, "--run-folder", str(tmp_path / "run")])
     assert (failed.exit_code, failed.stdout) == (1, "")
     assert failed.stderr.splitlines()[-1] == (
-        "error: version 3 is published, its variant is not: a probability moves"
+        "error: version 1 is published, its variant is not: a probability moves"
     )
 
 
@@ -306,7 +327,7 @@ def test_what_serves_is_compared_through_its_own_windows(
 
     monkeypatch.setattr(PublishedModel, "probabilities", spy)
     short = SETTINGS.model_copy(update={"history": HistorySettings(events=1, feature_events=1)})
-    gate = again(built, tiny_base, short, force=True).gate
+    gate = gate_of(built, tiny_base, short)
     assert any(check.name == "not worse than what serves" for check in gate.checks)
     (examples,) = seen
     assert (examples.position - examples.first).max() > 1
@@ -314,7 +335,7 @@ def test_what_serves_is_compared_through_its_own_windows(
 
 def test_what_serves_is_not_compared_on_what_it_learned_from(built: Path, tiny_base: Path) -> None:
     early = SETTINGS.model_copy(update={"exposures": ExposureSettings(test_share=0.4)})
-    checks = again(built, tiny_base, early, force=True).gate.checks
+    checks = gate_of(built, tiny_base, early).checks
     (found,) = (check for check in checks if "version 1" in check.finding)
     assert (found.name, found.passed) == ("not worse than what serves", True)
     assert "learned from outcomes known by" in found.finding
@@ -357,7 +378,7 @@ def test_a_serving_version_that_is_not_whole_does_not_open_the_gate(
     with (copy / BEHAVIOR / "1" / "model.onnx").open("ab") as graph:
         graph.write(b"x")
     with pytest.raises(GateError, match="version 1 is not whole"):
-        again(copy, tiny_base, SETTINGS, force=False)
+        refuse(gate_of(copy, tiny_base, SETTINGS))
 
 
 def test_a_version_says_what_it_is(built: Path, first: Manifest) -> None:
