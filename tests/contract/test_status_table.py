@@ -57,6 +57,16 @@ def test_the_others_do_not_speak_in_their_own_words(kind: type[errors.GatewayErr
     assert "10.0.0.7" not in status_of(raised(kind), "r-1").message
 
 
+@pytest.mark.parametrize("kind", [errors.Unavailable, errors.DeadlineExpired])
+def test_what_is_sent_once_may_have_been_done(kind: type[errors.GatewayError]) -> None:
+    def said(*begun: str) -> str:
+        return status_of(raised(kind), "r-1", *begun).message
+
+    assert "look before you send it again" in said("/shopcast.v1.PrivacyService/ErasePerson")
+    assert "try again" in said("/shopcast.v1.PrivacyService/SetConsent")
+    assert "try again" in said()
+
+
 def test_only_what_the_caller_sent_wrong_is_told_in_the_causes_own_words() -> None:
     own = {kind for kind, row in TABLE.items() if row.sentence is None}
     assert own == {

@@ -24,7 +24,9 @@ from shopcast_client import (
     NotFound,
     Purpose,
     ShopcastClient,
+    Unavailable,
 )
+from shopcast_gateway import errors
 from shopcast_gateway.core.protocol import Prediction, PredictQuery
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.sqlite import SqliteDirectory
@@ -356,6 +358,25 @@ async def test_whoever_keeps_copies_is_told_of_what_is_withdrawn(
     with pytest.raises(NotFound):  # a call that fails may have done its work
         await client.undo_change(10**6)
     assert len(withdrawn) == 5
+
+
+async def test_who_changed_something_and_got_no_answer_is_told_to_look(
+    client: ShopcastClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise errors.Unavailable("the connection broke")
+
+    monkeypatch.setattr(SqliteDirectory, "erase", away)
+    monkeypatch.setattr(SqliteDirectory, "link", away)
+    monkeypatch.setattr(SqliteDirectory, "consents", away)
+    for change in (
+        client.erase_person(ANNA),
+        client.link_accounts(ANNA, PHONE, kind=LinkKind.LOGIN),
+    ):
+        with pytest.raises(Unavailable, match="whether it was done; look before you send it again"):
+            await change
+    with pytest.raises(Unavailable, match="try again"):
+        await client.consents(ANNA)
 
 
 async def test_a_person_takes_everything_along_and_goes(

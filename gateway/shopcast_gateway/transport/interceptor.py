@@ -243,17 +243,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             trace = self._tracer.begin(name, metadata, request_id)
             SPENT.set(Spent(trace.traceparent))
         spent = SPENT.get()
-        code, error, caller = grpc.StatusCode.OK, None, None
+        code, error, caller, begun = grpc.StatusCode.OK, None, None, ""
         self.running += 1
         try:
             if self._access:
                 async with self._in_time(context):
                     caller = await self._access.caller(context)
                     self._access.admit(caller, name)
+            begun = name
             yield caller
         except GatewayError as caught:
             error = caught
-            status = rpc_status.to_status(status_of(error, request_id))
+            status = rpc_status.to_status(status_of(error, request_id, begun))
             code = status.code
             await _abort(context, status)
         except (asyncio.CancelledError, GeneratorExit):

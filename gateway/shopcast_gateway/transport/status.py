@@ -1,6 +1,8 @@
 """From a cause to a gRPC status: one table, and the google.rpc details every error carries."""
 
+import json
 from dataclasses import dataclass
+from importlib.resources import files
 
 import grpc
 from google.protobuf.message import Message
@@ -67,19 +69,39 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
     ),
     errors.ContractMismatch: INTERNAL,
 }
+_PERHAPS_DONE = "The server cannot say whether it was done; look before you send it again."
+"""Of a change that callers do not send twice, where its answer is lost."""
+_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _SUBJECTS: dict[type[errors.GatewayError], str] = {
     errors.TooStale: "max_history_age",
     errors.ChangesLost: "after",
 }
 
 
-def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
-    """The google.rpc.Status of an error.
+def _sent_once() -> frozenset[str]:
+    """Full names of the methods that the service config does not retry."""
+    config = json.loads(files("shopcast.v1").joinpath("service_config.json").read_text("utf-8"))
+    return frozenset(
+        f"/{name['service']}/{name['method']}"
+        for of_some in config["methodConfig"]
+        if "retryPolicy" not in of_some
+        for name in of_some["name"]
+    )
+
+
+_SENT_ONCE = _sent_once()
+
+
+def status_of(error: errors.GatewayError, request_id: str, begun: str = "") -> status_pb2.Status:
+    """The google.rpc.Status of an error. begun: full name of the method that was at work.
 
     Details: ErrorInfo and RequestInfo always, BadRequest for bad input, RetryInfo when we are full,
     PreconditionFailure when all is too old, changes were lost or a version cannot serve.
     """
     row = TABLE[type(error)]
+    sentence = row.sentence or str(error)
+    if begun in _SENT_ONCE and row.code in _LOST:
+        sentence = _PERHAPS_DONE
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=request_id),
@@ -98,10 +120,10 @@ def status_of(error: errors.GatewayError, request_id: str) -> status_pb2.Status:
         violation = error_details_pb2.PreconditionFailure.Violation(
             type=error.reason,
             subject=_SUBJECTS.get(type(error), "version"),
-            description=row.sentence or str(error),
+            description=sentence,
         )
         details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
-    status = status_pb2.Status(code=row.code.value[0], message=row.sentence or str(error))
+    status = status_pb2.Status(code=row.code.value[0], message=sentence)
     for detail in details:
         status.details.add().Pack(detail)
     return status
