@@ -6,6 +6,7 @@ hold: the questions are several, and an equally good model should pass them all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -119,12 +120,18 @@ class Questions:
         return Check(name="calibrated", passed=low <= limit, finding=found)
 
     def _gain(self, metric: str, other: Candidate, rows: Mask | None = None) -> _Gain:
-        ours, theirs = (
-            self._draws(one, frozenset({metric}), rows)[metric] for one in (self._new, other)
-        )
-        gained = theirs - ours if metric == _LOSS else ours - theirs
+        only = frozenset({metric})
+        ours = self._own if rows is None else self._draws(self._new, only, rows)
+        gained = self._draws(other, only, rows)[metric] - ours[metric]
+        if metric != _LOSS:
+            gained = -gained
         low, high = np.nanquantile(gained[1:], _NOISE)
         return _Gain(float(gained[0]), float(low), float(high))
+
+    @cached_property
+    def _own(self) -> dict[str, Floats]:
+        """What several questions ask of the new model."""
+        return self._draws(self._new, frozenset({_LOSS, self._headline}), None)
 
     def _draws(self, one: Candidate, only: frozenset[str], rows: Mask | None) -> dict[str, Floats]:
         chosen = np.ones(len(self._outcome), dtype=bool) if rows is None else rows
