@@ -211,8 +211,12 @@ class ItemVectors:
         self, batch: Sequence[_Text], left_s: Callable[[], float]
     ) -> list[Vector]:
         texts = [one.text for one in batch]
-        rows = await self._model.encode(texts, timeout_s=CALL_LIMIT_S, left_s=left_s)
-        self._pace.ended(len(texts), more=self._texts.others)
+        done = 0
+        try:
+            rows = await self._model.encode(texts, timeout_s=CALL_LIMIT_S, left_s=left_s)
+            done = len(texts)
+        finally:
+            self._pace.ended(done, more=self._texts.others)
         vectors = {one.digest: row for one, row in zip(batch, rows, strict=True)}
         self._remember(vectors)
         write = asyncio.create_task(self._keep(vectors))
