@@ -22,6 +22,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_LOST = "Internal error from Core"
+"""What grpc.aio says, as INTERNAL, where a stream ended while a request was being sent: what the
+server said of it is lost."""
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 M = TypeVar("M", bound=Any)
@@ -112,6 +115,8 @@ def error_from(
     """
     code = failure.code()
     said = failure.details() or code.name
+    if code is grpc.StatusCode.INTERNAL and said == _LOST:
+        code = grpc.StatusCode.UNAVAILABLE  # as where it drains, which is mostly the cause
     return _error(code, said, _status(failure), target, request_id, f"within {timeout_s:g} s")
 
 
@@ -199,6 +204,8 @@ def _error(
 
 def _why_none(said: str) -> str:
     """What to look at when there is no connection, by gRPC's words."""
+    if said == _LOST:
+        return "it broke, or the server ended the stream, while more was being sent"
     if "handshake failed" in said:
         return "it has no certificate of the given CA for this address, or speaks plain text"
     if said.endswith(("Connection refused", "No such file or directory")):

@@ -13,6 +13,7 @@ from pathlib import Path
 from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.adoption import Refused, adopt, check, replay
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
+from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
 from shopcast_gateway.core.prior import PriorPredictor
@@ -61,10 +62,11 @@ class Tritons:
         log: Path,
         several: Addresses | None = None,
         recorder: Recorder = UNRECORDED,
+        histories: Histories | None = None,
     ) -> None:
         """url: of one elsewhere. several: those elsewhere, in place of it. recorder: is told of
-        what engines do once they serve."""
-        self.recorder = recorder
+        what engines do once they serve. histories: which they share; each has its own without."""
+        self.recorder, self.histories = recorder, histories
         self.repository, self._url, self._home, self._log = repository, url, home, log
         self.several = several
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
@@ -132,7 +134,16 @@ class Engine:
         if tritons.several is not None:
             fleet = await Fleet.adopt(tritons.repository, version, tritons.several)
             address = ", ".join(tritons.several.status.addresses)
-            return cls._of(version, fleet.model, directory, fleet, None, address, tritons.recorder)
+            return cls._of(
+                version,
+                fleet.model,
+                directory,
+                fleet,
+                None,
+                address,
+                tritons.recorder,
+                tritons.histories,
+            )
         process = await tritons.start()
         backend: TritonBackend | None = None
         try:
@@ -151,7 +162,16 @@ class Engine:
             if died:
                 raise TritonDied(f"Triton ended while version {version} was loaded") from error
             raise
-        return cls._of(version, model, directory, backend, process, address, tritons.recorder)
+        return cls._of(
+            version,
+            model,
+            directory,
+            backend,
+            process,
+            address,
+            tritons.recorder,
+            tritons.histories,
+        )
 
     @classmethod
     async def attach(
@@ -161,13 +181,14 @@ class Engine:
         addresses: Addresses,
         directory: Directory,
         recorder: Recorder = UNRECORDED,
+        histories: Histories | None = None,
         *,
         number: int,
         rotation: Mapping[str, bool],
     ) -> "Engine":
         """A version that another process has adopted, on Tritons that are that process's to look
-        after. rotation: of several addresses, as in `follow`. Raises StartupError, Refused, and
-        what Scoring.infer raises."""
+        after. histories: as of Tritons. rotation: of several addresses, as in `follow`. Raises
+        StartupError, Refused, and what Scoring.infer raises."""
         backend: TritonBackend | Fleet
         if rotation:
             backend = fleet = await Fleet.attach(repository, version, addresses, rotation)
@@ -183,7 +204,9 @@ class Engine:
             await backend.close()
             raise
         address = ", ".join(addresses.status.addresses)
-        return cls._of(version, model, directory, backend, None, address, recorder, number)
+        return cls._of(
+            version, model, directory, backend, None, address, recorder, histories, number
+        )
 
     @classmethod
     def _of(
@@ -195,11 +218,14 @@ class Engine:
         process: TritonProcess | None,
         address: str,
         recorder: Recorder,
+        histories: Histories | None,
         number: int | None = None,
     ) -> "Engine":
         model.record(recorder)  # from now on: not the replay of its goldens
         vectors = ItemVectors(model, directory, recorder=recorder)
-        predictor = ModelPredictor(model, vectors, directory, recorder=recorder)
+        predictor = ModelPredictor(
+            model, vectors, directory, histories=histories, recorder=recorder
+        )
         return cls(version, predictor, vectors, backend, process, address, model, number)
 
     @classmethod
@@ -353,6 +379,8 @@ class Switch:
         """changed: called when there is another engine or trial. released: waits until nobody else
         calls the Triton of an engine that was replaced."""
         self._recorder = recorder
+        self.histories = Histories()
+        """For all its engines: whoever answers next may need what another one has read."""
         self._changed, self._released = changed, released
         self._engine: Engine | None = None
         self._trial_engine: Engine | None = None
@@ -426,12 +454,7 @@ class Switch:
 
     def forget(self) -> None:
         """What somebody's events may be used for has become less: drop the copies of histories."""
-        if self.engine is not None:
-            self.engine.prior.forget()
-        if self.prior is not None:
-            self.prior.forget()
-        if self._trial_engine is not None:
-            self._trial_engine.prior.forget()
+        self.histories.clear()
 
     def replace(self, engine: Engine) -> None:
         """Take new calls to another engine; the one before ends with its calls."""
@@ -440,8 +463,6 @@ class Switch:
         self.engine = engine
 
     def _retire(self, old: Engine) -> None:
-        # It is not told of withdrawals any more: what it still reads is not kept.
-        old.prior.forget()
         task = asyncio.create_task(self._let_go(old))
         self._retiring[task] = old
         task.add_done_callback(self._retired)

@@ -160,6 +160,7 @@ async def _serve(
             home=settings.triton_home,
             log=settings.triton_log,
             recorder=recorder,
+            histories=switch.histories,
             several=Addresses(rotation, settings.hedge_after_s) if rotation else None,
         )
         status.want(versions[0])

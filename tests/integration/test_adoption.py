@@ -19,11 +19,12 @@ import onnx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import numpy_helper
+from redis_servers import RedisServer
 from versions import again, nothing, torn_graph
 
 from shopcast_build.learning.reporter import Silent
 from shopcast_build.release.exporting import Variant, export
-from shopcast_client import Item, PredictResult, ShopcastClient
+from shopcast_client import Item, PredictResult, ServiceLevel, ShopcastClient
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import BEHAVIOR, Manifest
 from shopcast_domain.tokeniser import TOKENISER
@@ -217,6 +218,48 @@ def test_a_trial_answers_its_share_is_compared_and_harms_nobody(
     print("answers:", collections.Counter(type(answer).__name__ for answer in answers))
     assert [answer for answer in answers if isinstance(answer, BaseException)] == []
     assert looks.metric("shopcast_model_version") == 1
+
+
+def test_what_one_version_has_read_another_has_at_hand_while_the_store_is_away(
+    built: "Built", serve: Serve, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    models = Path(shutil.copytree(built.repository, tmp_path / "models"))
+    redis = RedisServer(tmp_path / "redis").start()
+    try:
+        key = ("--directory-key", tmp_path / "ring.key")
+        gateway = serve(models, redis.url, *key).wait_ready()
+        gateway.meet("u-1")
+
+        async def asked() -> tuple[str, str]:
+            async with ShopcastClient(gateway.address, timeout_s=5.0) as client:
+                evidence = (
+                    await client.predict(
+                        platform="web",
+                        user_id="u-1",
+                        items=[Item("i-1", title="Trail shoe")],
+                        lowest_level=ServiceLevel.STALE,
+                    )
+                ).evidence
+            return evidence.level, evidence.model_version
+
+        def answer() -> tuple[str, str]:
+            return asyncio.run(asked())
+
+        number = again(models, nothing)
+        try_out(models, Trial(version=number, share=1.0))
+        wait_until(lambda: gateway.logged(f"version {number} is on trial"), "the trial runs")
+        assert answer() == ("full", str(number))
+        redis.kill()
+        assert answer() == ("stale", "1"), "nobody can tell that it is the trial's to answer"
+        redis.start()
+        assert answer() == ("full", str(number))
+        promote(models, number)
+        wait_until(lambda: gateway.logged(f"version {number} adopted"), "it serves")
+        redis.kill()
+        assert answer() == ("stale", str(number))
+        assert gateway.stop() == 0
+    finally:
+        redis.kill()
 
 
 @pytest.mark.parametrize(("change", "reason", "words"), BAD)

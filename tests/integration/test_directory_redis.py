@@ -30,6 +30,7 @@ RAW_ID = "anna.muster-4711@example.org"
 ANNA, ANNA_B = Account("shop-a", RAW_ID), Account("shop-b", RAW_ID)
 SHOE = Item("s1", "Trail shoe", "Nordwind", "shoes", 89.0)
 TIMEOUT_S = 0.5
+PASSWORD = "secret-password"  # noqa: S105 - of a server of the test
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 SLACK_S = 5.0  # of a busy machine
 
@@ -652,6 +653,35 @@ async def test_a_full_server_is_unavailable_and_can_be_read(own_server: RedisSer
         assert receipt.events == 1
         own_server.call("CONFIG", "SET", "maxmemory", "0")
         assert (await directory.record([event(1), event(2)])).recorded == 2
+
+
+async def test_a_password_that_is_asked_for_from_now_on_makes_it_unavailable(
+    own_server: RedisServer,
+) -> None:
+    async with opened(own_server.url) as directory:
+        await directory.record([event(1)])
+        own_server.call("CONFIG", "SET", "requirepass", PASSWORD)
+        own_server.call("CLIENT", "KILL", "TYPE", "normal", password=PASSWORD)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await directory.record([event(2)])
+            with pytest.raises(Unavailable):
+                await directory.read(ANNA, (), before_s=2e9, limit=10)
+            with pytest.raises(Unavailable):
+                await directory.vectors("1", [bytes([n]) * 16 for n in range(40)])
+        own_server.call("CONFIG", "SET", "requirepass", "", password=PASSWORD)
+        assert (await directory.record([event(2)])).recorded == 1
+
+
+async def test_what_a_server_says_of_vectors_makes_it_unavailable_too(
+    own_server: RedisServer,
+) -> None:
+    async with opened(own_server.url) as directory:
+        own_server.call("CONFIG", "SET", "min-replicas-to-write", "1")
+        with pytest.raises(Unavailable, match="NOREPLICAS"):
+            await directory.keep_vectors("1", {b"1" * 16: np.ones(4, np.float32)})
+        with pytest.raises(Unavailable, match="NOREPLICAS"):
+            await directory.record([event(1)])
 
 
 async def test_a_replica_is_not_written_to(own_server: RedisServer, server: RedisServer) -> None:

@@ -7,7 +7,7 @@ import pty
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from shopcast_client import (
     Event,
     EventKind,
     Item,
+    PredictRequest,
     PredictResult,
     ShopcastClient,
     ShopcastError,
@@ -178,6 +179,27 @@ async def test_streams_end_and_say_whether_all_was_answered(start: Start) -> Non
         assert await changes.read() is grpc.aio.EOF
         assert await ended(server) == 0
     assert "all calls are over" in server.steps
+
+
+async def test_streams_that_are_being_sent_to_end_alike(start: Start) -> None:
+    server = start()
+
+    async def requests() -> AsyncIterator[tuple[str, PredictRequest]]:
+        while True:
+            yield "1", PredictRequest(Account("web", "anna"), [Item("i-1")])
+
+    async with ShopcastClient(server.target) as client:
+
+        async def ends() -> None:
+            async for _, answer in client.stream_predict(requests()):
+                assert isinstance(answer, PredictResult | Unavailable)
+
+        streams = [asyncio.create_task(ends()) for _ in range(16)]
+        await asyncio.sleep(1.0)
+        server.signal()
+        found = await asyncio.gather(*streams, return_exceptions=True)
+    assert [type(error) for error in found] == [Unavailable] * len(streams)
+    assert await ended(server) == 0
 
 
 async def test_a_quiet_stream_on_the_admin_port_holds_up_no_other_port(start: Start) -> None:

@@ -23,6 +23,8 @@ from versions import again, nothing, torn_graph
 from shopcast.v1 import prediction_service_pb2 as pb
 from shopcast.v1 import prediction_service_pb2_grpc as services
 from shopcast.v1 import types_pb2
+from shopcast_gateway.errors import StartupError
+from shopcast_gateway.transport.binding import reserve_port
 from shopcast_repository.serving import Trial, promote, try_out
 
 if TYPE_CHECKING:
@@ -290,6 +292,15 @@ def test_they_end_with_who_looks_after_them(looks: Looks, wait_until: WaitUntil)
     looks.gateway.process.kill()
     looks.gateway.process.wait()
     wait_until(lambda: not any(one.is_running() for one in below), "all have ended")
+
+
+def test_a_port_is_had_at_once_that_was_one_process_own_before() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            server.accept()[0].close()  # who closes first is remembered for a minute
+    with reserve_port("127.0.0.1", port), pytest.raises(StartupError, match="already in use"):
+        reserve_port("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("listens", [False, True])

@@ -63,6 +63,17 @@ def test_what_fails_within_a_call_has_the_same_errors(code: grpc.StatusCode) -> 
     assert (error.reason, error.request_id) == (code.name, "sent")
 
 
+def test_a_stream_that_ends_while_more_is_sent_is_no_mistake_of_the_servers() -> None:
+    none = grpc.aio.Metadata()
+    failure = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, none, none, details="Internal error from Core"
+    )
+    error = error_from(failure, target="shop:1", request_id="sent", timeout_s=2.0)
+    assert type(error) is Unavailable
+    assert error.reason == "UNAVAILABLE"
+    assert "the server ended the stream, while more was being sent" in str(error)
+
+
 def test_a_code_of_tomorrow_is_the_servers_mistake() -> None:
     error = error_of(status_pb2.Status(code=99), target="shop:1", request_id="sent")
     assert type(error) is ServerError

@@ -292,6 +292,39 @@ def test_what_is_refused_further_on_does_not_make_it_look_fast(
     assert ends["answered"] >= 0.9 * 20 / 0.05
 
 
+def test_once_what_hung_is_over_calls_are_let_in_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (admissions, paces, rooms):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
+
+    class Hanging(OneByOne):
+        """Answers so many, then nobody in time."""
+
+        left = 80
+
+        async def predict(self, query: PredictQuery, *, timeout_s: float) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                await asyncio.sleep(timeout_s)
+                raise DeadlineExpired
+            return await super().predict(query, timeout_s=timeout_s)
+
+    @timed
+    async def test() -> None:
+        model, answered = Hanging(0.001), []
+        admission = Admission(model)
+        for burst in range(4):
+            model.left += 1_000 * (burst > 1)
+            asked = (admission.predict(query(1), timeout_s=1.0) for _ in range(60))
+            ends = await asyncio.gather(*asked, return_exceptions=True)
+            answered.append(sum(end is None for end in ends))
+            await asyncio.sleep(3_600)
+        assert answered == [60, 20, 60, 60]
+
+    test()
+
+
 def test_calls_that_wait_to_be_looked_into_are_taken_to_have_as_long_as_those_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

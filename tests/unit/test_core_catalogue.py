@@ -158,10 +158,3 @@ def test_long_texts_of_callers_take_no_room() -> None:
         item = Item("i1", title="x" * (length - 4), brand="yyyy")
         read(catalogue, shop, (item,))
         assert (catalogue.look_up("web", (item,)).missing == ()) == kept
-
-
-def test_all_can_be_forgotten() -> None:
-    shop, catalogue = Shop(), Catalogue()
-    read(catalogue, shop, (Item("i1"),))
-    catalogue.clear()
-    assert catalogue.look_up("web", (Item("i1"),)).missing == (Item("i1"),)

@@ -15,6 +15,7 @@ from shopcast_gateway.directory.attributes import attributes_of
 from shopcast_gateway.directory.reading import Found, assemble
 from shopcast_gateway.directory.types import Reading
 
+LIMIT = 64
 HAT, SHOE = Item("hat", title="Hat", price=5.0), Item("shoe", category="Shoes")
 
 
@@ -51,21 +52,21 @@ def reading(*items: Item, events: int = 2) -> Reading:
 
 def keep(histories: Histories, asked: PredictQuery, *, events: int = 2) -> Reading:
     made = reading(*asked.items, events=events)
-    histories.keep(asked, made, histories.begin())
+    histories.keep(asked, LIMIT, made, histories.begin())
     return made
 
 
 def test_a_copy_is_given_for_a_while() -> None:
     clock = Clock()
     histories = Histories(max_age_s=10.0, clock=clock)
-    assert histories.age_s(query("anna")) is None
+    assert histories.age_s(query("anna"), LIMIT) is None
     made = keep(histories, query("anna"))
     clock.now_s += 9.0
-    assert histories.age_s(query("anna")) == pytest.approx(9.0)
-    assert histories.recall(query("anna")) is made
-    assert histories.age_s(query("bob")) is None
+    assert histories.age_s(query("anna"), LIMIT) == pytest.approx(9.0)
+    assert histories.recall(query("anna"), LIMIT) is made
+    assert histories.age_s(query("bob"), LIMIT) is None
     clock.now_s += 2.0
-    assert histories.age_s(query("anna")) is None
+    assert histories.age_s(query("anna"), LIMIT) is None
     keep(histories, query("bob"))
     assert len(histories) == 1, "what is too old leaves the memory"
 
@@ -75,8 +76,8 @@ def test_the_age_counts_from_when_the_read_began() -> None:
     histories = Histories(clock=clock)
     begun = histories.begin()
     clock.now_s += 3.0
-    histories.keep(query("anna"), reading(HAT), begun)
-    assert histories.age_s(query("anna")) == pytest.approx(3.0)
+    histories.keep(query("anna"), LIMIT, reading(HAT), begun)
+    assert histories.age_s(query("anna"), LIMIT) == pytest.approx(3.0)
 
 
 def test_there_are_never_more_than_so_many_readings_and_bytes() -> None:
@@ -84,7 +85,7 @@ def test_there_are_never_more_than_so_many_readings_and_bytes() -> None:
     for name in ("anna", "bob", "anna", "carol"):
         keep(few, query(name))
     assert len(few) == 2
-    assert few.age_s(query("bob")) is None, "read longest ago"
+    assert few.age_s(query("bob"), LIMIT) is None, "read longest ago"
     narrow = Histories(size_bytes=20_000)
     for name in ("anna", "bob", "carol"):
         keep(narrow, query(name), events=9)  # 7 to 8 kB
@@ -134,13 +135,19 @@ def test_the_bytes_are_those_of_the_memory(
     assert bound / 3 < freed <= bound
 
 
+def test_a_copy_is_of_so_many_events() -> None:
+    histories = Histories()
+    keep(histories, query("anna"))
+    assert histories.age_s(query("anna"), LIMIT + 1) is None, "another version reads more of them"
+
+
 def test_what_is_withdrawn_is_gone_and_what_was_being_read_is_not_kept() -> None:
     histories = Histories()
     keep(histories, query("anna"))
     begun = histories.begin()
     histories.clear()
     assert len(histories) == 0
-    histories.keep(query("bob"), reading(HAT), begun)
+    histories.keep(query("bob"), LIMIT, reading(HAT), begun)
     assert len(histories) == 0
     keep(histories, query("bob"))
     assert len(histories) == 1
@@ -151,7 +158,7 @@ def test_other_items_are_as_the_request_has_them() -> None:
     kept = keep(histories, query("anna", HAT, SHOE))
     dearer = Item("hat", title="Hat", price=6.0)
     asked = query("anna", new, SHOE, HAT, dearer)
-    given = histories.recall(asked)
+    given = histories.recall(asked, LIMIT)
     assert given.window is kept.window
     assert (given.person_known, given.suppressed) == (True, ("app",))
     assert given.candidate_known == (False, False, True, False)
@@ -166,7 +173,7 @@ def test_other_items_are_as_the_request_has_them() -> None:
     np.testing.assert_array_equal(given.candidates.item_tally[2], [5, 4, 3, 2])
     np.testing.assert_array_equal(given.candidates.category_tally[1], [11, 12, 13, 14])
     assert not given.candidates.item_tally[[0, 1, 3]].any()
-    strangers = histories.recall(query("anna", new))
+    strangers = histories.recall(query("anna", new), LIMIT)
     assert strangers.candidate_known == (False,)
     assert len(strangers.candidates) == 1
 
@@ -174,6 +181,6 @@ def test_other_items_are_as_the_request_has_them() -> None:
 def test_the_copy_stays_as_it_was_read() -> None:
     histories = Histories()
     kept = keep(histories, query("anna", HAT))
-    histories.recall(query("anna", SHOE, HAT)).candidates.item_tally[:] = -1
-    assert histories.recall(query("anna", HAT)) is kept
+    histories.recall(query("anna", SHOE, HAT), LIMIT).candidates.item_tally[:] = -1
+    assert histories.recall(query("anna", HAT), LIMIT) is kept
     assert kept.candidates.item_tally.tolist() == [[5, 4, 3, 2]]

@@ -20,17 +20,17 @@ EVENT_S = 0.001
 
 class Disk:
     """Takes a millisecond an event, one call after the other. Whoever stops waiting is not
-    written, if that has not begun. away: nothing can be written."""
+    written, if that has not begun. away: nothing can be written. hangs_s: before each call."""
 
     def __init__(self) -> None:
-        self.written, self.away = 0, False
+        self.written, self.away, self.hangs_s = 0, False, 0.0
         self._free = asyncio.Lock()
 
     async def record(self, events: Sequence[Any]) -> RecordResult:
         if self.away:
             raise Unavailable("the directory cannot be used now")
         async with self._free:
-            await asyncio.sleep(EVENT_S * len(events))
+            await asyncio.sleep(self.hangs_s + EVENT_S * len(events))
         self.written += len(events)
         return RecordResult(())
 
@@ -108,5 +108,30 @@ def test_a_failure_makes_room_again() -> None:
         disk.away = False
         await intake.record(events(3), timeout_s=60.0)
         assert disk.written == 3
+
+    test()
+
+
+def test_once_what_hung_is_over_events_are_taken_as_before() -> None:
+    async def recorded(intake: Intake) -> int:
+        asked = (intake.record(events(5), timeout_s=1.0) for _ in range(60))
+        ends = await asyncio.gather(
+            *(asyncio.wait_for(one, 1.0) for one in asked), return_exceptions=True
+        )
+        return sum(isinstance(end, RecordResult) for end in ends)
+
+    @timed
+    async def test() -> None:
+        disk = Disk()
+        intake = Intake(disk)
+        assert await recorded(intake) == 60
+        running = asyncio.create_task(recorded(intake))
+        await asyncio.sleep(0.1)
+        disk.hangs_s = 9.0
+        assert await running == 20
+        disk.hangs_s = 0.0
+        for _ in range(2):
+            await asyncio.sleep(3_600)
+            assert await recorded(intake) == 60
 
     test()

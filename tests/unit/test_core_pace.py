@@ -47,6 +47,28 @@ def test_time_without_work_does_not_count(clock: SimpleNamespace) -> None:
     assert pace.units(1.0) == pytest.approx(100, rel=0.1)
 
 
+def test_time_without_work_does_not_count_where_the_last_of_it_failed(
+    clock: SimpleNamespace,
+) -> None:
+    pace = Pace()
+    run(clock, pace, (0.0, 5), (0.1, 10), (0.5, 0))
+    pace.ended(0, more=False)
+    run(clock, pace, (36_000.0, 10), (0.1, 10))
+    assert pace.units(1.0) == pytest.approx(100, rel=0.1)
+
+
+def test_what_fails_in_between_does_not_make_it_look_fast(clock: SimpleNamespace) -> None:
+    pace = Pace()
+    run(clock, pace, (0.0, 5), *[(0.05, 0), (0.05, 10)] * 20)
+    assert pace.units(1.0) == pytest.approx(100, rel=0.1)
+
+
+def test_what_hung_for_long_is_soon_made_up_for(clock: SimpleNamespace) -> None:
+    pace = Pace()
+    run(clock, pace, (0.0, 5), *[(0.1, 10)] * 20, *[(1.0, 0)] * 600, *[(0.1, 10)] * 40)
+    assert pace.units(1.0) > 50
+
+
 def test_it_follows_a_change(clock: SimpleNamespace) -> None:
     pace = Pace()
     run(clock, pace, (0.0, 5), *[(0.1, 10)] * 100, *[(0.4, 10)] * 100)

@@ -366,7 +366,7 @@ async def test_what_lies_further_ahead_has_not_happened(ask: Ask) -> None:
     assert answer.evidence.events_used == 0
 
 
-@pytest.mark.parametrize("slow", ["read", "vectors", "encoder", "behavior"])
+@pytest.mark.parametrize("slow", ["read", "encoder", "behavior"])
 async def test_the_deadline_holds_at_every_step(ask: Ask, slow: str) -> None:
     directory, backend = Directory([Past(60.0)]), Backend(delay_s={slow: 30.0})
     if slow in directory.delay_s:
@@ -375,6 +375,14 @@ async def test_the_deadline_holds_at_every_step(ask: Ask, slow: str) -> None:
     with pytest.raises(DeadlineExpired):
         await ask(directory, Item("i", title="w1"), backend=backend, timeout_s=0.2)
     assert time.monotonic() - began < 10.0
+
+
+async def test_vectors_that_the_store_does_not_give_in_time_are_encoded(ask: Ask) -> None:
+    directory = Directory([Past(60.0)])
+    directory.delay_s["vectors"] = 30.0
+    answer = await ask(directory, Item("i", title="w1"), timeout_s=1.0)
+    assert answer.evidence.level is Level.FULL
+    assert answer.evidence.texts_encoded
 
 
 async def test_a_model_that_takes_too_long_is_not_waited_for_and_not_called_off(ask: Ask) -> None:

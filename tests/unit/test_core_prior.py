@@ -59,6 +59,7 @@ async def test_base_rates_are_told_while_the_engine_is_off_and_when_it_is_gone(
     prior: PriorPredictor, histories: Histories
 ) -> None:
     switch = Switch()
+    switch.histories = histories
     with pytest.raises(Unavailable):  # no manifest is known yet
         await switch.predict(query(), timeout_s=1.0)
     engine = switch.engine = Engine(prior)  # type: ignore[assignment]

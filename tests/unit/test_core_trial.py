@@ -116,13 +116,13 @@ async def test_where_the_version_on_trial_fails_the_one_that_serves_answers(
     assert other.asked == 1
 
 
-async def test_base_rates_are_left_to_the_one_that_serves_and_time_for_it() -> None:
+async def test_less_than_everything_is_left_to_the_one_that_serves_and_time_for_it() -> None:
     serving, other = Version("1"), Version("2")
     other.failure = DeadlineExpired("hangs")
     made = switch(serving, other, share=1.0)
     found = await made.predict(replace(query("a"), lowest_level=Level.PRIOR), timeout_s=1.0)
     assert found.evidence.model_version == "1"
-    assert (serving.lowest, other.lowest) == ({Level.PRIOR}, {Level.NO_HISTORY})
+    assert (serving.lowest, other.lowest) == ({Level.PRIOR}, {Level.FULL})
     assert other.timeout_s < 0.51
 
 

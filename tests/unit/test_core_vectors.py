@@ -493,6 +493,14 @@ async def test_what_cannot_be_looked_up_is_encoded(model: Model, store: Store) -
         assert (await vectors.get(["w2", "w1"], timeout_s=5.0))[1] == 1
 
 
+async def test_what_is_not_looked_up_in_time_is_encoded(model: Model, store: Store) -> None:
+    store.gates.append(asyncio.Event())  # nobody sets it
+    async with opened(model, store) as vectors:
+        found, encoded = await vectors.get(["w1"], timeout_s=1.0)
+        assert (numbers(found), encoded) == ([2], 1)
+        assert (await vectors.get(["w1"], timeout_s=1.0))[1] == 0
+
+
 async def test_a_directory_that_cannot_keep_vectors_costs_no_answer(
     model: Model, encoder: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:

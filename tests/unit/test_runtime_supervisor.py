@@ -21,12 +21,6 @@ from shopcast_repository.serving import SERVING, Serving, Trial
 
 
 class FakePrior:
-    def __init__(self) -> None:
-        self.forgot = 0
-
-    def forget(self) -> None:
-        self.forgot += 1
-
     async def predict(self, query: Any, *, timeout_s: float) -> Any:
         raise Unavailable("no model, and base rates will not do")
 
@@ -155,7 +149,6 @@ async def test_what_is_promoted_is_taken_up(world: World) -> None:
     world.say(1)
     await until(lambda: world.version == 1)
     assert world.metric("shopcast_model_adoptions_total") == 3
-    assert world.first.prior.forgot, "withdrawals are told to the new one alone"
 
 
 @pytest.mark.parametrize(

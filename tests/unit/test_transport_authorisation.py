@@ -13,7 +13,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-from tokens import AUDIENCE, ISSUER, Issuer
+from tokens import AUDIENCE, ISSUER, Issuer, jwks
 
 from shopcast_gateway.errors import (
     PermissionDenied,
@@ -21,6 +21,7 @@ from shopcast_gateway.errors import (
     StartupError,
     Unauthenticated,
 )
+from shopcast_gateway.transport import token_keys
 from shopcast_gateway.transport.access_file import Quota, Role, read_access
 from shopcast_gateway.transport.audit import ADMINISTRATIVE
 from shopcast_gateway.transport.authentication import UNLISTED, Caller, Identity
@@ -366,6 +367,34 @@ def test_what_is_withdrawn_ends_what_is_under_way(
     found.still(by_name, PREDICT)
     with pytest.raises(Unauthenticated, match="key is not accepted any more"):
         found.still(by_token, PREDICT)
+
+
+async def test_keys_of_a_url_outlive_a_change_of_what_else_the_file_says_of_tokens(
+    access: Callable[[str], Access], path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [jwks(OURS)]
+
+    def fetch(_: str) -> bytes:
+        if not answers:
+            raise OSError("the issuer is away")
+        return answers.pop()
+
+    def write(text: str) -> None:
+        path.write_text(text)
+        clock.now_s += 1
+
+    monkeypatch.setattr(token_keys, "fetch_url", fetch)
+    text = TOKENS.replace('keys = "keys.pem"', 'keys_url = "https://x"') + SHOP
+    found, context = access(text), FakeContext(OURS.token())
+    caller = await found.caller(context)
+    write(text.replace("[tokens]", "[tokens]\nleeway_s = 20"))
+    found.still(caller, PREDICT)
+    assert (await found.caller(context)).name == "shop"
+    write(text.replace('"ES256"', '"RS256"'))
+    with pytest.raises(Unauthenticated, match="algorithm"):
+        await found.caller(context)
+    with pytest.raises(Unauthenticated, match="key is not accepted any more"):
+        found.still(caller, PREDICT)
 
 
 async def _three() -> AsyncIterator[int]:

@@ -40,8 +40,6 @@ PAIR = {"triton-a:8001": True, "triton-b:8001": True}
 
 
 class FakeEngine:
-    prior = SimpleNamespace(forget=lambda: None)
-
     def __init__(self, version: int, number: int, addresses: Addresses) -> None:
         self.version, self.number, self.status = version, number, addresses.status
         self.rotation: dict[str, bool] = {}

@@ -77,9 +77,7 @@ class Admission:
                     await self._turn(rows, timeout_s, bulk=query.bulk)
                 try:
                     left_s = timeout_s - (time.monotonic() - began)
-                    made = await self._predictor.predict(query, timeout_s=left_s)
-                    self._room.done(rows)  # of those that were refused or late nothing came
-                    return made
+                    return await self._predictor.predict(query, timeout_s=left_s)
                 finally:
                     self._running -= rows
                     self._start()

@@ -90,10 +90,6 @@ class Catalogue:
             column[rows] = _column(reading, name)[known]
         self._read_s[rows] = at_s
 
-    def clear(self) -> None:
-        """Forget all items."""
-        self._read_s[:] = -np.inf
-
     def _row(self, platform: str, item: Item) -> int:
         rows = self._rows.setdefault(platform, {})
         if item in rows:

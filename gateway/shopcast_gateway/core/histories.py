@@ -1,9 +1,9 @@
 """What was last read of people, for when the store is away.
 
-A bounded copy in memory. An entry is what the directory answered to one shopper, purpose and
-confidence; it is given out for `max_age_s` at most, so that whoever is erased or refuses a purpose
-through another process is not answered from it for longer. What this process itself takes away
-empties it at once: `clear`.
+A bounded copy in memory, for all versions that answer. An entry is what the directory answered to
+one shopper, purpose and confidence, and so many events; it is given out for `max_age_s` at most, so
+that whoever is erased or refuses a purpose through another process is not answered from it for
+longer. What this process itself takes away empties it at once: `clear`.
 """
 
 import time
@@ -32,7 +32,7 @@ _TEXTS = itemgetter(*map(Item._fields.index, ("item_id", "title", "brand", "cate
 _OF_ALL = ("platform", "platform_tally")  # the rest of Candidates has a row for each
 _OF_ITEMS = ("candidate_texts", "candidate_categories", "candidate_known")
 
-_Key = tuple[Account, Purpose, float]
+_Key = tuple[Account, Purpose, float, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class _Copy:
 class Histories:
     """The newest reading of each shopper, at most `readings` of them with `size_bytes` bytes.
 
-    Those that were read longest ago go first. clock: seconds that only rise.
+    Those that were read longest ago go first. clock: seconds that only rise. limit, of methods: the
+    events that were asked for.
     """
 
     def __init__(
@@ -73,11 +74,11 @@ class Histories:
         """To be called before a read whose answer is to be kept."""
         return Begun(self._cleared, self._clock())
 
-    def keep(self, query: PredictQuery, reading: Reading, begun: "Begun") -> None:
+    def keep(self, query: PredictQuery, limit: int, reading: Reading, begun: "Begun") -> None:
         """Keep what a read gave, unless something was taken away while it ran."""
         if begun.cleared != self._cleared:
             return
-        key = _key(query)
+        key = _key(query, limit)
         if key in self._copies:
             self._drop(key)
         size_bytes = _size_bytes(reading, query.items)
@@ -86,17 +87,17 @@ class Histories:
         while self._is_full or self._oldest_is_old:
             self._drop(next(iter(self._copies)))
 
-    def age_s(self, query: PredictQuery) -> float | None:
+    def age_s(self, query: PredictQuery, limit: int) -> float | None:
         """How long ago the shopper was read; None where there is no copy to give."""
-        copy = self._copies.get(_key(query))
+        copy = self._copies.get(_key(query, limit))
         if copy is None:
             return None
         age_s = self._clock() - copy.at_s
         return age_s if age_s <= self._max_age_s else None
 
-    def recall(self, query: PredictQuery) -> Reading:
+    def recall(self, query: PredictQuery, limit: int) -> Reading:
         """The copy, with the items of this query. Raises KeyError where there is none."""
-        copy = self._copies[_key(query)]
+        copy = self._copies[_key(query, limit)]
         if copy.items == query.items:
             return copy.reading
         return _with_items(copy, query.items)
@@ -144,8 +145,8 @@ def _size_bytes(reading: Reading, items: Sequence[Item]) -> int:
     return _COPY_BYTES + rows + getsizeof("".join(filter(None, texts)))
 
 
-def _key(query: PredictQuery) -> _Key:
-    return query.account, query.purpose, query.min_confidence
+def _key(query: PredictQuery, limit: int) -> _Key:
+    return query.account, query.purpose, query.min_confidence, limit
 
 
 def _with_items(copy: _Copy, items: Sequence[Item]) -> Reading:

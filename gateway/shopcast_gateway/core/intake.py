@@ -51,6 +51,4 @@ class Intake:
             self._recorder.refusal("events")
             raise refusal
         with self._room.take(units):
-            result = await self._directory.record(events)
-            self._room.done(units)
-        return result
+            return await self._directory.record(events)

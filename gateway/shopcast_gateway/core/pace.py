@@ -6,6 +6,7 @@ import time
 IN_TIME = 0.7
 """Share of a caller's time that may have gone by, at the pace seen, when an answer is there."""
 _KEPT = 0.95  # of what was seen, with each end
+_LONGEST_S = 5.0  # between two ends: what takes longer hangs, which tells nothing of the pace
 
 
 class Pace:
@@ -16,12 +17,18 @@ class Pace:
         self._since = math.nan
 
     def ended(self, units: float, *, more: bool) -> None:
-        """Some work has ended. more: enough is under way for the time to the next end to count."""
+        """Some work has ended. units: of it that were done; 0 where it failed, and the time it took
+        is that of what is done next. more: enough is under way for the time to the next end to
+        count."""
         now = time.monotonic()
-        if not math.isnan(self._since):
-            self._spent_s = _KEPT * self._spent_s + now - self._since
-            self._done = _KEPT * self._done + units
-        self._since = now if more else math.nan
+        if units:
+            if not math.isnan(self._since):
+                took_s = min(now - self._since, _LONGEST_S)
+                self._spent_s = _KEPT * self._spent_s + took_s
+                self._done = _KEPT * self._done + units
+            self._since = now
+        if not more:
+            self._since = math.nan
 
     def units(self, time_s: float) -> float:
         """How many are done in a time; infinitely many before anything was seen."""

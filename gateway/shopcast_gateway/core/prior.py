@@ -78,7 +78,3 @@ class PriorPredictor:
             ),
             evidence=evidence,
         )
-
-    def forget(self) -> None:
-        """Drop the copies of histories."""
-        self._reader.forget()

@@ -34,7 +34,7 @@ class Known:
 
 class Reader:
     """Reads a directory for queries, less the items that are at hand, and keeps copies for when it
-    is away.
+    is away, in `histories`.
 
     limit: events of a history. clock: seconds since the epoch.
     """
@@ -60,7 +60,7 @@ class Reader:
         Raises Unavailable, TooStale, DeadlineExpired.
         """
         spared = query.lowest_level >= Level.NO_HISTORY or (
-            query.lowest_level >= Level.STALE and _fresh(query, self._histories.age_s(query))
+            query.lowest_level >= Level.STALE and _fresh(query, self._age_s(query))
         )
         begun = self._histories.begin()
         at_hand = self._catalogue.look_up(query.account.platform, query.items)
@@ -86,22 +86,20 @@ class Reader:
         for place, count in zip(PLACES, counts, strict=True):
             if count:
                 self._recorder.items(place, count)
-        self._histories.keep(query, reading, begun)
+        self._histories.keep(query, self._limit, reading, begun)
         return Known(reading)
 
-    def forget(self) -> None:
-        """Drop all copies: somebody's events may be used for less than before."""
-        self._histories.clear()
-        self._catalogue.clear()
+    def _age_s(self, query: PredictQuery) -> float | None:
+        return self._histories.age_s(query, self._limit)
 
     def _without(
         self, query: PredictQuery, reason: Reason, error: DeadlineExpired | Unavailable
     ) -> Known:
         """What there is without the directory; raises the error where nothing that will do."""
-        age_s = self._histories.age_s(query) if query.lowest_level >= Level.STALE else None
+        age_s = self._age_s(query) if query.lowest_level >= Level.STALE else None
         if age_s is not None and _fresh(query, age_s):
             _log.warning("answering from a copy %.1f s old: %s", age_s, error)
-            return Known(self._histories.recall(query), Level.STALE, reason, age_s)
+            return Known(self._histories.recall(query, self._limit), Level.STALE, reason, age_s)
         if query.lowest_level >= Level.NO_HISTORY:
             _log.warning("answering without history: %s", error)
             return Known(unread(query.items), Level.NO_HISTORY, reason)

@@ -60,15 +60,13 @@ class Room:
 
     @contextmanager
     def take(self, units: int) -> Iterator[None]:
-        """Room for a call, while it runs or waits."""
-        began = time.monotonic()
+        """Room for a call, while it runs or waits. Its work is done unless the block raises."""
+        began, done = time.monotonic(), 0
         self.taken += units
         try:
             yield
+            done = units
         finally:
             self.taken -= units
             self._mean_s += _WEIGHT * (time.monotonic() - began - self._mean_s)
-
-    def done(self, units: int) -> None:
-        """The work of a call is done, which has its room still."""
-        self._pace.ended(units, more=self.taken > units)
+            self._pace.ended(done, more=self.taken > 0)

@@ -132,7 +132,10 @@ class Trial:
             if person is None or lot(self.version, person.person_id) >= self.share:
                 return None
             left_s = timeout_s * _SHARE - (time.monotonic() - began)
-            answer = await self._predictor.predict(_with_a_model(query), timeout_s=left_s)
+            # With everything, or not at all: what there is without the store is the same for the
+            # one that serves, and base rates are as good.
+            whole = replace(query, lowest_level=Level.FULL)
+            answer = await self._predictor.predict(whole, timeout_s=left_s)
         except (TimeoutError, Unavailable, DeadlineExpired, ContractMismatch, Overloaded) as error:
             _log.warning("version %d on trial did not answer: %s", self.version, error)
             return None
@@ -161,7 +164,10 @@ class Trial:
 
     async def _compare(self, query: PredictQuery, answer: Prediction) -> None:
         try:
-            trial = await self._predictor.predict(_with_a_model(query), timeout_s=_SHADOW_S)
+            # With a model: base rates are as good of the one that serves.
+            lowest = min(query.lowest_level, Level.NO_HISTORY)
+            asked = replace(query, lowest_level=lowest)
+            trial = await self._predictor.predict(asked, timeout_s=_SHADOW_S)
         except Exception as error:
             self.comparison.failed += 1
             _log.debug("the shadow of version %d failed: %s", self.version, type(error).__name__)
@@ -178,11 +184,6 @@ class Trial:
         _log.info(
             "trial version=%d answered=%d %s", self.version, self.answered, self.comparison.sentence
         )
-
-
-def _with_a_model(query: PredictQuery) -> PredictQuery:
-    """The same, which base rates are no answer to: those of the version that serves are as good."""
-    return replace(query, lowest_level=min(query.lowest_level, Level.NO_HISTORY))
 
 
 def lot(version: int, person: str) -> float:

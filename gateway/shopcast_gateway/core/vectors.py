@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from shopcast_gateway.errors import DeadlineExpired, GatewayError, Overloaded, U
 MEMORY_LIMIT = 200_000
 """Vectors kept in memory: 51 MB at 64 dimensions, without Python's own overhead."""
 
+_LOOK_UP_SHARE = 0.5  # of the time, which the directory may take: texts can be encoded without it
 _LATELY = 2_000  # texts; a set of so many is kept twice
 _MOST_WAITING = 2_000  # texts; at 250 a second on one CPU thread, the last waits 8 s
 _BATCH_S = 0.2  # that one batch takes, so far as it is seen: who comes meanwhile waits as long
@@ -96,18 +98,20 @@ class ItemVectors:
         self._note(wanted.values())
         stored: Mapping[bytes, Vector] = {}
         encoded = 0
+        began = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
                 missing = [d for d in wanted if d not in found]
                 if missing:
-                    stored = await self._stored(missing) if look_up else {}
+                    stored = await self._stored(missing, timeout_s) if look_up else {}
                     self._remember(stored)
                     found |= stored
                     # Others may have encoded some meanwhile.
                     found |= {d: self._memory[d] for d in missing if d in self._memory}
                     unseen = {d: wanted[d] for d in missing if d not in found}
                     encoded = len(unseen)
-                    found |= await self._encode(unseen, timeout_s)
+                    left_s = timeout_s - (time.monotonic() - began)
+                    found |= await self._encode(unseen, left_s)
         except TimeoutError:
             raise DeadlineExpired("encoding item texts took longer than the deadline") from None
         counts = (len(wanted) - len(stored) - encoded, len(stored), encoded)
@@ -147,14 +151,19 @@ class ItemVectors:
         await self._texts.close()
         await asyncio.gather(*self._writes, return_exceptions=True)
 
-    async def _stored(self, digests: list[bytes]) -> Mapping[bytes, Vector]:
-        """What was kept; nothing when the directory is away: texts can be encoded again."""
+    async def _stored(self, digests: list[bytes], timeout_s: float) -> Mapping[bytes, Vector]:
+        """What was kept; nothing when the directory is away or takes half of the time: texts can be
+        encoded again."""
+        limit_s = _LOOK_UP_SHARE * timeout_s
         try:
             with timed("look_up", self._recorder):
-                return await self._directory.vectors(self._encoder, digests)
+                async with asyncio.timeout(limit_s):
+                    return await self._directory.vectors(self._encoder, digests)
+        except TimeoutError:
+            _log.warning("item vectors were not looked up within %.2f s", limit_s)
         except Unavailable as error:
             _log.warning("item vectors could not be looked up: %s", error)
-            return {}
+        return {}
 
     async def _encode(self, unseen: dict[bytes, str], timeout_s: float) -> dict[bytes, Vector]:
         """Vectors of texts nobody has encoded yet; a text already under way is waited for."""
@@ -211,8 +220,12 @@ class ItemVectors:
         self, batch: Sequence[_Text], left_s: Callable[[], float]
     ) -> list[Vector]:
         texts = [one.text for one in batch]
-        rows = await self._model.encode(texts, timeout_s=CALL_LIMIT_S, left_s=left_s)
-        self._pace.ended(len(texts), more=self._texts.others)
+        done = 0
+        try:
+            rows = await self._model.encode(texts, timeout_s=CALL_LIMIT_S, left_s=left_s)
+            done = len(texts)
+        finally:
+            self._pace.ended(done, more=self._texts.others)
         vectors = {one.digest: row for one, row in zip(batch, rows, strict=True)}
         self._remember(vectors)
         write = asyncio.create_task(self._keep(vectors))

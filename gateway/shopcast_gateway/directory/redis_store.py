@@ -42,6 +42,8 @@ _COMMAND = re.compile(r"run the '([\w|]+)' command")
 # What Redis 7.0 says, and newer ones, of a command that a script runs.
 _FORBIDDEN_IN_SCRIPT = ("The user executing the script", "ACL failure in script")
 _NO_SUCH_DATABASE = ("DB index is out of range", "SELECT is not allowed in cluster mode")
+# What Redis says of a command of many arguments while a connection has not named a user.
+_UNKNOWN_CALLER = "Protocol error: unauthenticated"
 _AWAY_CODES = {"BUSY", "LOADING", "LOST", "MISCONF", "NOAUTH", "NOREPLICAS", "ROTATED"}
 
 
@@ -144,7 +146,12 @@ class RedisStore:
             pipeline = self._client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
-            return list(await _answer(pipeline.execute()))
+            # By itself redis-py would put the command in front of what the server says.
+            replies = list(await _answer(pipeline.execute(raise_on_error=False)))
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
 
     def key(self, name: str) -> str:
         """A key that lies with the directory's others."""
@@ -280,7 +287,8 @@ class RedisStore:
                     "the directory cannot be used now: its user of Redis may not run a command that"
                     " is needed, or not on its keys"
                 ) from None
-            code = str(error).split(" ", 1)[0]
+            unknown = str(error).startswith(_UNKNOWN_CALLER)
+            code = "NOAUTH" if unknown else str(error).split(" ", 1)[0]
             if code == "PLATFORMS":
                 raise BadRequest("platform", "a directory in Redis holds 65,535 at most") from None
             if code not in _AWAY_CODES:

@@ -63,8 +63,8 @@ class TokenVerifier:
         self._held: OrderedDict[bytes, tuple[Identity, str | None]] = OrderedDict()
 
     def holds(self, key: Key) -> bool:
-        """As Keys.holds."""
-        return self._keys.holds(key)
+        """As Keys.holds, and whether its algorithm is accepted."""
+        return key.algorithm in self._tokens.algorithms and self._keys.holds(key)
 
     async def verify(self, token: str) -> Identity:
         """What a token proves. Raises Unauthenticated, and Unavailable where keys are away."""

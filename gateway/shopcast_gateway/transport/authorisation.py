@@ -86,8 +86,8 @@ class Access:
         self._folder, self._monotonic, self._now = path.parent, monotonic, now
         self._certificates = certificates
         self.quotas = Quotas(clock=monotonic, shared=shared)
-        self._tokens: Tokens | None = None
         self._keys: Keys | None = None
+        self._keys_from: tuple[str | None, str | None] | None = None
         self._followed = Followed(path, self._read, clock=monotonic, before=before)
         self._before = None  # from now on what this process has read is newer
 
@@ -149,15 +149,20 @@ class Access:
         file = read_access(data)
         if not self._certificates and any(one.certificates for one in file.caller):
             raise ValueError("caller.certificates: clients show none without --client-ca: give it")
-        if file.tokens is not None and file.tokens != self._tokens:
+        # Keys at hand go on where they come from the same place: the issuer may be away.
+        if file.tokens is not None and _keys_from(file.tokens) != self._keys_from:
             try:
                 self._keys = token_keys(
                     file.tokens, self._folder, clock=self._monotonic, before=self._before
                 )
             except StartupError as error:
                 raise ValueError(f"tokens.keys: {error}") from None
-            self._tokens = file.tokens
+            self._keys_from = _keys_from(file.tokens)
         return _Policy(file, self._keys)
+
+
+def _keys_from(tokens: Tokens) -> tuple[str | None, str | None]:
+    return tokens.keys, tokens.keys_url
 
 
 class _Policy:

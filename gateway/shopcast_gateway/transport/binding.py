@@ -40,7 +40,12 @@ def reserve_port(host: str, port: int) -> socket.socket:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        kept.bind((host, port))
+        try:
+            kept.bind((host, port))
+        except OSError:  # nobody listens: a server that did not share it has left connections
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            kept.bind((host, port))
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError:
         kept.close()
         raise StartupError(_why_not(host, port, "")) from None

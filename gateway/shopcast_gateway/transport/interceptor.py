@@ -298,7 +298,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise refusal
         with room.take(1):
             yield
-            room.done(1)
 
     @asynccontextmanager
     async def _in_time(self, context: Context) -> AsyncIterator[None]:

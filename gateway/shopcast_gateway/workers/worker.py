@@ -217,6 +217,7 @@ class _Worker:
             Addresses(status, settings.hedge_after_s),
             self._frontend.directory,
             self._frontend.recorder,
+            self._switch.histories,
             number=place.number,
             rotation=place.rotation,
         )
