@@ -138,12 +138,12 @@ def return_prefix(invoices: pl.Series, quantities: pl.Series | None) -> str | No
     """The letter that begins the numbers of cancelling invoices, or None.
 
     It begins few of the numbers, the others begin with digits, and where there are quantities, the
-    marked ones are mostly negative.
+    marked ones are mostly negative. quantities: Float64.
     """
     rows = pl.DataFrame({"invoice": invoices}).with_columns(
         pl.lit(None, pl.Float64).alias("quantity")
         if quantities is None
-        else quantities.cast(pl.Float64, strict=False).alias("quantity")
+        else quantities.alias("quantity")
     )
     rows = rows.drop_nulls("invoice")
     first = pl.col("invoice").str.slice(0, 1)
@@ -159,6 +159,12 @@ def return_prefix(invoices: pl.Series, quantities: pl.Series | None) -> str | No
         if negative is not None and negative > _FITS:
             return str(letter)
     return None
+
+
+def decimal_mark(numbers: pl.Series) -> str:
+    """The mark before fractions of one or two digits, as most texts with some have it."""
+    comma, dot = (numbers.str.contains(rf"\d\{mark}\d\d?$").sum() or 0 for mark in ",.")
+    return "," if comma > dot else "."
 
 
 def share_missing(values: pl.Series) -> float:
