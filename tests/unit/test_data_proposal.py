@@ -86,6 +86,32 @@ def test_an_export_with_its_own_words_separator_and_encoding(tmp_path: Path) -> 
     assert log.platforms == ("boutique",)
 
 
+def test_prices_with_decimal_commas_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "laden.csv"
+    path.write_text(
+        "User ID;SKU;Name;When;Qty;Price\n"
+        "7;a;Tisch;31.01.20 10:00;1,00;1.234,50\n"
+        "7;b;Tasse;31.01.20 11:00;2,00;6,95\n"
+        "7;b;Tasse;31.01.20 12:00;-2,00;6,95\n"
+        "7;c;Probe;31.01.20 12:30;1,00;0,00\n"
+        "7;b;Tasse;31.01.20 13:00;1.000,00;6.95\n"
+    )
+    log = clean([path], proposed(path).mapping)
+    assert log.events["price"].to_list() == [1234.5, 6.95, 6.95, None]
+    assert log.events["quantity"].to_list() == [1, 2, 2, 1000]
+    assert log.report.kinds == {"buy": 3, "return": 1}
+    assert log.report.dropped == {"no price": 1}
+    assert log.report.repaired == {"impossible price (removed)": 1}
+
+
+def test_a_decimal_comma_is_of_text_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    row = {"user": "u", "time": datetime(2020, 1, 1), "sku": "i", "price": "6,95", "qty": 12.0}
+    pl.DataFrame([row]).write_parquet(path)
+    events = clean([path], proposed(path).mapping, max_bad_share=1).events
+    assert events.select("price", "quantity").row(0) == (6.95, 12)
+
+
 def test_odd_names_of_columns_stay_names(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     row = {"user": "u", "time": datetime(2020, 1, 1), "sku": "i", "x\n[time]\nzone": "y"}
@@ -147,6 +173,10 @@ def test_a_file_without_anything_like_a_time_or_an_item_says_so(tmp_path: Path) 
         (["01/31/2020 10:00"], ("%m/%d/%Y %H:%M", True, False)),
         (["01/02/2020 10:00"], ("%d/%m/%Y %H:%M", True, True)),
         (["31.01.2020 10:00:05"], ("%d.%m.%Y %H:%M:%S", True, False)),
+        (["31.01.20 10:00", "01.02.20 10:00"], ("%d.%m.%y %H:%M", True, False)),
+        (["1/31/20 8:26"], ("%m/%d/%y %H:%M", True, False)),
+        (["1/31/2020 8:26 AM", "12/1/2020 1:05 pm"], ("%m/%d/%Y %I:%M %p", True, False)),
+        (["1/2/2020 10:00"] * 30 + ["1/31/2020 10:00"], ("%m/%d/%Y %H:%M", True, False)),
         (["red", "green"], None),
         (["12", "13"], None),
     ],
@@ -158,6 +188,6 @@ def test_times_are_recognised(written: list[str], expected: tuple[str, bool, boo
 
 def test_a_prefix_means_returns_only_where_quantities_agree() -> None:
     invoices = pl.Series(["1", "2", "C3", "A4", "5"])
-    assert return_prefix(invoices, pl.Series(["1", "1", "-1", "1", "1"])) == "C"
-    assert return_prefix(invoices, pl.Series(["1", "1", "1", "1", "1"])) is None
+    assert return_prefix(invoices, pl.Series([1.0, 1.0, -1.0, 1.0, 1.0])) == "C"
+    assert return_prefix(invoices, pl.Series([1.0] * 5)) is None
     assert return_prefix(invoices, None) == "C"

@@ -23,8 +23,8 @@ def exports(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     (tmp_path / "web_shop" / "2026-01.csv").write_text(
         "Kunde;Zeitpunkt;Artikel;Bezeichnung;Preis;Aktion\n"
-        "k1;05.01.2026 10:00:00;a1;Grüner Schuh;50;Kauf\n"
-        "k1;06.01.2026 10:00:00;a1;Grüner Schuh;50;Rückgabe\n",
+        "k1;05.01.2026 10:00:00;a1;Grüner Schuh;50,00;Kauf\n"
+        "k1;06.01.2026 10:00:00;a1;Grüner Schuh;50,00;Rückgabe\n",
         encoding="cp1252",
     )
     with xlsxwriter.Workbook(tmp_path / "tills" / "2026.xlsx") as book:

@@ -370,6 +370,41 @@ def test_a_version_is_not_evaluated_on_what_it_learned_from(
         )  # fmt: skip
 
 
+def test_a_version_with_fixed_dates_is_evaluated_on_newer_months_alone(
+    built: Path, first: Manifest, tmp_path: Path
+) -> None:
+    market, told = built.parent / "market", first.training
+    copy = shutil.copytree(built, tmp_path / "repository")
+    manifest = copy / BEHAVIOR / "1" / "manifest.json"
+    fixed = json.loads(manifest.read_text())
+    fixed["training"]["settings"]["exposures"] |= {
+        "validation_start": told.validation[0].isoformat(),
+        "test_start": told.test[0].isoformat(),
+    }
+    manifest.write_text(json.dumps(fixed))
+    (tmp_path / "newer").mkdir()
+    time = pl.col("time").str.to_datetime(time_zone="UTC")
+    for file in (market / "events").iterdir():
+        events = pl.read_csv(file, infer_schema=False)
+        newer = time >= told.validation[0] - timedelta(days=told.gap_days + 1)
+        events.filter(newer).write_csv(tmp_path / "newer" / file.name)
+    evaluate = (
+        "evaluate", "--events", str(tmp_path / "newer"), "--repository", str(copy),
+        "--contenders", "majority", "--seeds", "1", "--output", str(tmp_path / "report"),
+    )  # fmt: skip
+    assert CliRunner().invoke(app, evaluate).exit_code == 1
+    validation = told.validation[0] + timedelta(days=8)
+    test = told.test[0] + timedelta(days=4)
+    dates = (
+        "--set", f"exposures.validation_start={validation.isoformat()}",
+        "--set", f"exposures.test_start={test.isoformat()}",
+    )  # fmt: skip
+    done = CliRunner().invoke(app, [*evaluate, *dates])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["data"]["test"][0][:19] == f"{test:%Y-%m-%dT%H:%M:%S}"
+
+
 def test_a_serving_version_that_is_not_whole_does_not_open_the_gate(
     built: Path, tiny_base: Path, tmp_path: Path
 ) -> None:

@@ -253,6 +253,10 @@ def test_the_long_text_is_the_item_and_then_the_newest_events(
     [
         (("--version", "1"), "where it is published with --repository"),
         (("--repository", "r", "--set", "seed=1"), "leave --settings and --set out"),
+        (
+            ("--repository", "r", "--set", "exposures.test_share=0.2"),
+            "--set out, but for exposures.",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
@@ -268,6 +272,8 @@ def test_options_that_do_not_go_together_are_refused(
     ("arguments", "words"),
     [
         (("--contenders", "tress"), "There is no contender tress"),
+        (("--contenders", "trees"), "add before or after to --contenders"),  # before a log is read
+        (("--contenders", "after", "--set", "encoder.steps=0"), "add before to --contenders"),
         (("--repository", "nowhere"), "No model is published in nowhere"),
     ],
 )

@@ -8,6 +8,7 @@ from shopcast_build.data.mapping import Condition, FieldSource
 from shopcast_build.data.reading import Source
 
 NOTHING = pl.lit(None, pl.String)
+_COMMA_NUMBER = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"
 _HEX_HASH = r"^[0-9A-Fa-f]{32,128}$"
 _BASE64_HASH = r"^[0-9A-Za-z+/_-]{22,88}={0,2}$"
 
@@ -51,7 +52,21 @@ def field_number(source: Source, field: FieldSource | None) -> pl.Expr:
     return _stripped(pl.col(field.column))
 
 
-def condition_holds(source: Source, rule: Condition) -> pl.Expr:
+def read_number(text: pl.Expr, decimal: str) -> pl.Expr:
+    """Texts as Float64, null where they are no number. decimal: the mark before fractions; where it
+    is a comma, dots stand between thousands and nowhere else."""
+    if decimal == ",":
+        plain = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+        text = pl.when(text.str.contains(_COMMA_NUMBER)).then(plain)
+    return text.cast(pl.Float64, strict=False)
+
+
+def decimal_of(source: Source, column: str | None, decimal: str) -> str:
+    """The mark before fractions in a column: what a mapping says of it is of text alone."""
+    return decimal if column is not None and source.schema[column] == pl.String else "."
+
+
+def condition_holds(source: Source, rule: Condition, decimal: str) -> pl.Expr:
     """Whether a rule's condition holds: boolean, null counts as false."""
     found = text(source, rule.column)
     if rule.is_null:
@@ -61,7 +76,7 @@ def condition_holds(source: Source, rule: Condition) -> pl.Expr:
     if rule.matches is not None:
         return found.str.contains(rule.matches)
     if rule.at_most is not None:
-        return found.cast(pl.Float64, strict=False) <= rule.at_most
+        return read_number(found, decimal_of(source, rule.column, decimal)) <= rule.at_most
     return found == rule.equals
 
 

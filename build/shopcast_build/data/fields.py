@@ -9,11 +9,13 @@ import polars as pl
 from shopcast_build.data.columns import (
     NOTHING,
     condition_holds,
+    decimal_of,
     field_id,
     field_label,
     field_number,
     field_text,
     looked_up,
+    read_number,
     text,
 )
 from shopcast_build.data.mapping import Currencies, FieldSource, KindSource, SourceMapping
@@ -88,7 +90,7 @@ def canonical_rows(
         _Flaw(
             RULE,
             rule.reason,
-            condition_holds(source, rule),
+            condition_holds(source, rule, mapping.decimal),
             NOTHING if rule.is_null else _shown(source, mapping, rule.column),
         )
         for rule in mapping.drop
@@ -104,7 +106,7 @@ def canonical_rows(
         time.time.alias("time"),
         time.skipped.alias("skipped"),
         _shown(source, mapping, mapping.time.column).alias("time_text"),
-        _kind(source, mapping.kind).alias("kind"),
+        _kind(source, mapping).alias("kind"),
         _shown(source, mapping, _kind_column(mapping.kind)).alias("kind_text"),
         *(
             field_label(source, optional[name]).str.slice(0, n).alias(name)
@@ -116,7 +118,12 @@ def canonical_rows(
         ),
         *_first(drop, "rule_"),
     )
-    return _judged(rows, mapping.absolute_quantity, currencies).select(
+    numbers = []
+    for name in ("price", "quantity"):
+        column = None if (field := optional[name]) is None else field.column
+        decimal = decimal_of(source, column, mapping.decimal)
+        numbers.append(read_number(pl.col(f"{name}_text"), decimal).alias(name))
+    return _judged(rows.with_columns(numbers), mapping.absolute_quantity, currencies).select(
         ROW, *SCHEMA, "reason", "cause", "value", *REPAIRS
     )
 
@@ -124,10 +131,9 @@ def canonical_rows(
 def _judged(
     rows: pl.LazyFrame, absolute_quantity: bool, currencies: Currencies | None
 ) -> pl.LazyFrame:
-    price = pl.col("price_text").cast(pl.Float64, strict=False)
+    price = pl.col("price")
     price_holds = price.is_finite() & price.is_between(0, _MAX_PRICE)
-    pieces = pl.col("quantity_text").cast(pl.Float64, strict=False)
-    pieces = pieces.abs() if absolute_quantity else pieces
+    pieces = pl.col("quantity").abs() if absolute_quantity else pl.col("quantity")
     pieces_hold = (pieces == pieces.floor()) & pieces.is_between(1, _MAX_QUANTITY)
     time, platform = pl.col("time"), pl.col("platform")
     too_long = [pl.col(name).str.len_chars() > n for name, n in _MAX_ID_CHARS.items()]
@@ -206,7 +212,8 @@ def _kind_column(kind: KindSource) -> str | None:
     return kind.column or (None if kind.default else "kind")
 
 
-def _kind(source: Source, kind: KindSource) -> pl.Expr:
+def _kind(source: Source, mapping: SourceMapping) -> pl.Expr:
+    kind = mapping.kind
     decided = pl.lit(kind.default, pl.String)
     column = _kind_column(kind)
     if column is not None:
@@ -214,7 +221,8 @@ def _kind(source: Source, kind: KindSource) -> pl.Expr:
         known = {name: name for name in KIND.categories} | kind.synonyms
         decided = pl.coalesce(looked_up(word, known, pl.String()), decided)
     for rule in reversed(kind.rules):
-        decided = pl.when(condition_holds(source, rule)).then(pl.lit(rule.kind)).otherwise(decided)
+        holds = condition_holds(source, rule, mapping.decimal)
+        decided = pl.when(holds).then(pl.lit(rule.kind)).otherwise(decided)
     return decided.cast(KIND)
 
 

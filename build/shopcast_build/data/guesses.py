@@ -47,19 +47,14 @@ SYNONYMS: dict[str, str] = {
                      "cancellation", "sent_back", "chargeback"), "return"),
 }  # fmt: skip
 
-_FORMATS = (
-    "%d/%m/%Y %H:%M:%S",
-    "%d/%m/%Y %H:%M",
-    "%m/%d/%Y %H:%M:%S",
-    "%m/%d/%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S",
-    "%d.%m.%Y %H:%M",
-    "%d-%m-%Y %H:%M",
-    "%Y/%m/%d %H:%M:%S",
-    "%d/%m/%Y",
-    "%m/%d/%Y",
-    "%d.%m.%Y",
-)
+_DATES = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d",
+    "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y",
+)  # fmt: skip
+_CLOCKS = (" %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "")
+_FORMATS = tuple(date + clock for date in _DATES for clock in _CLOCKS)
+_DATE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
+_FOUR_DIGITS = 1000  # %Y reads the year 09 as the year 9
 _ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|z|[+-]\d\d(:?\d\d)?)?$"
 _ISO_OFFSET = r"\d\s*(Z|z|[+-]\d\d(:?\d\d)?)$"
 _FITS = 0.95
@@ -116,15 +111,20 @@ def time_guess(values: pl.Series) -> TimeGuess | None:
     for name, low, high in (("epoch_s", 9.4e8, 4.1e9), ("epoch_ms", 9.4e11, 4.1e12)):
         if numbers.is_between(low, high).fill_null(False).mean() >= _FITS:  # type: ignore[operator]
             return TimeGuess(name, False)
-    fitting = [
-        one
-        for one in _FORMATS
-        if texts.str.to_datetime(one, strict=False).is_not_null().mean() >= _FITS  # type: ignore[operator]
-    ]
-    if not fitting:
+    if texts.str.contains(_DATE).mean() < _FITS:  # type: ignore[operator]
         return None
-    swapped = fitting[0].replace("%d", "%?").replace("%m", "%d").replace("%?", "%m")
-    return TimeGuess(fitting[0], True, swapped in fitting)
+    shares = {one: _share_read(texts, one) for one in _FORMATS}
+    found = max(shares, key=lambda one: shares[one])  # of equal ones the first
+    if shares[found] < _FITS:
+        return None
+    swapped = found.replace("%d", "%?").replace("%m", "%d").replace("%?", "%m")
+    ambiguous = swapped != found and shares.get(swapped) == shares[found]
+    return TimeGuess(found, True, ambiguous)
+
+
+def _share_read(texts: pl.Series, pattern: str) -> float:
+    years = texts.str.to_datetime(pattern, strict=False).dt.year()
+    return float((years >= _FOUR_DIGITS).fill_null(False).mean())  # type: ignore[arg-type]
 
 
 def synonyms_of(values: pl.Series) -> tuple[dict[str, str], list[str]]:
@@ -138,12 +138,12 @@ def return_prefix(invoices: pl.Series, quantities: pl.Series | None) -> str | No
     """The letter that begins the numbers of cancelling invoices, or None.
 
     It begins few of the numbers, the others begin with digits, and where there are quantities, the
-    marked ones are mostly negative.
+    marked ones are mostly negative. quantities: Float64.
     """
     rows = pl.DataFrame({"invoice": invoices}).with_columns(
         pl.lit(None, pl.Float64).alias("quantity")
         if quantities is None
-        else quantities.cast(pl.Float64, strict=False).alias("quantity")
+        else quantities.alias("quantity")
     )
     rows = rows.drop_nulls("invoice")
     first = pl.col("invoice").str.slice(0, 1)
@@ -159,6 +159,12 @@ def return_prefix(invoices: pl.Series, quantities: pl.Series | None) -> str | No
         if negative is not None and negative > _FITS:
             return str(letter)
     return None
+
+
+def decimal_mark(numbers: pl.Series) -> str:
+    """The mark before fractions of one or two digits, as most texts with some have it."""
+    comma, dot = (numbers.str.contains(rf"\d\{mark}\d\d?$").sum() or 0 for mark in ",.")
+    return "," if comma > dot else "."
 
 
 def share_missing(values: pl.Series) -> float:

@@ -166,7 +166,8 @@ class SourceMapping(_Table):
     A field that is not named here is read from the column of its own name: always for platform,
     platform_user_id, time, kind and item_id, where there is such a column for the others.
     drop: tried in order before anything else. absolute_quantity: quantities lose their sign.
-    separator, encoding: of CSV files. sheet: the one sheet of a workbook to read; all otherwise.
+    decimal: the mark before fractions in numbers that are written as text. separator, encoding: of
+    CSV files. sheet: the one sheet of a workbook to read; all otherwise.
     """
 
     event_id: FieldSource | None = None
@@ -183,6 +184,7 @@ class SourceMapping(_Table):
     quantity: FieldSource | None = None
     drop: tuple[DropRule, ...] = ()
     absolute_quantity: bool = False
+    decimal: Literal[".", ","] = "."
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252"] = "utf-8"
     sheet: str | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from shopcast_build.data import guesses
-from shopcast_build.data.columns import text
+from shopcast_build.data.columns import decimal_of, read_number, text
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.header import instead
 from shopcast_build.data.mapping import Mapping as EventMapping
@@ -94,6 +94,8 @@ class _Writer:
                 f"{source.path} has no column that looks like {', '.join(missing)};"
                 f" {instead(source.path, columns, 'write the mapping by hand, see examples/')}"
             )
+        price = roles.get("price")
+        self._decimal = "." if price is None else guesses.decimal_mark(self._sample[price])
         self.questions: list[str] = []
 
     def write(self) -> str:
@@ -125,6 +127,8 @@ class _Writer:
             for name in ("separator", "encoding")
             if getattr(self._layout, name) != getattr(usual, name)
         }
+        if self._decimal != ".":
+            keys["decimal"] = self._decimal
         return "".join(f"{name} = {_quoted(value)}\n" for name, value in keys.items())
 
     def _unused(self) -> str:
@@ -240,27 +244,28 @@ class _Writer:
                 f" ({', '.join(ids[:8])}): are any of them goods?"
             )
         price = self._roles.get("price")
-        if price is not None:
-            numbers = self._sample[price].cast(pl.Float64, strict=False)
-            if (numbers <= 0).any():
-                rules.append(
-                    f'[[drop]]\ncolumn = {_quoted(price)}\nat_most = 0\nreason = "no price"\n'
-                )
+        if price is not None and (self._numbers(price) <= 0).any():
+            rules.append(f'[[drop]]\ncolumn = {_quoted(price)}\nat_most = 0\nreason = "no price"\n')
         return "\n".join(rules)
 
     def _signed(self) -> bool:
         column = self._roles.get("quantity")
         if column is None:
             return False
-        return bool((self._sample[column].cast(pl.Float64, strict=False) < 0).any())
+        return bool((self._numbers(column) < 0).any())
 
     def _return_prefix(self) -> str | None:
         invoice, quantity = self._roles.get("invoice"), self._roles.get("quantity")
         if invoice is None:
             return None
         return guesses.return_prefix(
-            self._sample[invoice], None if quantity is None else self._sample[quantity]
+            self._sample[invoice], None if quantity is None else self._numbers(quantity)
         )
+
+    def _numbers(self, column: str) -> pl.Series:
+        """Float64, read as the mapping will have it."""
+        decimal = decimal_of(self._source, column, self._decimal)
+        return self._sample.select(read_number(pl.col(column), decimal)).to_series()
 
 
 def _quoted(value: str) -> str:

@@ -258,6 +258,15 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any]) -> BuildSetti
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"The settings {path} are not valid TOML: {error}.") from None
+    return _checked(table, overrides)
+
+
+def changed_settings(settings: BuildSettings, overrides: Mapping[str, Any]) -> BuildSettings:
+    """Other values by dotted name. Raises DataError naming the setting that is wrong."""
+    return _checked(settings.model_dump(mode="json"), overrides)
+
+
+def _checked(table: dict[str, Any], overrides: Mapping[str, Any]) -> BuildSettings:
     for name, value in overrides.items():
         _put(table, name.split("."), value)
     try:

@@ -193,5 +193,6 @@ def refuse(gate: Gate) -> None:
         found = "; ".join(check.finding for check in gate.failures)
         raise GateError(
             f"the model is not fit to publish: {found}. Nothing was published; --force publishes it"
-            " all the same, and its manifest says so"
+            " all the same, and its manifest says so; with --resume the networks are not trained"
+            " again"
         )

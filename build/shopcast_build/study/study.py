@@ -40,7 +40,9 @@ def study_logs(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     published = None
-    if repository is not None:
+    if repository is None:
+        _check_subject(settings, options)  # before the log is read
+    else:
         published = PublishedModel(repository, find_version(repository, number), settings.threads)
     timed = TimedReporter(reporter)
     material = read_material(
@@ -76,6 +78,8 @@ def run_study(
 
     base: None where no contender needs it. base_model: its name, for the report.
     """
+    if published is None:
+        _check_subject(material.settings, options)
     found = Contest(material, base, options, reporter, published)
     contenders, fusion = found.train()
     learning = found.learning_curves() if "learning" in options.contenders else []
@@ -96,17 +100,24 @@ def run_study(
     return report.model_copy(update={"seconds": reporter.seconds()})
 
 
+def _check_subject(settings: BuildSettings, options: StudyOptions) -> None:
+    """Raise DataError where no model of ours is among the contenders."""
+    ours = {BEFORE, AFTER} if settings.encoder.steps else {BEFORE}
+    if not ours & set(options.contenders):
+        raise DataError(
+            f"There is no model to judge; add {' or '.join(sorted(ours, reverse=True))} to"
+            " --contenders, or give --repository."
+        )
+
+
 def _subject(contenders: Sequence[Contender]) -> str:
     """What the report is about: the published model, or the better one on validation."""
     known = {one.key: one for one in contenders}
     if PUBLISHED in known:
         return PUBLISHED
-    ours = [known[key] for key in (AFTER, BEFORE) if key in known]
-    if not ours:
-        raise DataError(
-            "There is no model to judge; add before or after to --contenders, or give --repository."
-        )
-    return min(ours, key=lambda one: one.loss).key
+    return min(
+        (known[key] for key in (AFTER, BEFORE) if key in known), key=lambda one: one.loss
+    ).key
 
 
 @dataclass(slots=True)

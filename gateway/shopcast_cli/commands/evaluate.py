@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from shopcast_build.study.files import ReportFiles
     from shopcast_build.study.schema import StudyReport
 
+_OF_THE_LOG = ("exposures.validation_start", "exposures.test_start")
+"""Settings that say where the log is split, and nothing of a model."""
 _MARKS = {"better": ("✓", "green"), "worse": ("!", "yellow")}
 
 
@@ -36,7 +38,10 @@ def evaluate(
     ] = None,
     repository: Annotated[
         Path | None,
-        typer.Option(help="Judge a version published here, with the settings it was built with."),
+        typer.Option(
+            help="Judge a version published here, with the settings it was built with, but for"
+            " exposures.validation_start and exposures.test_start where --set gives them."
+        ),
     ] = None,
     version: Annotated[
         int | None,
@@ -91,7 +96,7 @@ def evaluate(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
-    from shopcast_build.learning.settings import load_settings
+    from shopcast_build.learning.settings import changed_settings, load_settings
     from shopcast_build.study.contenders import CHOICES
     from shopcast_build.study.contest import StudyOptions
     from shopcast_build.study.files import write_report
@@ -100,9 +105,11 @@ def evaluate(
     from shopcast_domain.manifest import ManifestError
     from shopcast_repository.errors import RepositoryError
 
-    if repository is not None and (settings is not None or changes):
+    overrides = parse_changes(changes or ())
+    if repository is not None and (settings is not None or set(overrides) - set(_OF_THE_LOG)):
         raise typer.BadParameter(
-            "a published version is judged with its own settings; leave --settings and --set out",
+            "a published version is judged with its own settings; leave --settings and --set out,"
+            f" but for {' and '.join(_OF_THE_LOG)}",
             param_hint="--repository",
         )
     if version is not None and repository is None:
@@ -112,10 +119,10 @@ def evaluate(
     with failures(DataError, ManifestError, RepositoryError, FloatingPointError):
         names = tuple(part.strip() for part in contenders.split(",")) if contenders else CHOICES
         options = StudyOptions(contenders=names, seeds=seeds, textbook_steps=textbook_steps)
-        chosen, base = load_settings(settings, parse_changes(changes or ())), base_model
+        chosen, base = load_settings(settings, overrides), base_model
         if repository is not None:
             manifest = find_version(repository, version)
-            chosen = settings_of(manifest)
+            chosen = changed_settings(settings_of(manifest), overrides)
             if base is None and options.needs_base_model():
                 base = base_model_of(manifest)
             base = base or manifest.training.base_model
