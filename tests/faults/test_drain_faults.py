@@ -44,7 +44,7 @@ async def test_calls_that_run_when_the_gateway_is_ended_are_answered_or_sent_els
     assert status == 0
     assert running
     assert set(statuses(running)) <= {"OK", "UNAVAILABLE"}
-    # What arrives in the moment in which grpc shuts its server it cancels by itself, very rarely.
+    # What arrives in the moment in which grpc shuts its server it cancels by itself, now and then.
     assert set(statuses(told)) <= {"OK", "UNAVAILABLE", "CANCELLED"}
     assert statuses(told).get("CANCELLED", 0) <= 1
     assert statuses(running).get("OK")
