@@ -51,7 +51,12 @@ def failing(request: pytest.FixtureRequest) -> Iterator[tuple[Failing, grpc.Chan
     server.stop(None).wait()
 
 
-@pytest.mark.parametrize("failing", [(grpc.StatusCode.UNAVAILABLE, 2)], indirect=True)
+@pytest.mark.parametrize(
+    "failing",
+    [(grpc.StatusCode.UNAVAILABLE, 2), (grpc.StatusCode.CANCELLED, 2)],
+    ids=lambda one: one[0].name,
+    indirect=True,
+)
 def test_grpc_takes_it_and_retries(failing: tuple[Failing, grpc.Channel]) -> None:
     servicer, channel = failing
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)

@@ -145,13 +145,17 @@ class GatewayServer:
             self._calls.running,
             grace_s,
         )
-        # What has arrived and is not begun would be cancelled, which no client retries.
-        await self._calls.catch_up()
-        over = await self._ended(self._server.stop(grace_s), grace_s + _CANCEL_S)
+        over = await self._ended(self._shut(grace_s), grace_s + _CANCEL_S)
         if not over or time.monotonic() - started >= grace_s > 0:
             _log.warning("stopping: calls that were not over after %g s were cancelled", grace_s)
         else:
             _log.info("stopping: all calls are over")
+
+    async def _shut(self, grace_s: float) -> None:
+        # What has arrived and is not begun would be cancelled, which no client retries. Nothing of
+        # the loop's may run between the two, or more arrives.
+        await self._calls.catch_up()
+        await self._server.stop(grace_s)
 
     async def _ended(self, stop: Coroutine[Any, Any, Any], limit_s: float) -> bool:
         """Whether it has within the limit; it is left to itself else."""
