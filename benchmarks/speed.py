@@ -38,6 +38,7 @@ from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest, manifest_path,
 from shopcast_domain.tokeniser import TOKENISER, ItemTokeniser
 from shopcast_gateway.backend.triton import TritonBackend
 from shopcast_gateway.core.admission import CALL_ROWS, MAX_ROWS
+from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
 from shopcast_gateway.core.vectors import ItemVectors
@@ -91,7 +92,7 @@ async def captured(
     try:
         model = Model(manifest, tokeniser, capture)
         vectors = ItemVectors(model, directory)
-        predictor = ModelPredictor(model, vectors, directory)
+        predictor = ModelPredictor(model, vectors, directory, Histories())
         for asked in (before, requests):
             capture.calls.clear()
             await asyncio.gather(

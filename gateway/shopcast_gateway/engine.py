@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -61,12 +62,8 @@ class Tritons:
         home: Path,
         log: Path,
         several: Addresses | None = None,
-        recorder: Recorder = UNRECORDED,
-        histories: Histories | None = None,
     ) -> None:
-        """url: of one elsewhere. several: those elsewhere, in place of it. recorder: is told of
-        what engines do once they serve. histories: which they share; each has its own without."""
-        self.recorder, self.histories = recorder, histories
+        """url: of one elsewhere. several: those elsewhere, in place of it."""
         self.repository, self._url, self._home, self._log = repository, url, home, log
         self.several = several
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
@@ -100,6 +97,16 @@ class Tritons:
         return self._url
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all engines of a process use. histories: whoever answers next may need what another one
+    has read. recorder: is told of what engines do once they serve."""
+
+    directory: Directory
+    histories: Histories
+    recorder: Recorder = UNRECORDED
+
+
 _numbers = itertools.count(1)
 
 
@@ -128,22 +135,13 @@ class Engine:
         self._idle.set()
 
     @classmethod
-    async def start(cls, tritons: Tritons, directory: Directory, version: int) -> "Engine":
+    async def start(cls, tritons: Tritons, shared: Shared, version: int) -> "Engine":
         """Start a Triton and adopt a version there. Raises StartupError, and Refused when the
         version must not serve."""
         if tritons.several is not None:
             fleet = await Fleet.adopt(tritons.repository, version, tritons.several)
             address = ", ".join(tritons.several.status.addresses)
-            return cls._of(
-                version,
-                fleet.model,
-                directory,
-                fleet,
-                None,
-                address,
-                tritons.recorder,
-                tritons.histories,
-            )
+            return cls._of(version, fleet.model, shared, fleet, address)
         process = await tritons.start()
         backend: TritonBackend | None = None
         try:
@@ -162,16 +160,7 @@ class Engine:
             if died:
                 raise TritonDied(f"Triton ended while version {version} was loaded") from error
             raise
-        return cls._of(
-            version,
-            model,
-            directory,
-            backend,
-            process,
-            address,
-            tritons.recorder,
-            tritons.histories,
-        )
+        return cls._of(version, model, shared, backend, address, triton=process)
 
     @classmethod
     async def attach(
@@ -179,16 +168,14 @@ class Engine:
         repository: Path,
         version: int,
         addresses: Addresses,
-        directory: Directory,
-        recorder: Recorder = UNRECORDED,
-        histories: Histories | None = None,
+        shared: Shared,
         *,
         number: int,
         rotation: Mapping[str, bool],
     ) -> "Engine":
         """A version that another process has adopted, on Tritons that are that process's to look
-        after. histories: as of Tritons. rotation: of several addresses, as in `follow`. Raises
-        StartupError, Refused, and what Scoring.infer raises."""
+        after. rotation: of several addresses, as in `follow`. Raises StartupError, Refused, and
+        what Scoring.infer raises."""
         backend: TritonBackend | Fleet
         if rotation:
             backend = fleet = await Fleet.attach(repository, version, addresses, rotation)
@@ -204,35 +191,31 @@ class Engine:
             await backend.close()
             raise
         address = ", ".join(addresses.status.addresses)
-        return cls._of(
-            version, model, directory, backend, None, address, recorder, histories, number
-        )
+        return cls._of(version, model, shared, backend, address, number=number)
 
     @classmethod
     def _of(
         cls,
         version: int,
         model: Model,
-        directory: Directory,
+        shared: Shared,
         backend: TritonBackend | Fleet,
-        process: TritonProcess | None,
         address: str,
-        recorder: Recorder,
-        histories: Histories | None,
+        *,
+        triton: TritonProcess | None = None,
         number: int | None = None,
     ) -> "Engine":
+        directory, recorder = shared.directory, shared.recorder
         model.record(recorder)  # from now on: not the replay of its goldens
         vectors = ItemVectors(model, directory, recorder=recorder)
-        predictor = ModelPredictor(
-            model, vectors, directory, histories=histories, recorder=recorder
-        )
-        return cls(version, predictor, vectors, backend, process, address, model, number)
+        predictor = ModelPredictor(model, vectors, directory, shared.histories, recorder=recorder)
+        return cls(version, predictor, vectors, backend, triton, address, model, number)
 
     @classmethod
     async def first_that_passes(
         cls,
         tritons: Tritons,
-        directory: Directory,
+        shared: Shared,
         versions: Iterable[int],
         status: AdoptionStatus,
     ) -> "Engine":
@@ -240,7 +223,7 @@ class Engine:
         Raises StartupError when none may."""
         for version in versions:
             try:
-                return await cls.start_patiently(tritons, directory, version)
+                return await cls.start_patiently(tritons, shared, version)
             except Refused as error:
                 _log.error("version %d is refused: %s", version, error)
                 status.refused(version, Refusal(error.reason, str(error)))
@@ -252,19 +235,19 @@ class Engine:
 
     @classmethod
     async def start_patiently(
-        cls, tritons: Tritons, directory: Directory, version: int, *, outliving: bool = False
+        cls, tritons: Tritons, shared: Shared, version: int, *, outliving: bool = False
     ) -> "Engine":
         """As `start`, in several attempts where a busy machine may have been the cause. outliving:
         also where Triton ended meanwhile."""
         for pause_s in _AGAIN_S:
             try:
-                return await cls.start(tritons, directory, version)
+                return await cls.start(tritons, shared, version)
             except (Refused, TritonDied) as error:
                 if not (outliving if isinstance(error, TritonDied) else error.reason == "replay"):
                     raise
                 _log.warning("version %d is tried again in %g s: %s", version, pause_s, error)
             await asyncio.sleep(pause_s)
-        return await cls.start(tritons, directory, version)
+        return await cls.start(tritons, shared, version)
 
     async def take_over(self, other: "Engine") -> None:
         """Get ready for the calls of another engine; takes _TAKE_OVER_S at most."""

@@ -15,7 +15,7 @@ from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.core.stages import UNRECORDED, Recorder
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.drain import Leaving
-from shopcast_gateway.engine import Engine, Tritons
+from shopcast_gateway.engine import Engine, Shared, Tritons
 from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import access_of, open_frontend
 from shopcast_gateway.held_folder import sweep
@@ -159,12 +159,11 @@ async def _serve(
             url=urls[0] if urls else None,
             home=settings.triton_home,
             log=settings.triton_log,
-            recorder=recorder,
-            histories=switch.histories,
             several=Addresses(rotation, settings.hedge_after_s) if rotation else None,
         )
+        shared = Shared(directory, switch.histories, recorder)
         status.want(versions[0])
-        engine = await Engine.first_that_passes(tritons, directory, versions, status)
+        engine = await Engine.first_that_passes(tritons, shared, versions, status)
         switch.engine = engine
 
         def announce() -> None:
@@ -184,7 +183,7 @@ async def _serve(
         ready(
             Serving(address, engine.version, engine.address, metrics, admin.port if admin else None)
         )
-        await Supervisor(tritons, directory, switch, server, status, health, seen, busy=busy).run()
+        await Supervisor(tritons, shared, switch, server, status, health, seen, busy=busy).run()
 
 
 async def _stop(ports: Sequence[GatewayServer | Pool], grace_s: float) -> None:

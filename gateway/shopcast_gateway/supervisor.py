@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.trial import Trial
-from shopcast_gateway.directory.protocol import Directory
-from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
+from shopcast_gateway.engine import Engine, Shared, Switch, TritonDied, Tritons
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.promoted import versions_to_try
 from shopcast_gateway.triton.status import TritonStatus
@@ -43,7 +42,7 @@ class Supervisor:
     def __init__(
         self,
         tritons: Tritons,
-        directory: Directory,
+        shared: Shared,
         switch: Switch,
         server: Front,
         status: AdoptionStatus,
@@ -53,7 +52,7 @@ class Supervisor:
     ) -> None:
         """seen: what was to serve when the engine was chosen. busy: whether there is no room for
         what nobody waits for."""
-        self._tritons, self._directory, self._switch = tritons, directory, switch
+        self._tritons, self._shared, self._switch = tritons, shared, switch
         self._server, self._status, self._health = server, status, health
         self._seen, self._busy = seen, busy
         self._complaint = ""
@@ -168,7 +167,7 @@ class Supervisor:
         not serve, which is told."""
         try:
             engine = await Engine.start_patiently(
-                self._tritons, self._directory, version, outliving=True
+                self._tritons, self._shared, version, outliving=True
             )
             if self._switch.engine is not None:
                 await self._hand_over(self._switch.engine, engine)
@@ -205,7 +204,7 @@ class Supervisor:
         trial = Trial(
             wanted.version,
             engine,
-            self._directory,
+            self._shared.directory,
             share=wanted.share,
             shadow=wanted.shadow,
             busy=self._busy,
@@ -274,7 +273,7 @@ class Supervisor:
             versions = [version, *(other for other in others if other != version)]
             with suppress(TritonDied):
                 self._switch.engine = await Engine.first_that_passes(
-                    self._tritons, self._directory, versions, self._status
+                    self._tritons, self._shared, versions, self._status
                 )
                 self._status.adopted(self._engine.version)
                 return

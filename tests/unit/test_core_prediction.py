@@ -203,7 +203,11 @@ def ask(served: Manifest, tokeniser: ItemTokeniser) -> Ask:
         model = Model(manifest, tokeniser, backend or Backend())
         vectors = ItemVectors(model, directory)
         predictor = ModelPredictor(
-            model, vectors, directory, histories=histories, clock=lambda: NOW_S
+            model,
+            vectors,
+            directory,
+            Histories() if histories is None else histories,
+            clock=lambda: NOW_S,
         )
         try:
             query = PredictQuery(ANNA, items, **options)

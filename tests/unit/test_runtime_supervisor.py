@@ -13,7 +13,8 @@ from shopcast_gateway import engine as engines
 from shopcast_gateway import supervisor
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.adoption_status import AdoptionStatus
-from shopcast_gateway.engine import Engine, Switch, TritonDied, Tritons
+from shopcast_gateway.core.histories import Histories
+from shopcast_gateway.engine import Engine, Shared, Switch, TritonDied, Tritons
 from shopcast_gateway.errors import StartupError, Unavailable
 from shopcast_gateway.metrics import observe, observe_triton
 from shopcast_gateway.triton.status import TritonStatus
@@ -107,9 +108,10 @@ class World:
             made.touch()
         tritons = Tritons(folder, url=None, home=folder, log=folder / "log")
         seen = self.say(1)
+        shared = Shared(None, Histories())  # type: ignore[arg-type]
         self.task = asyncio.create_task(
             supervisor.Supervisor(
-                tritons, None, self.switch, self.server, self.status, self.health, seen,  # type: ignore[arg-type]
+                tritons, shared, self.switch, self.server, self.status, self.health, seen,  # type: ignore[arg-type]
             ).run()
         )  # fmt: skip
 

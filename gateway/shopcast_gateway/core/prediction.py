@@ -40,15 +40,15 @@ _MODEL_SHARE = 0.8
 
 class ModelPredictor:
     """Answers predictions with one model over one directory. `clock`: seconds since the epoch.
-    histories: what is at hand when the directory is away; its own where none are given."""
+    histories: what is at hand when the directory is away."""
 
     def __init__(
         self,
         model: Model,
         vectors: ItemVectors,
         directory: Directory,
+        histories: Histories,
         *,
-        histories: Histories | None = None,
         clock: Callable[[], float] = time.time,
         recorder: Recorder = UNRECORDED,
     ) -> None:
@@ -57,7 +57,7 @@ class ModelPredictor:
         self._clock = clock
         self._reader = Reader(
             directory,
-            Histories() if histories is None else histories,
+            histories,
             limit=max(model.manifest.feature_events, model.manifest.history_events),
             clock=clock,
             recorder=recorder,

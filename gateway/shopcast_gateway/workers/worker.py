@@ -17,7 +17,7 @@ from shopcast_gateway.backend.rotation import Ejected, Moved, RotationStatus
 from shopcast_gateway.core.adoption import Refused
 from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.directory.open import open_directory
-from shopcast_gateway.engine import Engine
+from shopcast_gateway.engine import Engine, Shared
 from shopcast_gateway.errors import GatewayError, StartupError
 from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.frontend import Frontend, access_of, open_frontend
@@ -215,9 +215,7 @@ class _Worker:
             settings.repository,
             place.version,
             Addresses(status, settings.hedge_after_s),
-            self._frontend.directory,
-            self._frontend.recorder,
-            self._switch.histories,
+            Shared(self._frontend.directory, self._switch.histories, self._frontend.recorder),
             number=place.number,
             rotation=place.rotation,
         )
