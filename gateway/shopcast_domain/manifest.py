@@ -51,7 +51,8 @@ class Tokeniser(_Part):
 
 
 class Calibration(_Part):
-    """probabilities = softmax(scale * logits + bias), fitted on validation.
+    """probabilities = softmax(scale * logits + bias). The scale is fitted on validation; with the
+    bias the model is right on average over what it learned from.
 
     Outcomes that were not trained have a bias of NO_CHANCE.
     """

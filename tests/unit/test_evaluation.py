@@ -100,6 +100,14 @@ def test_calibration_is_the_best_there_is() -> None:
             assert log_loss(other.apply(logits * np.float32(0.5)), outcome) >= best - 1e-9
 
 
+def test_where_the_scale_is_given_chances_are_right_on_average() -> None:
+    logits, outcome = honest()
+    found = fit_calibration(logits, outcome, scale=0.5)
+    assert found.scale == 0.5
+    shares = np.bincount(outcome, minlength=3) / len(outcome)
+    np.testing.assert_allclose(found.apply(logits).mean(0), shares, atol=1e-3)
+
+
 def test_the_decision_names_rare_outcomes_that_plain_argmax_never_does() -> None:
     rng = np.random.default_rng(3)
     rare = rng.uniform(0.0, 0.3, size=(4000, 1)) * [[1.0, 0.5]]
@@ -233,6 +241,19 @@ def test_trees_learn_and_give_no_chance_to_what_they_never_saw() -> None:
     assert (found.test[:, 1] < 1e-6).all()
     np.testing.assert_allclose(found.test.sum(1), 1.0, atol=1e-9)
     np.testing.assert_array_equal(again.test, found.test)
+
+
+def test_what_a_rival_learned_of_a_drift_does_not_count_twice() -> None:
+    """Returns were rare in training and no longer are; who is fitted again knows that already."""
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(4000, len(FEATURES))).astype(np.float32)
+    chance = np.where(np.arange(4000) < 2000, 0.1, 0.4)
+    outcome = np.where(rng.random(4000) < chance, 2, 0)
+    early, late, all_of_them = slice(2000), slice(2000, 4000), slice(None)
+    parts = [(features[part], outcome[part]) for part in (early, late, all_of_them)]
+    found = gradient_boosting(parts[0], parts[1], features, seed=1, again=parts[2])
+    assert found.validation[:, 2].mean() == pytest.approx(0.4, abs=0.02)
+    assert found.test[:, 2].mean() == pytest.approx(0.25, abs=0.02)
 
 
 def test_history_features_are_those_that_speak_of_the_person() -> None:

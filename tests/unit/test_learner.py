@@ -8,6 +8,7 @@ import pytest
 import torch
 from learning_problem import SETTINGS, Problem
 
+from shopcast_build.learning import preparation
 from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.behavior import HeadEnsemble
 from shopcast_build.learning.export import BEHAVIOR_INPUTS, export_behavior, open_session
@@ -16,8 +17,10 @@ from shopcast_build.learning.learner import FROZEN, Learned, Learner
 from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.reporter import Silent
 from shopcast_build.learning.scorer_graph import into_graph
-from shopcast_build.learning.scoring import BLEND, TREES
+from shopcast_build.learning.scoring import BLEND, TREES, fit_scorers
 from shopcast_build.learning.settings import BuildSettings
+from shopcast_build.learning.trees import Rows
+from shopcast_domain.events import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,42 @@ def test_what_was_chosen_is_fitted_again_and_validation_never_sees_it(
     one, other = once.judged[FROZEN], again.judged[FROZEN]
     np.testing.assert_array_equal(one.validation, other.validation)
     assert not np.array_equal(one.test, other.test)
-    assert once.calibration == again.calibration
+    assert once.calibration.scale == again.calibration.scale
+    assert once.calibration.bias != again.calibration.bias
+
+
+def test_what_is_fitted_again_is_right_on_average_on_what_it_learned_from(
+    problem: Problem,
+) -> None:
+    parts, settings = parts_of(problem, refit=True), changed(scorer={"kind": "auto"})
+    outcome = parts.train.outcome.copy()
+    outcome[:200] = Outcome.VIEW  # so that validation has more purchases
+    parts = replace(parts, train=replace(parts.train, outcome=outcome))
+    training, model = HeadTraining(problem.timeline, parts, settings, Silent()), problem.fresh()
+    head = training.judge(*training.fit("head", model))
+    known = parts.known()
+    rows = Rows(known.features, model.vectors.cpu().numpy()[known.text], known.outcome)
+    shares = np.bincount(known.outcome, minlength=3) / len(known)
+    on_validation = np.bincount(parts.validation.outcome, minlength=3) / len(parts.validation)
+    scored = fit_scorers(parts, head, "head", settings, Silent())
+    assert scored.keys() == {"head", TREES, BLEND}
+    for name, one in scored.items():
+        found = one.calibration.apply(one.scorer.logits(head.known, rows))
+        np.testing.assert_allclose(found.mean(0), shares, atol=0.01, err_msg=name)
+        judged = one.judged.validation.mean(0)
+        np.testing.assert_allclose(judged, on_validation, atol=0.02, err_msg=name)
+
+
+def test_long_logs_are_asked_for_a_part_of_what_was_learned_evenly_over_time(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(problem, refit=True)
+    assert len(parts.known()) == len(problem.training)
+    monkeypatch.setattr(preparation, "_MOST_KNOWN", 50)
+    known = parts.known().at_s
+    assert len(known) == 50
+    assert (known[[0, -1]] == problem.training.at_s[[0, -1]]).all()
+    assert len(parts_of(problem).known()) == len(parts.validation), "nothing is fitted again"
 
 
 def test_a_head_fitted_again_takes_as_many_more_steps_as_there_are_more_exposures(

@@ -27,19 +27,20 @@ class ReliabilityBin:
 
 
 def fit_calibration(
-    logits: NDArray[np.float32], outcome: Ints, *, prior: float = 1.0
+    logits: NDArray[np.float32], outcome: Ints, *, scale: float | None = None, prior: float = 1.0
 ) -> Calibration:
-    """A scale and a bias per outcome that minimise the log loss on validation.
+    """A scale and a bias per outcome that minimise the log loss.
 
     Temperature scaling (Guo et al., 2017, arXiv:1706.04599) with a bias, because priors drift. The
-    loss is convex in both. prior: of how many observations the belief is worth that nothing has to
-    be changed; it decides where an outcome has a handful of examples and vanishes where it has
+    loss is convex in both. scale: kept where it is given, and then the mean probability of each
+    outcome becomes its share. prior: of how many observations the belief is worth that nothing has
+    to be changed; it decides where an outcome has a handful of examples and vanishes where it has
     many. logits: (M, 3). Outcomes that do not occur get no chance.
     """
     free = np.flatnonzero(np.isin(np.arange(OUTCOMES), outcome))
     z = logits[:, free].astype(np.float64)  # (M, k)
     hit = (outcome[:, None] == free).astype(np.float64)  # (M, k)
-    start = np.concatenate(([1.0], np.zeros(len(free))))
+    start = np.concatenate(([scale or 1.0], np.zeros(len(free))))
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         scale, bias = parameters[0], parameters[1:]
@@ -52,7 +53,7 @@ def fit_calibration(
         gradient = np.concatenate(([(wrong * z).sum()], wrong.sum(0))) + prior * away
         return value / len(z), gradient / len(z)
 
-    bounds = [(_LEAST_SCALE, None)] + [(None, None)] * len(free)
+    bounds = [(scale or _LEAST_SCALE, scale)] + [(None, None)] * len(free)
     found = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12}
     ).x

@@ -35,18 +35,20 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class FittedHead:
-    """A head, judged. model: what the test judged; validation, test: logits, float32 (M, 3);
-    calibration: fitted on validation."""
+    """A head, judged. model: what the test judges, and whose calibration `final` is; another may
+    have been judged on validation, with that of `chosen`. validation, test, known: logits, float32
+    (M, 3), of the first two parts and of `Parts.known`."""
 
     model: ShopperModel
     validation: Logits
     test: Logits
-    calibration: Calibration
+    known: Logits
+    chosen: Calibration
+    final: Calibration
 
     def judged(self, name: str) -> Judged:
         """Calibrated."""
-        apply = self.calibration.apply
-        return Judged(name, apply(self.validation), apply(self.test))
+        return Judged(name, self.chosen.apply(self.validation), self.final.apply(self.test))
 
 
 class HeadTraining:
@@ -110,10 +112,13 @@ class HeadTraining:
 
     def judge(self, model: ShopperModel, final: ShopperModel) -> FittedHead:
         """model: what validation judges and calibrates; final: what the test judges."""
-        validation = predict_logits(model, self._batches(self._parts.validation))
-        test = predict_logits(final, self._batches(self._parts.test))
-        calibration = fit_calibration(validation, self._parts.validation.outcome)
-        return FittedHead(final, validation, test, calibration)
+        parts, known = self._parts, self._parts.known()
+        validation = predict_logits(model, self._batches(parts.validation))
+        test = predict_logits(final, self._batches(parts.test))
+        learned = predict_logits(final, self._batches(known))
+        chosen = fit_calibration(validation, parts.validation.outcome)
+        again = fit_calibration(learned, known.outcome, scale=chosen.scale)
+        return FittedHead(final, validation, test, learned, chosen, again)
 
     def train(
         self,

@@ -19,6 +19,8 @@ from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings, ExposureSettings
 from shopcast_build.learning.timeline import Timeline
 
+_MOST_KNOWN = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -29,6 +31,15 @@ class Parts:
     validation: Examples
     test: Examples
     refit: Examples | None = None
+
+    def known(self) -> Examples:
+        """Those on which what is judged on the test is to be right on average: of all that it was
+        fitted to, as many as that takes, evenly over time; validation where nothing is fitted
+        again."""
+        if self.refit is None:
+            return self.validation
+        rows = len(self.refit)
+        return self.refit.take(np.linspace(0, rows - 1, min(rows, _MOST_KNOWN)).astype(np.int64))
 
     def each(self, change: Callable[[Examples], Examples]) -> "Parts":
         """The parts, each of them changed."""

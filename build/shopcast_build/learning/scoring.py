@@ -23,8 +23,8 @@ BLEND = "blend of head and trees"
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A scorer, fitted to all that was known before the test, and judged. calibration: fitted on
-    validation."""
+    """A scorer, fitted to all that was known before the test, and judged. calibration: with a scale
+    from validation."""
 
     judged: Judged
     scorer: Scorer = field(repr=False)
@@ -36,7 +36,7 @@ def fit_scorers(
 ) -> dict[str, Scored]:
     """What `scorer.kind` allows, by name; `name` is that of the head."""
     kind = settings.scorer.kind
-    found = {name: Scored(head.judged(name), Scorer("head"), head.calibration)}
+    found = {name: Scored(head.judged(name), Scorer("head"), head.final)}
     if kind == "head":
         return found
     vectors = head.model.vectors.cpu().numpy()
@@ -44,7 +44,7 @@ def fit_scorers(
     def rows(examples: Examples) -> Rows:
         return Rows(examples.features, vectors[examples.text], examples.outcome)
 
-    validation, test = rows(parts.validation), rows(parts.test)
+    validation, test, known = (rows(one) for one in (parts.validation, parts.test, parts.known()))
     with reporter.stage("trees over numbers and text") as progress:
         text = TextComponents.of(vectors[1:], settings.scorer.text_components, seed=0)
         trees = Trees.fit(
@@ -60,17 +60,17 @@ def fit_scorers(
             growth = len(parts.refit) / len(parts.train)
             final = trees.refit(rows(parts.refit), growth=growth)
         progress(2, 2)
-    outcome = parts.validation.outcome
-    own = fit_calibration(trees.logits(validation), outcome)
-    for label, chosen, again in (
-        (TREES, trees_alone(trees, own), trees_alone(final, own)),
-        (BLEND, blend(trees, head.calibration, own), blend(final, head.calibration, own)),
+    own = fit_calibration(trees.logits(validation), validation.outcome)
+    again = fit_calibration(final.logits(known), known.outcome, scale=own.scale)
+    for label, chosen, scorer in (
+        (TREES, trees_alone(trees, own), trees_alone(final, again)),
+        (BLEND, blend(trees, head.chosen, own), blend(final, head.final, again)),
     ):
         logits = chosen.logits(head.validation, validation)
-        calibration = fit_calibration(logits, outcome)
-        apply = calibration.apply
-        judged = Judged(label, apply(logits), apply(again.logits(head.test, test)))
-        found[label] = Scored(judged, again, calibration)
+        first = fit_calibration(logits, validation.outcome)
+        last = fit_calibration(scorer.logits(head.known, known), known.outcome, scale=first.scale)
+        judged = Judged(label, first.apply(logits), last.apply(scorer.logits(head.test, test)))
+        found[label] = Scored(judged, scorer, last)
     wanted = {"trees": [TREES], "blend": [BLEND]}.get(kind, list(found))
     return {label: found[label] for label in wanted}
 

@@ -13,6 +13,7 @@ from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.scoring import losses
 from shopcast_build.learning.timeline import Timeline
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Ints
@@ -40,24 +41,24 @@ def word_regression(timeline: Timeline, parts: Parts, *, seed: int) -> Judged:
         )
         if examples is not None
     }  # fmt: skip
-    best: tuple[float, NDArray[np.float32], NDArray[np.float32]] | None = None
+    known = parts.validation if again is None else again
+    best: tuple[float, Judged] | None = None
     for strength in _STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=200, random_state=seed)
         _fit(model, inputs["train"], train.outcome)
         validation = _logits(model, inputs["validation"])
         if again is not None:
             _fit(model, inputs["again"], again.outcome)
-        test = _logits(model, inputs["test"])
+        learned = _logits(model, inputs["validation" if again is None else "again"])
         calibration = fit_calibration(validation, parts.validation.outcome)
-        chosen = calibration.apply(validation)[
-            np.arange(len(parts.validation)), parts.validation.outcome
-        ]
-        loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+        final = fit_calibration(learned, known.outcome, scale=calibration.scale)
+        test = final.apply(_logits(model, inputs["test"]))
+        judged = Judged("words", calibration.apply(validation), test)
+        loss = float(losses(judged, parts.validation).mean())
         if best is None or loss < best[0]:
-            best = loss, validation, test
+            best = loss, judged
     assert best is not None  # noqa: S101 - there are strengths
-    calibration = fit_calibration(best[1], parts.validation.outcome)
-    return Judged("words", calibration.apply(best[1]), calibration.apply(best[2]))
+    return best[1]
 
 
 def _newest(examples: Examples) -> Examples:

@@ -1,0 +1,101 @@
+"""Where the biases of a calibration come from: validation, or what the final model was fitted to.
+
+Run:  .venv/bin/python benchmarks/calibration_biases.py --events online_retail.parquet \
+          --mapping examples/online_retail.toml
+
+Slices of Online Retail II, each a log by itself with the default split: some months, or half of the
+customers. Trees over numbers are stopped on validation and then fitted again to all that was known
+before the test. The scale is validation's each time; what the biases make of the chance of a return
+is compared on the test. Nothing is chosen here.
+"""
+
+import argparse
+import json
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from fine_tuning_steps import Spoken
+from rich.console import Console
+from rich.table import Table
+
+from shopcast_build.data.mapping import load_mapping
+from shopcast_build.learning.calibration import fit_calibration
+from shopcast_build.learning.examples import Examples
+from shopcast_build.learning.preparation import Parts
+from shopcast_build.learning.settings import load_settings
+from shopcast_build.learning.trees import Rows, Trees
+from shopcast_build.study.material import read_material
+from shopcast_domain.events import Outcome
+from shopcast_domain.manifest import Calibration
+
+SLICES: dict[str, tuple[int, pl.Expr]] = {
+    "December to May": (14, pl.col("InvoiceDate") < datetime(2010, 6, 1)),
+    "December to September": (30, pl.col("InvoiceDate") < datetime(2010, 10, 1)),
+    "February to August": (
+        30,
+        pl.col("InvoiceDate").is_between(datetime(2010, 2, 1), datetime(2010, 9, 1)),
+    ),
+    "April to December": (30, pl.col("InvoiceDate") >= datetime(2010, 4, 1)),
+    "June to December": (30, pl.col("InvoiceDate") >= datetime(2010, 6, 1)),
+    "half of the customers": (30, pl.col("Customer ID").cast(pl.String).hash(3) % 2 == 0),
+    "the other half": (30, pl.col("Customer ID").cast(pl.String).hash(3) % 2 == 1),
+    "all": (30, pl.lit(True)),
+    "all, within 60 days": (60, pl.lit(True)),
+}
+"""Days in which a return counts, and the lines of the slice."""
+
+
+def rows(examples: Examples) -> Rows:
+    return Rows(examples.features, np.zeros((len(examples), 0), np.float32), examples.outcome)
+
+
+def told(parts: Parts, seed: int) -> dict[str, tuple[float, float]]:
+    """By where biases come from: the mean chance of a return on the test, and the log loss."""
+    trees = Trees.fit(rows(parts.train), rows(parts.validation), text=None, seed=seed)
+    first = fit_calibration(trees.logits(rows(parts.validation)), parts.validation.outcome)
+    known, everything = parts.known(), parts.refit or parts.train
+    final = trees.refit(rows(everything), growth=len(everything) / len(parts.train))
+    own = fit_calibration(final.logits(rows(known)), known.outcome, scale=first.scale)
+    plain = Calibration(scale=1.0, bias=(first.bias[0], 0.0, 0.0))
+    logits, outcome = final.logits(rows(parts.test)), parts.test.outcome
+    found = {}
+    for name, one in (("validation", first), ("learned", own), ("no calibration", plain)):
+        chances = one.apply(logits)
+        loss = -np.log(np.maximum(chances[np.arange(len(outcome)), outcome], 1e-12)).mean()
+        found[name] = float(chances[:, Outcome.RETURN].mean()), float(loss)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--events", type=Path, required=True)
+    parser.add_argument("--mapping", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    table = Table(title="mean chance of a return in %, and log loss, on the test")
+    for name in ("slice", "returned", "biases of validation", "of what it learned", "none"):
+        table.add_column(name, justify="right")
+    log, results = pl.read_parquet(given.events), []
+    for name, (days, lines) in SLICES.items():
+        settings = load_settings(None, {"exposures.return_window_days": days})
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / "slice.parquet"
+            log.filter(lines).write_parquet(part)
+            material = read_material(
+                [part], links=None, mapping=load_mapping(given.mapping), settings=settings,
+                max_bad_share=None, reporter=Spoken(),
+            )  # fmt: skip
+            found = told(material.parts, given.seed)
+        share = float((material.parts.test.outcome == Outcome.RETURN).mean())
+        results.append({"slice": name, "returned": share, "told": found})
+        cells = [f"{100 * mean:.2f} / {loss:.4f}" for mean, loss in found.values()]
+        table.add_row(name, f"{100 * share:.2f}", *cells)
+    Console().print(table)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
