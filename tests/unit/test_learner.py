@@ -141,6 +141,24 @@ def test_what_is_fitted_again_is_right_on_average_on_what_it_learned_from(
         np.testing.assert_allclose(judged, on_validation, atol=0.02, err_msg=name)
 
 
+def test_an_outcome_that_only_came_after_the_training_part_gets_no_chance(
+    problem: Problem,
+) -> None:
+    parts, settings = parts_of(problem, refit=True), changed(scorer={"kind": "auto"})
+    assert parts.refit is not None
+    outcome = parts.refit.outcome.copy()
+    outcome[-20:] = Outcome.RETURN
+    parts = replace(parts, refit=replace(parts.refit, outcome=outcome))
+    training, model = HeadTraining(problem.timeline, parts, settings, Silent()), problem.fresh()
+    head = training.judge(*training.fit("head", model))
+    for one in fit_scorers(parts, head, "head", settings, Silent()).values():
+        assert (one.judged.test[:, Outcome.RETURN] == 0.0).all()
+        np.testing.assert_allclose(one.judged.test.sum(1), 1.0)
+        assert one.judged.test[:, 1].mean() == pytest.approx(
+            (parts.test.outcome == 1).mean(), abs=0.15
+        )
+
+
 def test_long_logs_are_asked_for_a_part_of_what_was_learned_evenly_over_time(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

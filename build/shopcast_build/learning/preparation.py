@@ -34,12 +34,13 @@ class Parts:
 
     def known(self) -> Examples:
         """Those on which what is judged on the test is to be right on average: of all that it was
-        fitted to, as many as that takes, evenly over time; validation where nothing is fitted
-        again."""
+        fitted to, as many as that takes, evenly over time, with outcomes of the training part;
+        validation where nothing is fitted again."""
         if self.refit is None:
             return self.validation
-        rows = len(self.refit)
-        return self.refit.take(np.linspace(0, rows - 1, min(rows, _MOST_KNOWN)).astype(np.int64))
+        rows = np.flatnonzero(np.isin(self.refit.outcome, self.train.outcome))
+        evenly = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_KNOWN)).astype(np.int64)
+        return self.refit.take(rows[evenly])
 
     def each(self, change: Callable[[Examples], Examples]) -> "Parts":
         """The parts, each of them changed."""
