@@ -152,8 +152,8 @@ class GatewayServer:
             _log.info("stopping: all calls are over")
 
     async def _shut(self, grace_s: float) -> None:
-        # What has arrived and is not begun would be cancelled. Nothing else may run between the two,
-        # or more arrives.
+        # What has arrived and is not begun would be cancelled. Nothing else may run between these
+        # two, or more arrives.
         await self._calls.catch_up()
         await self._server.stop(grace_s)
 
