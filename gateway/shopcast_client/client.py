@@ -22,7 +22,8 @@ _LONGEST_S = 366 * 86_400.0  # gRPC overflows somewhere beyond
 class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, ModelCalls):
     """Calls a Shopcast server; an async context manager, for one event loop.
 
-    Keep one open for as long as you make calls and share it between tasks. Every call raises a
+    Keep one open for as long as you make calls and share it between tasks. What runs when it is
+    closed raises Unavailable, and may have been done. Every call raises a
     ShopcastError and no other error of the network's; UNAVAILABLE is retried within the timeout,
     but for calls whose second answer would be another, which say so.
     The calls of ModelCalls are answered on a gateway's admin port, the others on its main one.
@@ -72,6 +73,9 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
         self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
+        """Raises RuntimeError where the client is open."""
+        if self._open is not None:
+            raise RuntimeError("The client is open: enter it once, and share it between tasks.")
         options = [*CHANNEL_OPTIONS]
         if self._credentials is None:
             if self._token_file is not None:  # no proxy on the way reads it

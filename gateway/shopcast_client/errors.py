@@ -9,7 +9,8 @@ ShopcastError
 ├── Refused             a version cannot serve or be tried, or there is nothing to take back
 ├── Overloaded          the server is full, or your quota is: try again after `retry_after_s`
 ├── DeadlineExceeded    no answer within the client's timeout
-├── Unavailable         the server is away, starting or draining, also after retries
+├── Unavailable         the server is away, starting or draining, also after retries, or the client
+│                       was closed meanwhile
 └── ServerError         anything else: the server's mistake, or it is no Shopcast server
 """
 

@@ -32,6 +32,7 @@ from shopcast_client import (
     Item,
     LinkKind,
     Overloaded,
+    PredictRequest,
     ServerError,
     ShopcastClient,
     Unavailable,
@@ -351,6 +352,45 @@ async def test_a_caller_that_hangs_up_stops_the_work(caplog: pytest.LogCaptureFi
         call.cancel()
         await asyncio.wait_for(stopped.wait(), 5)
     assert "code=CANCELLED" in caplog.text
+
+
+async def test_closing_a_client_is_told_to_who_calls_with_it_and_cancels_nobody() -> None:
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.sleep(30)
+
+    async def requests() -> AsyncIterator[tuple[str, PredictRequest]]:
+        yield "one", PredictRequest(Account("web", USER_ID), ITEMS)
+        await asyncio.sleep(30)
+
+    async def stream(client: ShopcastClient) -> None:
+        async for _ in client.stream_predict(requests()):
+            pass
+
+    async def cancelled(client: ShopcastClient) -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await ask(client)
+
+    async with serving(FakePredictor(hang)) as (_, target):
+        async with ShopcastClient(target, timeout_s=20.0) as client:
+            calls = [asyncio.create_task(one(client)) for one in (ask, stream, cancelled)]
+            await begun.wait()
+        *ended, own = await asyncio.gather(*calls, return_exceptions=True)
+    for error in ended:
+        assert isinstance(error, Unavailable)
+        assert (error.reason, str(error)) == (
+            "CLOSED", "The client was closed before the call was over.",
+        )  # fmt: skip
+    assert isinstance(own, asyncio.CancelledError)
+
+
+async def test_an_open_client_is_not_opened_again() -> None:
+    async with serving() as (_, target), ShopcastClient(target) as client:
+        with pytest.raises(RuntimeError, match="share it"):
+            await client.__aenter__()
+        await ask(client)
 
 
 async def test_a_message_too_large_is_refused_before_it_is_sent() -> None:
