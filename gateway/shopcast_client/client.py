@@ -48,6 +48,8 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
         ca: the CA of the server's certificate, PEM, as bytes or the path of a file; the connection
         is TLS then. cert, key: the client's own, for a server that asks for them. credentials: in
         their place, any of gRPC's. With none of these, plain text.
+        As of any gRPC client, grpc_proxy, https_proxy or http_proxy name a proxy, and no_proxy what
+        is called without it; this machine always is.
         token_file: path of a file with a bearer token, read afresh for each call; not sent in plain
         text to another machine.
         Raises ValueError for what is no timeout, certificate, key or token or may not be sent, and
@@ -77,9 +79,9 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
         if self._open is not None:
             raise RuntimeError("The client is open: enter it once, and share it between tasks.")
         options = [*CHANNEL_OPTIONS]
+        if stays_here(self._target):  # gRPC itself asks a proxy for this machine, too
+            options.append(("grpc.enable_http_proxy", 0))
         if self._credentials is None:
-            if self._token_file is not None:  # no proxy on the way reads it
-                options.append(("grpc.enable_http_proxy", 0))
             channel = grpc.aio.insecure_channel(self._target, options)
         else:
             channel = grpc.aio.secure_channel(self._target, self._credentials, options)

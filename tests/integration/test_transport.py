@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from redis_servers import free_port
 
 from shopcast.v1 import (
     identity_service_pb2,
@@ -391,6 +392,18 @@ async def test_an_open_client_is_not_opened_again() -> None:
         with pytest.raises(RuntimeError, match="share it"):
             await client.__aenter__()
         await ask(client)
+
+
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_no_proxy_is_asked_for_this_machine(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    async with serving() as (_, target), ShopcastClient(target) as client:
+        await ask(client)
+    async with ShopcastClient("192.0.2.1:1") as client:  # no machine's
+        with pytest.raises(Unavailable, match="at the proxy that is to lead there"):
+            await ask(client)
 
 
 async def test_a_message_too_large_is_refused_before_it_is_sent() -> None:
