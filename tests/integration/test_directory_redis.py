@@ -435,6 +435,34 @@ async def test_a_user_of_redis_that_lacks_a_right_is_refused(
     assert "secret-password" not in unknown
 
 
+@pytest.mark.parametrize("command", ["EVALSHA", "EVAL", "INFO", "ZADD"])
+async def test_a_redis_that_calls_a_command_otherwise_is_refused(
+    command: str, tmp_path: Path
+) -> None:
+    server = RedisServer(tmp_path, "--rename-command", command, "another").start()
+    try:
+        told = await refusal(server.url, timeout_s=20)
+    finally:
+        server.kill()
+    assert f"does not know {command}: let them have their own names" in told
+
+
+async def test_a_redis_that_comes_back_without_a_command_is_away(own_server: RedisServer) -> None:
+    lesser = RedisServer(own_server.folder, "--rename-command", "ZADD", "another")
+    lesser.port = own_server.port
+    async with opened(own_server.url) as directory:
+        own_server.kill()
+        lesser.start()
+        try:
+            for _ in range(2):  # the first finds the connection broken
+                with contextlib.suppress(Unavailable):
+                    await directory.resolve(ANNA)
+            with pytest.raises(Unavailable, match="does not know a command"):
+                await directory.record([event(1)])
+        finally:
+            lesser.kill()
+
+
 async def test_the_rights_that_are_told_are_enough(own_server: RedisServer) -> None:
     (told,) = re.findall(r"ACL SETUSER shopcast (.*)", OPERATIONS.read_text())
     assert ">PASSWORD" in told

@@ -41,6 +41,8 @@ _AWAY = (
 _COMMAND = re.compile(r"run the '([\w|]+)' command")
 # What Redis 7.0 says, and newer ones, of a command that a script runs.
 _FORBIDDEN_IN_SCRIPT = ("The user executing the script", "ACL failure in script")
+_UNKNOWN_COMMAND = re.compile(r"unknown command '(\w+)'")
+_UNKNOWN_IN_SCRIPT = "Unknown Redis command"
 _NO_SUCH_DATABASE = ("DB index is out of range", "SELECT is not allowed in cluster mode")
 # What Redis says of a command of many arguments while a connection has not named a user.
 _UNKNOWN_CALLER = "Protocol error: unauthenticated"
@@ -201,24 +203,38 @@ class RedisStore:
         """A script that may not run one of its commands would end halfway. Raises StartupError."""
         async with self._reaching(), self._with_rights():
             found = await self._run(script("rights"), (self.spread_key("never"),))
-        if found:
-            raise self._forbidden([command.decode() for command in found])
+        lacking, unknown = ([command.decode() for command in of] for of in found)
+        if unknown:
+            raise self._without(unknown)
+        if lacking:
+            raise self._forbidden(lacking)
 
     @asynccontextmanager
     async def _with_rights(self) -> AsyncIterator[None]:
-        """Raises StartupError where the user may not run what is run inside."""
+        """Raises StartupError where the user may not run what is run inside, or the server does not
+        know it."""
         try:
             yield
         except errors.NoPermissionError as error:
             command = _COMMAND.search(str(error))
             found = command[1].upper() if command else "scripts"
             raise self._forbidden([found]) from None
+        except errors.ResponseError as error:
+            if (unknown := _UNKNOWN_COMMAND.match(str(error))) is None:
+                raise
+            raise self._without([unknown[1].upper()]) from None
 
     def _forbidden(self, commands: Sequence[str]) -> StartupError:
         return StartupError(
             f"The user of Redis at {self.place} may not run {', '.join(commands)}, or not on the"
             f" keys {{{self._name}}}:* and {self._name}:*: grant that with ACL SETUSER, or name"
             " another user in the URL"
+        )
+
+    def _without(self, commands: Sequence[str]) -> StartupError:
+        return StartupError(
+            f"Redis at {self.place} does not know {', '.join(commands)}: let them have their own"
+            " names there (rename-command), or name another server with --directory"
         )
 
     async def _of_primaries(self, cluster: RedisCluster) -> dict[str, dict[str, Any]]:
@@ -286,6 +302,11 @@ class RedisStore:
                 raise Unavailable(
                     "the directory cannot be used now: its user of Redis may not run a command that"
                     " is needed, or not on its keys"
+                ) from None
+            if _UNKNOWN_COMMAND.match(str(error)) or str(error).startswith(_UNKNOWN_IN_SCRIPT):
+                raise Unavailable(
+                    "the directory cannot be used now: its Redis does not know a command that is"
+                    " needed"
                 ) from None
             unknown = str(error).startswith(_UNKNOWN_CALLER)
             code = "NOAUTH" if unknown else str(error).split(" ", 1)[0]
