@@ -18,7 +18,7 @@ from certificates import Authority
 from redis_servers import RedisCluster, RedisServer, free_port
 
 from shopcast_domain.events import Account, Event, EventKind, Item
-from shopcast_gateway.directory import redis
+from shopcast_gateway.directory import redis, redis_store
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.redis import RedisDirectory
 from shopcast_gateway.directory.types import LinkKind, LinkStatement, Purpose, Retention
@@ -461,6 +461,23 @@ async def test_a_redis_that_comes_back_without_a_command_is_away(own_server: Red
                 await directory.record([event(1)])
         finally:
             lesser.kill()
+
+
+async def test_a_redis_that_is_told_to_throw_keys_away_records_nothing_until_it_keeps_them(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_store, "_LOOK_S", 0.0)
+    async with opened(own_server.url) as directory:
+        await directory.record([event(1), event(1, ANNA_B)])
+        own_server.call("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="throws keys away"):
+                await directory.record([event(2)])
+        assert await directory.resolve(ANNA) is not None
+        assert await directory.erase(ANNA_B) is not None
+        own_server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        assert (await directory.record([event(2)])).recorded == 1
+    assert caplog.text.count("nothing is recorded until its maxmemory-policy is noeviction") == 1
 
 
 async def test_the_rights_that_are_told_are_enough(own_server: RedisServer) -> None:
