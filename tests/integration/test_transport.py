@@ -499,6 +499,29 @@ async def test_stop_lets_a_running_call_finish() -> None:
         assert len((await call).predictions) == 2
 
 
+async def test_calls_that_a_stop_without_grace_ends_are_not_told_to_be_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await slow()
+
+    async with (
+        serving(FakePredictor(hang)) as (server, target),
+        ShopcastClient(target, timeout_s=20.0) as client,
+    ):
+        call = asyncio.create_task(ask(client))
+        await begun.wait()
+        await server.stop(0)
+        with pytest.raises(Unavailable):
+            await call
+    assert "stopping: calls that were not over after 0 s were cancelled" in caplog.text
+    assert "all calls are over" not in caplog.text
+
+
 async def test_stop_does_not_wait_for_who_watches_health() -> None:
     async with serving() as (server, target), grpc.aio.insecure_channel(target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
