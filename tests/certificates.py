@@ -7,10 +7,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 HOUR = datetime.timedelta(hours=1)
+Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,13 @@ class Authority:
         self.cert = pem(made.sign(self._key, hashes.SHA256()))
 
     def sign(
-        self, name: str = "gateway", *, left: datetime.timedelta = datetime.timedelta(days=1)
+        self,
+        name: str = "gateway",
+        *,
+        left: datetime.timedelta = datetime.timedelta(days=1),
+        key: Key | None = None,
     ) -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         made = self._certificate(subject, key.public_key(), left).add_extension(
@@ -54,7 +59,7 @@ class Authority:
     def _certificate(
         self,
         subject: x509.Name,
-        key: ec.EllipticCurvePublicKey,
+        key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
         left: datetime.timedelta = datetime.timedelta(days=1),
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
@@ -73,7 +78,7 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> bytes:
+def key_pem(key: Key, passphrase: bytes = b"") -> bytes:
     """A key in PEM, encrypted where there is a passphrase."""
     return key.private_bytes(
         serialization.Encoding.PEM,

@@ -16,7 +16,7 @@ from shopcast.v1 import (
     prediction_service_pb2_grpc,
     privacy_service_pb2_grpc,
 )
-from shopcast_client.errors import InvalidRequest, NotAuthorised, error_from
+from shopcast_client.errors import InvalidRequest, NotAuthorised, Unavailable, error_from
 from shopcast_client.tokens import TokenFile
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -118,8 +118,19 @@ class Caller:
     @asynccontextmanager
     async def _errors(self, request_id: str) -> AsyncIterator[None]:
         """What gRPC raises inside becomes a ShopcastError."""
+        opened, task = self._open, asyncio.current_task()
         try:
             yield
+        except asyncio.CancelledError:
+            # grpc ends the calls of a channel that is closed as if their tasks were cancelled, and
+            # who runs them would take them for that.
+            if self._open is opened or task is None or task.cancelling():
+                raise
+            raise Unavailable(
+                "The client was closed before the call was over.",
+                reason="CLOSED",
+                request_id=request_id,
+            ) from None
         except grpc.aio.AioRpcError as failure:
             raise error_from(
                 failure,

@@ -22,7 +22,8 @@ _LONGEST_S = 366 * 86_400.0  # gRPC overflows somewhere beyond
 class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, ModelCalls):
     """Calls a Shopcast server; an async context manager, for one event loop.
 
-    Keep one open for as long as you make calls and share it between tasks. Every call raises a
+    Keep one open for as long as you make calls and share it between tasks. What runs when it is
+    closed raises Unavailable, and may have been done. Every call raises a
     ShopcastError and no other error of the network's; UNAVAILABLE is retried within the timeout,
     but for calls whose second answer would be another, which say so.
     The calls of ModelCalls are answered on a gateway's admin port, the others on its main one.
@@ -47,6 +48,8 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
         ca: the CA of the server's certificate, PEM, as bytes or the path of a file; the connection
         is TLS then. cert, key: the client's own, for a server that asks for them. credentials: in
         their place, any of gRPC's. With none of these, plain text.
+        As of any gRPC client, grpc_proxy, https_proxy or http_proxy name a proxy, and no_proxy what
+        is called without it; this machine always is.
         token_file: path of a file with a bearer token, read afresh for each call; not sent in plain
         text to another machine.
         Raises ValueError for what is no timeout, certificate, key or token or may not be sent, and
@@ -72,10 +75,13 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
         self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
+        """Raises RuntimeError where the client is open."""
+        if self._open is not None:
+            raise RuntimeError("The client is open: enter it once, and share it between tasks.")
         options = [*CHANNEL_OPTIONS]
+        if stays_here(self._target):  # gRPC itself asks a proxy for this machine, too
+            options.append(("grpc.enable_http_proxy", 0))
         if self._credentials is None:
-            if self._token_file is not None:  # no proxy on the way reads it
-                options.append(("grpc.enable_http_proxy", 0))
             channel = grpc.aio.insecure_channel(self._target, options)
         else:
             channel = grpc.aio.secure_channel(self._target, self._credentials, options)

@@ -9,10 +9,12 @@ ShopcastError
 ├── Refused             a version cannot serve or be tried, or there is nothing to take back
 ├── Overloaded          the server is full, or your quota is: try again after `retry_after_s`
 ├── DeadlineExceeded    no answer within the client's timeout
-├── Unavailable         the server is away, starting or draining, also after retries
+├── Unavailable         the server is away, starting or draining, also after retries, or the client
+│                       was closed meanwhile
 └── ServerError         anything else: the server's mistake, or it is no Shopcast server
 """
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,10 +23,14 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from shopcast_client.tokens import stays_here
+
 _DETAILS_KEY = "grpc-status-details-bin"
 _LOST = "Internal error from Core"
 """What grpc.aio says, as INTERNAL, where a stream ended while a request was being sent: what the
 server said of it is lost."""
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Variables that gRPC looks at."""
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 M = TypeVar("M", bound=Any)
@@ -188,7 +194,7 @@ def _error(
             message = (
                 f"Shopcast at {target} is not ready: {said}"
                 if info.reason
-                else f"No connection to Shopcast at {target}: {_why_none(said)}."
+                else f"No connection to Shopcast at {target}: {_why_none(said, target)}."
             )
         case grpc.StatusCode.UNIMPLEMENTED:
             kind = ServerError
@@ -202,16 +208,24 @@ def _error(
     return kind(message, reason=reason, request_id=request_id)
 
 
-def _why_none(said: str) -> str:
+def _why_none(said: str, target: str) -> str:
     """What to look at when there is no connection, by gRPC's words."""
     if said == _LOST:
         return "it broke, or the server ended the stream, while more was being sent"
-    if "handshake failed" in said:
+    if "HTTP proxy" in said:
+        return "the proxy that grpc_proxy, https_proxy or http_proxy names does not lead there"
+    if "certificate has expired" in said or "certificate is not yet valid" in said:
+        return "its certificate has ended or has not begun, by the clock here"
+    if "NO_COMMON_SIGNATURE_ALGORITHMS" in said:
+        return "gRPC takes no such key as that of the given certificate, but RSA, P-256 and P-384"
+    if "handshake failed" in said or "Hostname Verification" in said:
         return "it has no certificate of the given CA for this address, or speaks plain text"
     if said.endswith(("Connection refused", "No such file or directory")):
+        proxied = not stays_here(target) and any(map(os.environ.get, _PROXIES))
+        where = "there, or at the proxy that is to lead there" if proxied else "there"
         return (
-            "nothing listens there; start a gateway with `platform serve`, or with `make serve` for"
-            " the demo's model"
+            f"nothing listens {where}; start a gateway with `platform serve`, or with `make serve`"
+            " for the demo's model"
         )
     return "check the address, that it runs, and whether it asks for TLS or a certificate"
 

@@ -11,5 +11,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     # within what `serve --drain-wait` leaves.
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # One that hangs, or whose machine is gone, is left out: nobody else tells of it. Gateways take
+    # a ping every ten seconds.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
 )
 """Of every channel."""

@@ -8,7 +8,7 @@ which what serves, or which versions stand, changes. Who holds both took `sole_w
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,12 +63,20 @@ def locked(path: Path, held: Exception, *, wait_s: float = 0.0) -> Iterator[None
 
 def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place in one step: whoever reads it finds the old content or the new."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)  # of a kill; a link would be written through
-    partial.write_bytes(content)
-    flush(partial)
-    partial.replace(path)
-    flush(path.parent)
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Put files in place one by one, each as `replace_file` does. None is touched where one of them
+    cannot be written, for want of room or rights."""
+    partials = {path: path.with_name(f".{path.name}.partial") for path in contents}
+    for path, partial in partials.items():
+        partial.unlink(missing_ok=True)  # of a kill; a link would be written through
+        partial.write_bytes(contents[path])
+        flush(partial)
+    for path, partial in partials.items():
+        partial.replace(path)
+        flush(path.parent)
 
 
 def flush_tree(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shopcast_domain.manifest import BEHAVIOR, CONFIG, ENCODER, published_versions
 from shopcast_repository.errors import RepositoryError
-from shopcast_repository.locking import deciding, replace_file
+from shopcast_repository.locking import deciding, replace_files
 from shopcast_repository.verification import verify
 from shopcast_repository.versions import all_versions, find_manifest
 
@@ -216,9 +216,10 @@ def _write(
                 )
             _put(repository, serving)
     except OSError as error:
+        where = error.filename or repository / SERVING
         raise RepositoryError(
-            f"{repository / SERVING} cannot be written ({error.strerror}): make room or rights"
-            " there, and run this again"
+            f"{where} cannot be written ({error.strerror}): make room or rights there, and run this"
+            " again"
         ) from error
     return serving
 
@@ -230,6 +231,4 @@ def _put(repository: Path, serving: Serving) -> None:
         folder / CONFIG: (folder / str(serving.version) / CONFIG).read_bytes()
         for folder in (repository / ENCODER, repository / BEHAVIOR)
     }
-    replace_file(repository / SERVING, serving.model_dump_json(indent=1).encode())
-    for path, content in configs.items():
-        replace_file(path, content)
+    replace_files({repository / SERVING: serving.model_dump_json(indent=1).encode(), **configs})

@@ -18,7 +18,7 @@ from certificates import Authority
 from redis_servers import RedisCluster, RedisServer, free_port
 
 from shopcast_domain.events import Account, Event, EventKind, Item
-from shopcast_gateway.directory import redis
+from shopcast_gateway.directory import redis, redis_store
 from shopcast_gateway.directory.pseudonym import Pseudonyms
 from shopcast_gateway.directory.redis import RedisDirectory
 from shopcast_gateway.directory.types import LinkKind, LinkStatement, Purpose, Retention
@@ -433,6 +433,51 @@ async def test_a_user_of_redis_that_lacks_a_right_is_refused(
     unknown = await refusal(own_server.url.replace("//", "//shop:secret-password@"), timeout_s=20)
     assert "does not admit the user and password" in unknown
     assert "secret-password" not in unknown
+
+
+@pytest.mark.parametrize("command", ["EVALSHA", "EVAL", "INFO", "ZADD"])
+async def test_a_redis_that_calls_a_command_otherwise_is_refused(
+    command: str, tmp_path: Path
+) -> None:
+    server = RedisServer(tmp_path, "--rename-command", command, "another").start()
+    try:
+        told = await refusal(server.url, timeout_s=20)
+    finally:
+        server.kill()
+    assert f"does not know {command}: let them have their own names" in told
+
+
+async def test_a_redis_that_comes_back_without_a_command_is_away(own_server: RedisServer) -> None:
+    lesser = RedisServer(own_server.folder, "--rename-command", "ZADD", "another")
+    lesser.port = own_server.port
+    async with opened(own_server.url) as directory:
+        own_server.kill()
+        lesser.start()
+        try:
+            for _ in range(2):  # the first finds the connection broken
+                with contextlib.suppress(Unavailable):
+                    await directory.resolve(ANNA)
+            with pytest.raises(Unavailable, match="does not know a command"):
+                await directory.record([event(1)])
+        finally:
+            lesser.kill()
+
+
+async def test_a_redis_that_is_told_to_throw_keys_away_records_nothing_until_it_keeps_them(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_store, "_LOOK_S", 0.0)
+    async with opened(own_server.url) as directory:
+        await directory.record([event(1), event(1, ANNA_B)])
+        own_server.call("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="throws keys away"):
+                await directory.record([event(2)])
+        assert await directory.resolve(ANNA) is not None
+        assert await directory.erase(ANNA_B) is not None
+        own_server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        assert (await directory.record([event(2)])).recorded == 1
+    assert caplog.text.count("nothing is recorded until its maxmemory-policy is noeviction") == 1
 
 
 async def test_the_rights_that_are_told_are_enough(own_server: RedisServer) -> None:

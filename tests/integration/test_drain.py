@@ -17,6 +17,7 @@ import pytest
 from drain_server import DrainServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from hostile_server import PATIENCE_S
 
 from shopcast.v1 import (
     identity_service_pb2,
@@ -318,3 +319,19 @@ async def test_a_rolling_restart_of_two_gateways_fails_no_call(
     assert answered > 300
     for server in servers:
         assert "/shopcast.v1.PredictionService/Predict code=OK" in server.log, "both are called"
+
+
+async def test_a_gateway_that_stands_still_is_left_out(start: Start) -> None:
+    servers = [start(), start()]
+    target = "ipv4:" + ",".join(server.target for server in servers)
+    async with ShopcastClient(target, timeout_s=0.5) as client:
+        await ask(client)
+        servers[0].signal(signal.SIGSTOP)
+        in_a_row, end = 0, time.monotonic() + PATIENCE_S
+        while in_a_row < 10:
+            assert time.monotonic() < end, "it is called on and on"
+            try:
+                await ask(client)
+                in_a_row += 1
+            except ShopcastError:
+                in_a_row = 0

@@ -1,6 +1,7 @@
 """Who may connect: TLS on real loopback sockets, with certificates that change."""
 
 import asyncio
+import codecs
 import logging
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -8,11 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from certificates import Authority, encrypted
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from shopcast_client import ShopcastClient, Unavailable
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.transport import credentials
 from shopcast_gateway.transport.credentials import Tls, TlsFiles, server_credentials
 from shopcast_gateway.transport.server import build_server
 
@@ -148,6 +152,61 @@ async def test_files_that_do_not_fit_keep_the_certificate_before(
         OTHERS.sign().write(one_way.cert.parent, "server")
         await answered(target, ca=OTHERS.cert)
     assert "PRIVATE" not in caplog.text
+
+
+KEYS = {
+    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+    "P-521": ec.generate_private_key(ec.SECP521R1()),
+    "secp256k1": ec.generate_private_key(ec.SECP256K1()),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+async def test_a_key_that_grpc_serves_to_nobody_does_not_replace_one_that_it_does(
+    one_way: Tls, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(one_way) as target:
+        OURS.sign(key=KEYS[kind]).write(one_way.cert.parent, "server")
+        await answered(target, ca=OURS.cert)
+    assert f"the certificate before stays in use: {one_way.cert} has a key" in caplog.text
+    with pytest.raises(StartupError, match="RSA, P-256 or P-384"):
+        server_credentials(one_way)
+
+
+async def test_a_byte_order_mark_is_passed_over(mutual: Tls) -> None:
+    for path in (mutual.cert, mutual.key, mutual.client_ca):
+        assert path
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    shop = OURS.sign("shop")
+    async with serving(mutual) as target:
+        await answered(target, ca=OURS.cert, cert=shop.cert, key=shop.key)
+
+
+async def test_what_grpc_cannot_serve_is_not_told_of_as_a_port_that_is_taken(mutual: Tls) -> None:
+    assert mutual.client_ca
+    mutual.client_ca.write_bytes(b"-----BEGIN X509 CRL-----\n-----END X509 CRL-----\n")
+    pair = grpc.ssl_server_credentials(
+        [(mutual.key.read_bytes(), mutual.cert.read_bytes())],
+        mutual.client_ca.read_bytes(),
+        require_client_auth=True,
+    )
+    with pytest.raises(StartupError, match="--client-ca"):
+        build_server(None, NobodyKnown(), port=0, credentials=pair)  # type: ignore[arg-type]
+
+
+def test_a_certificate_that_ends_while_it_is_served_is_told_once(
+    one_way: Tls, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = TlsFiles(one_way)
+    files.begin()
+    said = ["", "the certificate ends on 2026-02-01", "the certificate ended on 2026-02-01"]
+    for sentence in said:
+        monkeypatch.setattr(credentials, "soon_over", lambda _, told=sentence: told)
+        for _ in range(2):
+            assert files.changed() is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{sentence}: renew {one_way.cert}" for sentence in said[1:]
+    ]
 
 
 async def test_who_begins_while_files_do_not_fit_serves_what_another_process_has_of_them(

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from redis_servers import free_port
 
 from shopcast.v1 import (
     identity_service_pb2,
@@ -32,6 +33,7 @@ from shopcast_client import (
     Item,
     LinkKind,
     Overloaded,
+    PredictRequest,
     ServerError,
     ShopcastClient,
     Unavailable,
@@ -353,6 +355,57 @@ async def test_a_caller_that_hangs_up_stops_the_work(caplog: pytest.LogCaptureFi
     assert "code=CANCELLED" in caplog.text
 
 
+async def test_closing_a_client_is_told_to_who_calls_with_it_and_cancels_nobody() -> None:
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.sleep(30)
+
+    async def requests() -> AsyncIterator[tuple[str, PredictRequest]]:
+        yield "one", PredictRequest(Account("web", USER_ID), ITEMS)
+        await asyncio.sleep(30)
+
+    async def stream(client: ShopcastClient) -> None:
+        async for _ in client.stream_predict(requests()):
+            pass
+
+    async def cancelled(client: ShopcastClient) -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await ask(client)
+
+    async with serving(FakePredictor(hang)) as (_, target):
+        async with ShopcastClient(target, timeout_s=20.0) as client:
+            calls = [asyncio.create_task(one(client)) for one in (ask, stream, cancelled)]
+            await begun.wait()
+        *ended, own = await asyncio.gather(*calls, return_exceptions=True)
+    for error in ended:
+        assert isinstance(error, Unavailable)
+        assert (error.reason, str(error)) == (
+            "CLOSED", "The client was closed before the call was over.",
+        )  # fmt: skip
+    assert isinstance(own, asyncio.CancelledError)
+
+
+async def test_an_open_client_is_not_opened_again() -> None:
+    async with serving() as (_, target), ShopcastClient(target) as client:
+        with pytest.raises(RuntimeError, match="share it"):
+            await client.__aenter__()
+        await ask(client)
+
+
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_no_proxy_is_asked_for_this_machine(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    async with serving() as (_, target), ShopcastClient(target) as client:
+        await ask(client)
+    async with ShopcastClient("192.0.2.1:1") as client:  # no machine's
+        with pytest.raises(Unavailable, match="at the proxy that is to lead there"):
+            await ask(client)
+
+
 async def test_a_message_too_large_is_refused_before_it_is_sent() -> None:
     items = [Item(f"{n:04}", title="鞋" * 1000, category="鞋" * 300) for n in range(1100)]
     async with ShopcastClient("127.0.0.1:1") as client:
@@ -444,6 +497,29 @@ async def test_stop_lets_a_running_call_finish() -> None:
         await started.wait()
         await server.stop(grace_s=5)
         assert len((await call).predictions) == 2
+
+
+async def test_calls_that_a_stop_without_grace_ends_are_not_told_to_be_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await slow()
+
+    async with (
+        serving(FakePredictor(hang)) as (server, target),
+        ShopcastClient(target, timeout_s=20.0) as client,
+    ):
+        call = asyncio.create_task(ask(client))
+        await begun.wait()
+        await server.stop(0)
+        with pytest.raises(Unavailable):
+            await call
+    assert "stopping: calls that were not over after 0 s were cancelled" in caplog.text
+    assert "all calls are over" not in caplog.text
 
 
 async def test_stop_does_not_wait_for_who_watches_health() -> None:

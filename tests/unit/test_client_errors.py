@@ -74,6 +74,25 @@ def test_a_stream_that_ends_while_more_is_sent_is_no_mistake_of_the_servers() ->
     assert "the server ended the stream, while more was being sent" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Tls handshake failed (...): SSL_ERROR_SSL", "it has no certificate of the given CA for"),
+        ("Hostname Verification Check failed.", "it has no certificate of the given CA for this"),
+        ("Tls handshake failed: certificate has expired: OK", "its certificate has ended or has"),
+        ("Tls handshake failed: NO_COMMON_SIGNATURE_ALGORITHMS", "RSA, P-256 and P-384"),
+        ("HTTP proxy returned response code 403", "the proxy that grpc_proxy, https_proxy or"),
+        ("Failed to connect to remote host: Connection refused", "nothing listens there; start"),
+        ("Socket closed", "check the address"),
+    ],
+)
+def test_why_there_is_no_connection_is_told(said: str, told: str) -> None:
+    none = grpc.aio.Metadata()
+    failure = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, none, none, details=said)
+    error = error_from(failure, target="shop:1", request_id="sent", timeout_s=2.0)
+    assert told in str(error)
+
+
 def test_a_code_of_tomorrow_is_the_servers_mistake() -> None:
     error = error_of(status_pb2.Status(code=99), target="shop:1", request_id="sent")
     assert type(error) is ServerError

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -482,4 +483,23 @@ def test_a_disk_that_takes_nothing_leaves_what_serves(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RepositoryError, match="make room or rights"):
         promote(repository, 2)
+    assert (repository / SERVING).read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [lambda where: promote(where, 2), rollback])
+def test_a_folder_that_may_not_be_written_leaves_what_serves(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+) -> None:
+    promote(repository, 3)
+    before = (repository / SERVING).read_bytes()
+    write = Path.write_bytes
+
+    def forbidden(path: Path, content: bytes) -> int:
+        if path.parent == repository / BEHAVIOR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", forbidden)
+    with pytest.raises(RepositoryError, match="make room or rights"):
+        change(repository)
     assert (repository / SERVING).read_bytes() == before

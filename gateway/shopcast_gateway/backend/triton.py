@@ -80,6 +80,8 @@ class TritonBackend:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             # Else a server that was away for long is not looked for again for two minutes.
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+            # The proxy of who fetches keys and sends traces, which may be far away.
+            ("grpc.enable_http_proxy", 0),
         )
         return cls(aio.InferenceServerClient(url, channel_args=limits), repository, url)
 

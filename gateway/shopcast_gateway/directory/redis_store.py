@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,14 +18,15 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shopcast_gateway.directory.places import redis_url, shown, unusable
+from shopcast_gateway.directory.redis_fitness import check_fit, policy_of_loss
 from shopcast_gateway.directory.redis_packing import Argument
 from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
 _log = logging.getLogger(__name__)
 
 _CONNECTIONS = 64  # to a server at once; further calls wait for one
+_LOOK_S = 10.0  # between looks at whether what is added is kept
 _PAUSE_S = 0.02  # before asking a cluster again that is not settled
-_OLDEST = (7, 0)
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _LIBRARY = ("keys", "accounts", "links", "journal", "events", "data")
 _UNSETTLED = (errors.TryAgainError, errors.ClusterError)
@@ -41,6 +43,8 @@ _AWAY = (
 _COMMAND = re.compile(r"run the '([\w|]+)' command")
 # What Redis 7.0 says, and newer ones, of a command that a script runs.
 _FORBIDDEN_IN_SCRIPT = ("The user executing the script", "ACL failure in script")
+_UNKNOWN_COMMAND = re.compile(r"unknown command '(\w+)'")
+_UNKNOWN_IN_SCRIPT = "Unknown Redis command"
 _NO_SUCH_DATABASE = ("DB index is out of range", "SELECT is not allowed in cluster mode")
 # What Redis says of a command of many arguments while a connection has not named a user.
 _UNKNOWN_CALLER = "Protocol error: unauthenticated"
@@ -49,11 +53,13 @@ _AWAY_CODES = {"BUSY", "LOADING", "LOST", "MISCONF", "NOAUTH", "NOREPLICAS", "RO
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script as the server gets it. digest: by which it is known there."""
+    """A Lua script as the server gets it. digest: by which it is known there. adds: what is to be
+    kept, so that a server that is full refuses it."""
 
     source: str
     digest: str
     reads_only: bool
+    adds: bool
 
 
 @cache
@@ -64,7 +70,7 @@ def script(name: str) -> Script:
     shared = (folder / "library" / f"{part}.lua" for part in _LIBRARY)
     source = "\n".join((head, *(part.read_text() for part in shared), rest))
     digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-    return Script(source, digest, "no-writes" in head)
+    return Script(source, digest, "no-writes" in head, "flags" not in head)
 
 
 class RedisStore:
@@ -81,7 +87,8 @@ class RedisStore:
         self._name = name
         self._timeout_s = timeout_s
         self._places = asyncio.Semaphore(_CONNECTIONS)
-        self._closed = False
+        self._closed = self._throws_away = False
+        self._look_at_s = time.monotonic() + _LOOK_S
         self._keys = (f"{{{name}}}:meta", f"{{{name}}}:never")
         self.place = place
 
@@ -108,7 +115,7 @@ class RedisStore:
         try:
             info = await store._information()
             if not info.get("cluster_enabled"):
-                _check(info, place)
+                check_fit(info, place)
             else:
                 await client.aclose()
                 if url.startswith("unix:"):
@@ -120,7 +127,7 @@ class RedisStore:
                 async with store._reaching(), store._with_rights():
                     await cluster.initialize()
                 for address, of_primary in (await store._of_primaries(cluster)).items():
-                    _check(of_primary, address)
+                    check_fit(of_primary, address)
             await store._check_rights()
         except Unavailable as error:
             await store.close()
@@ -134,9 +141,13 @@ class RedisStore:
         return store
 
     async def run(self, name: str, *arguments: Argument) -> Any:
-        """What a script answers, in one round trip."""
+        """What a script answers, in one round trip. Raises Unavailable for one that adds something
+        while the server throws keys away when it is full."""
+        called = script(name)
+        if called.adds:
+            await self._check_keeping()
         async with self._reaching():
-            return await self._run(script(name), arguments)
+            return await self._run(called, arguments)
 
     async def pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """What commands answer that are sent together, with no transaction around them."""
@@ -163,11 +174,7 @@ class RedisStore:
 
     async def size_bytes(self) -> int:
         """Memory the server uses, or all primaries of the cluster do."""
-        async with self._reaching():
-            if not isinstance(self._client, RedisCluster):
-                return int((await self._client.info("memory"))["used_memory"])
-        primaries = await self._of_primaries(self._client)
-        return sum(int(one["used_memory"]) for one in primaries.values())
+        return sum(int(one["used_memory"]) for one in (await self._memory()).values())
 
     async def close(self) -> None:
         """Wait for what is under way, no longer than it may take, and disconnect."""
@@ -177,6 +184,28 @@ class RedisStore:
         for _ in range(_CONNECTIONS):
             await self._places.acquire()
         await self._client.aclose()
+
+    async def _memory(self) -> dict[str, dict[str, Any]]:
+        """What the server, or each primary, says of its memory, by its address."""
+        if isinstance(self._client, RedisCluster):
+            return await self._of_primaries(self._client)
+        async with self._reaching():
+            return {self.place: await self._client.info("memory")}
+
+    async def _check_keeping(self) -> None:
+        """As at the start, for who sets a server otherwise while it is used. Raises Unavailable."""
+        if (now_s := time.monotonic()) >= self._look_at_s:
+            self._look_at_s = now_s + _LOOK_S
+            before, found = self._throws_away, await self._memory()
+            self._throws_away = any(map(policy_of_loss, found.values()))
+            if self._throws_away and not before:
+                _log.error(
+                    "the directory at %s throws keys away when its memory is full: nothing is"
+                    " recorded until its maxmemory-policy is noeviction",
+                    self.place,
+                )
+        if self._throws_away:
+            raise Unavailable("the directory throws keys away when its memory is full")
 
     async def _information(self) -> dict[str, Any]:
         """What the server says of itself; the first that it is asked. Raises StartupError."""
@@ -201,24 +230,38 @@ class RedisStore:
         """A script that may not run one of its commands would end halfway. Raises StartupError."""
         async with self._reaching(), self._with_rights():
             found = await self._run(script("rights"), (self.spread_key("never"),))
-        if found:
-            raise self._forbidden([command.decode() for command in found])
+        lacking, unknown = ([command.decode() for command in of] for of in found)
+        if unknown:
+            raise self._without(unknown)
+        if lacking:
+            raise self._forbidden(lacking)
 
     @asynccontextmanager
     async def _with_rights(self) -> AsyncIterator[None]:
-        """Raises StartupError where the user may not run what is run inside."""
+        """Raises StartupError where the user may not run what is run inside, or the server does not
+        know it."""
         try:
             yield
         except errors.NoPermissionError as error:
             command = _COMMAND.search(str(error))
             found = command[1].upper() if command else "scripts"
             raise self._forbidden([found]) from None
+        except errors.ResponseError as error:
+            if (unknown := _UNKNOWN_COMMAND.match(str(error))) is None:
+                raise
+            raise self._without([unknown[1].upper()]) from None
 
     def _forbidden(self, commands: Sequence[str]) -> StartupError:
         return StartupError(
             f"The user of Redis at {self.place} may not run {', '.join(commands)}, or not on the"
             f" keys {{{self._name}}}:* and {self._name}:*: grant that with ACL SETUSER, or name"
             " another user in the URL"
+        )
+
+    def _without(self, commands: Sequence[str]) -> StartupError:
+        return StartupError(
+            f"Redis at {self.place} does not know {', '.join(commands)}: let them have their own"
+            " names there (rename-command), or name another server with --directory"
         )
 
     async def _of_primaries(self, cluster: RedisCluster) -> dict[str, dict[str, Any]]:
@@ -287,6 +330,11 @@ class RedisStore:
                     "the directory cannot be used now: its user of Redis may not run a command that"
                     " is needed, or not on its keys"
                 ) from None
+            if _UNKNOWN_COMMAND.match(str(error)) or str(error).startswith(_UNKNOWN_IN_SCRIPT):
+                raise Unavailable(
+                    "the directory cannot be used now: its Redis does not know a command that is"
+                    " needed"
+                ) from None
             unknown = str(error).startswith(_UNKNOWN_CALLER)
             code = "NOAUTH" if unknown else str(error).split(" ", 1)[0]
             if code == "PLATFORMS":
@@ -303,23 +351,3 @@ async def _answer(asked: Awaitable[Any]) -> Any:
         # What becomes of a call in redis-py while another finds the node away, and closes its
         # connections, this call's too.
         raise errors.ConnectionError("closed meanwhile") from None
-
-
-def _check(info: dict[str, Any], place: str) -> None:
-    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-    if version < _OLDEST:
-        raise StartupError(f"{place} runs Redis {info['redis_version']}: 7.0 or newer is needed.")
-    if info.get("loading"):
-        raise StartupError(f"{place} is still loading what it holds: start again when it is ready.")
-    policy = str(info.get("maxmemory_policy", "noeviction"))
-    if info.get("maxmemory") and policy.startswith("allkeys"):
-        raise StartupError(
-            f"{place} throws keys away when its memory is full (maxmemory-policy {policy}): set it"
-            " to noeviction."
-        )
-    if not info.get("aof_enabled"):
-        _log.warning(
-            "the directory at %s keeps no log of what is written (appendonly no):"
-            " what is acknowledged is lost when it ends",
-            place,
-        )

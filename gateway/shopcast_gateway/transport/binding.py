@@ -24,7 +24,7 @@ def bind(
             return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError:
-        raise StartupError(_why_not(host, port, prefix)) from None
+        raise StartupError(_why_not(host, port, prefix, encrypted=bool(credentials))) from None
 
 
 def reserve_port(host: str, port: int) -> socket.socket:
@@ -52,8 +52,9 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return kept
 
 
-def _why_not(host: str, port: int, prefix: str) -> str:
-    """grpc does not tell why it could not bind; the operating system does."""
+def _why_not(host: str, port: int, prefix: str, *, encrypted: bool = False) -> str:
+    """grpc does not tell why it could not bind; the operating system does. encrypted: whether it
+    may be the certificates, which it writes to stderr."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -64,6 +65,12 @@ def _why_not(host: str, port: int, prefix: str) -> str:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             return f"{host} is not an address of this machine: choose another with --{prefix}host"
+    else:
+        if encrypted:
+            return (
+                "gRPC cannot serve with the certificates, and says why above: name others with"
+                " --tls-cert, --tls-key and --client-ca"
+            )
     return (
         f"port {port} on {host} is already in use: "
         f"choose another with --{prefix}port or stop what listens there"

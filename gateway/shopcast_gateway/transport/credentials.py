@@ -1,5 +1,6 @@
 """The server's certificate, and whose clients it admits; read anew when the files change."""
 
+import codecs
 import logging
 import os
 import ssl
@@ -12,10 +13,12 @@ from typing import TypeVar
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from shopcast_gateway.errors import StartupError
 
 _SOON = timedelta(days=14)  # or a third of its time, for those that are renewed every day
+_CURVES = ("secp256r1", "secp384r1")
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +54,8 @@ def server_credentials(
 
 def soon_over(cert_held: bytes) -> str:
     """When a certificate ends or has ended, as a sentence; empty while there is time left."""
-    try:
-        certificate = x509.load_pem_x509_certificate(cert_held)
-    except ValueError:  # OpenSSL, which serves it, takes more than this does
+    certificate = _parsed(cert_held)
+    if certificate is None:
         return ""
     ends = certificate.not_valid_after_utc
     left = ends - datetime.now(UTC)
@@ -63,6 +65,22 @@ def soon_over(cert_held: bytes) -> str:
     if left > timedelta():
         return f"the certificate ends on {day}"
     return f"the certificate ended on {day}, and clients that look at it do not connect"
+
+
+def _parsed(cert_held: bytes) -> x509.Certificate | None:
+    """None for what OpenSSL, which serves it, takes and this does not."""
+    try:
+        return x509.load_pem_x509_certificate(cert_held)
+    except ValueError:
+        return None
+
+
+def _serves(certificate: x509.Certificate) -> bool:
+    """Whether gRPC, which takes other keys too, answers a client with it."""
+    key = certificate.public_key()
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.curve.name in _CURVES
+    return isinstance(key, rsa.RSAPublicKey)
 
 
 class _Unfit(Exception):
@@ -77,7 +95,7 @@ class TlsFiles:
         self.held: Mapping[Path, bytes] = {}
         self._paths = [tls.cert, tls.key, *([tls.client_ca] if tls.client_ca else [])]
         self._seen: list[tuple[int, ...]] = []
-        self._complaint = ""
+        self._complaint = self._warned = ""
 
     def begin(
         self, before: Mapping[Path, bytes] | None = None
@@ -96,6 +114,7 @@ class TlsFiles:
         handshake, one at a time."""
         try:
             if self._marks() == self._seen:
+                self._warn_of_end()
                 return None
             new = self._read()
         except _Unfit as error:
@@ -109,17 +128,22 @@ class TlsFiles:
             self._complaint = str(error)
             _log.error("the certificate before stays in use: %s", error)
 
+    def _warn_of_end(self) -> None:
+        said = soon_over(self.held[self._tls.cert])
+        if said and said != self._warned:
+            _log.warning("%s: renew %s", said, self._tls.cert)
+        self._warned = said
+
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """What the files hold. Raises _Unfit."""
         marks, held = self._marks(), self._bytes()
-        self._check(held[1])
+        self._check(*held[:2])
         if self._bytes() != held:  # what was checked must be what is served
             raise _Unfit(f"{self._tls.cert} or what belongs to it is being written")
         if _or_unfit(self._tls.key, Path.stat).st_mode & stat.S_IRWXO:
             _log.warning("any user of this machine can get at %s: chmod o= it", self._tls.key)
-        if said := soon_over(held[0]):
-            _log.warning("%s: renew %s", said, self._tls.cert)
         made = self._take(held)
+        self._warn_of_end()
         self._seen, self._complaint = marks, ""
         return made
 
@@ -135,9 +159,9 @@ class TlsFiles:
         return [_or_unfit(path, _mark) for path in self._paths]
 
     def _bytes(self) -> list[bytes]:
-        return [_or_unfit(path, Path.read_bytes) for path in self._paths]
+        return [_or_unfit(path, _pem) for path in self._paths]
 
-    def _check(self, key_held: bytes) -> None:
+    def _check(self, cert_held: bytes, key_held: bytes) -> None:
         """Raises _Unfit where gRPC, which would not say why, could not use the files."""
         cert, key, client_ca = self._tls.cert, self._tls.key, self._tls.client_ca
         if problem := _problem(lambda context: context.load_verify_locations(cert)):
@@ -152,6 +176,11 @@ class TlsFiles:
                 f"{key} is no key in PEM that can be used with {cert} ({problem}): name the two"
                 " that were made together with --tls-cert and --tls-key"
             )
+        if (certificate := _parsed(cert_held)) and not _serves(certificate):
+            raise _Unfit(
+                f"{cert} has a key that gRPC serves to nobody: name one whose key is RSA, P-256 or"
+                " P-384 with --tls-cert and --tls-key"
+            )
         if client_ca and (
             problem := _problem(lambda context: context.load_verify_locations(client_ca))
         ):
@@ -159,6 +188,11 @@ class TlsFiles:
                 f"{client_ca} holds no certificate in PEM ({problem}): name that of the CA which"
                 " signs clients' with --client-ca"
             )
+
+
+def _pem(path: Path) -> bytes:
+    # What editors of Windows put first, OpenSSL passes over and gRPC does not.
+    return path.read_bytes().removeprefix(codecs.BOM_UTF8)
 
 
 def _mark(path: Path) -> tuple[int, ...]:

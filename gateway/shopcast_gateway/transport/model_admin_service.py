@@ -49,10 +49,7 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         self, request: messages.GetServingRequest, context: Context
     ) -> messages.GetServingResponse:
         """What serves."""
-        state = await _done(
-            convert_models.read_state, self._repository, self._status, self._trial()
-        )
-        return messages.GetServingResponse(state=state)
+        return messages.GetServingResponse(state=await self._state_now())
 
     async def PromoteModel(  # noqa: N802
         self, request: messages.PromoteModelRequest, context: Context
@@ -62,7 +59,7 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         with following(self._status) as outcomes:
             said = await _done(serving.promote, self._repository, version, force=request.force)
             await self._adopted(outcomes, said.version, wait_s)
-        return messages.PromoteModelResponse(state=self._state(said))
+        return messages.PromoteModelResponse(state=await self._state_after(wait_s, said))
 
     async def RollBackModel(  # noqa: N802
         self, request: messages.RollBackModelRequest, context: Context
@@ -72,7 +69,7 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         with following(self._status) as outcomes:
             said = await _done(serving.rollback, self._repository)
             await self._adopted(outcomes, said.version, wait_s)
-        return messages.RollBackModelResponse(state=self._state(said))
+        return messages.RollBackModelResponse(state=await self._state_after(wait_s, said))
 
     async def SetTrial(  # noqa: N802
         self, request: messages.SetTrialRequest, context: Context
@@ -88,6 +85,13 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         """Ends the trial."""
         said = await _done(serving.end_trial, self._repository)
         return messages.EndTrialResponse(state=self._state(said))
+
+    async def _state_now(self) -> messages.ServingState:
+        return await _done(convert_models.read_state, self._repository, self._status, self._trial())
+
+    async def _state_after(self, wait_s: float, said: serving.Serving) -> messages.ServingState:
+        """said: what was written, where nobody waited; others may have written since, else."""
+        return await self._state_now() if wait_s else self._state(said)
 
     def _state(self, said: serving.Serving) -> messages.ServingState:
         return convert_models.state(said, self._status, self._trial())

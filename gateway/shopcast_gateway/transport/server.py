@@ -139,14 +139,10 @@ class GatewayServer:
             return
         self._health.end()
         self._draining.set()
-        started = time.monotonic()
-        _log.info(
-            "stopping: new calls are refused, %d running ones get %g s",
-            self._calls.running,
-            grace_s,
-        )
+        started, running = time.monotonic(), self._calls.running
+        _log.info("stopping: new calls are refused, %d running ones get %g s", running, grace_s)
         over = await self._ended(self._shut(grace_s), grace_s + _CANCEL_S)
-        if not over or time.monotonic() - started >= grace_s > 0:
+        if not over or (running and time.monotonic() - started >= grace_s):
             _log.warning("stopping: calls that were not over after %g s were cancelled", grace_s)
         else:
             _log.info("stopping: all calls are over")

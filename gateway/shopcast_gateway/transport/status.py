@@ -57,7 +57,8 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
     errors.VersionRefused: StatusRow(grpc.StatusCode.FAILED_PRECONDITION, None),
     errors.NotAdopted: StatusRow(
         grpc.StatusCode.DEADLINE_EXCEEDED,
-        "It is written, and the gateway has neither adopted nor refused it yet; ask GetServing.",
+        "It was written, and the gateway has neither adopted nor refused it yet, or something else"
+        " has been written since; ask GetServing.",
     ),
     errors.Unavailable: StatusRow(
         grpc.StatusCode.UNAVAILABLE,
