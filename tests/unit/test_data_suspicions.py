@@ -52,6 +52,19 @@ def test_an_ordinary_log_is_not_suspected(tmp_path: Path) -> None:
     check_limits(log.report, Mapping().limits)
 
 
+def test_files_of_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    for name in ("b.csv.zst", "a.jsonl.gz", "mapping.toml", "README.md", "_SUCCESS", ".x.crc"):
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "log.zip").mkdir()
+    pl.DataFrame([event(n) for n in range(40)]).write_parquet(tmp_path / "log.parquet")
+    one = found(clean([tmp_path], Mapping()), "files that were not read")
+    assert (one.platform, one.rows, one.of) == (None, 2, 3)
+    assert one.sentence.endswith("are left out: a.jsonl.gz, b.csv.zst.")
+    pattern = tmp_path.parent / f"{tmp_path.name}*"
+    assert found(clean([pattern], Mapping()), "files that were not read") == one
+    assert not clean([tmp_path / "log.parquet"], Mapping()).report.suspicious
+
+
 def test_one_platform_with_nearly_everything(tmp_path: Path) -> None:
     rows = [event(n, platform="web" if n else "app") for n in range(200)]
     log = read(tmp_path, rows)

@@ -18,6 +18,7 @@ ROW = "__row__"
 """Name of the column that numbers a file's rows of data from 1."""
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".xlsx")
+_NO_DATA = (".toml", ".md")
 _READABLE = "CSV, CSV.gz, Parquet, JSONL and XLSX files can be read"
 _HEAD_BYTES = 4096
 _SNIFFED_BYTES = 1_000_000
@@ -55,6 +56,15 @@ def scan(
     Raises DataError for what is missing, empty, or not what its name says.
     """
     return [source for file in files_of(paths) for source in _open(file, layout_of(file))]
+
+
+def unread_of(paths: Sequence[Path]) -> list[Path]:
+    """Files in the folders of the paths that are of no type that can be read, in order of their
+    names; hidden ones, mappings and notes (TOML, Markdown) aside."""
+    folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
+    others = (file for folder in folders.values() for file in _inside(folder) if not _suffix(file))
+    data = {file.resolve(): file for file in others if file.suffix.lower() not in _NO_DATA}
+    return sorted(data.values())
 
 
 def sniff_layout(path: Path) -> Layout:
@@ -117,8 +127,7 @@ def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = (file for file in path.rglob("*") if not file.name.startswith((".", "_", "~$")))
-        files = [file for file in inside if file.is_file() and _suffix(file)]
+        files = [file for file in _inside(path) if _suffix(file)]
         if not files:
             raise DataError(f"The folder {path} holds no event log; {_READABLE}.")
         return files
@@ -128,6 +137,18 @@ def _files(path: Path) -> list[Path]:
     if not matches:
         raise DataError(f"There is no file {path}; check the path.")
     return [file for match in matches for file in _files(match)]
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders that a path means: itself, or those that a glob matches."""
+    matches = [path] if path.exists() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+    return [match for match in matches if match.is_dir()]
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files of a folder, recursively, but for hidden ones."""
+    every = (file for file in folder.rglob("*") if not file.name.startswith((".", "_", "~$")))
+    return (file for file in every if file.is_file())
 
 
 def _suffix(path: Path) -> str | None:

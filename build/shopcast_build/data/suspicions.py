@@ -35,7 +35,8 @@ class Evidence:
     events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item, text
     (each different title of an item). currencies: columns platform, currency, rows, of prices that
     were not converted. item_column: what the mapping reads item ids from. leads: of every platform,
-    within the purchase horizon. told: as Staging.told has it.
+    within the purchase horizon. told: as Staging.told has it. files: how many were read; unread:
+    names of those in the same folders that cannot be.
     """
 
     events: pl.DataFrame = field(repr=False)
@@ -49,11 +50,14 @@ class Evidence:
     leads: tuple[Leads, ...]
     purchase_horizon: timedelta
     told: pl.DataFrame = field(repr=False)
+    files: int
+    unread: tuple[str, ...]
 
 
 def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
     """Everything suspicious, the whole log first, then by platform."""
     found = [
+        *_unread(evidence),
         *_one_account(evidence),
         *_lopsided(evidence),
         *_few(evidence),
@@ -70,6 +74,24 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
         *non_items(evidence.items, evidence.item_column),
     ]
     return tuple(sorted(found, key=lambda one: (one.platform is not None, one.platform or "")))
+
+
+def _unread(evidence: Evidence) -> list[Suspicion]:
+    n, every = len(evidence.unread), len(evidence.unread) + evidence.files
+    if not n:
+        return []
+    named = ", ".join(evidence.unread[:_EXAMPLES]) + (" and others" if n > _EXAMPLES else "")
+    return [
+        Suspicion(
+            "files that were not read",
+            None,
+            n,
+            every,
+            f"{n:,} of {every:,} files are of types that cannot be read, and are left out:"
+            f" {named}.",
+            "Unpack them, or save them as CSV or Parquet; move those that hold no events away.",
+        )
+    ]
 
 
 def _one_account(evidence: Evidence) -> list[Suspicion]:
