@@ -235,6 +235,25 @@ def test_missing_columns_are_named_with_those_there_are(tmp_path: Path) -> None:
         clean([path], IDENTITY)
 
 
+@pytest.mark.parametrize("name", ["log.jsonl", "log.parquet"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("item_id", {"id": "i1", "title": "Shoe"}), ("price", {"amount": 5.0}), ("title", ["Shoe"])],
+)
+def test_objects_and_lists_are_no_values(
+    tmp_path: Path, name: str, field: str, value: object
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pl.DataFrame([GOOD | {field: value}]).write_parquet(path)
+    else:
+        path.write_text(json.dumps(GOOD | {field: value}) + "\n")
+    with pytest.raises(DataError, match=rf"log\.\w+ holds objects or lists in {field}: export"):
+        clean([path], IDENTITY)
+    elsewhere = Mapping.model_validate({field: {"constant": "1"}})
+    assert clean([path], elsewhere).report.kept == 1, "nobody has to read the column"
+
+
 def test_float_and_integer_ids_of_parquet_are_one_customer(tmp_path: Path) -> None:
     rows = pl.DataFrame([GOOD | {"platform_user_id": 13085.0, "price": float("nan")}])
     rows.write_parquet(tmp_path / "1.parquet")

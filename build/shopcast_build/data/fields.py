@@ -55,6 +55,7 @@ UNKNOWN_CURRENCY = "price in a currency without a rate (removed)"
 BAD_QUANTITY = "quantity not a whole number from 1 to 1,000,000 (set to 1)"
 REPAIRS = (SKIPPED_TIME, BAD_PRICE, UNKNOWN_CURRENCY, BAD_QUANTITY)
 
+_OPTIONAL = ("event_id", "title", "brand", "category", "price", "currency", "quantity")
 PLATFORM = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_PRICE = 1e9
@@ -95,8 +96,7 @@ def canonical_rows(
         )
         for rule in mapping.drop
     ]
-    names = ("event_id", "title", "brand", "category", "price", "currency", "quantity")
-    optional = {name: _optional(source, mapping, name) for name in names}
+    optional = {name: _optional(source, mapping, name) for name in _OPTIONAL}
     rows = source.rows.select(
         ROW,
         field_id(source, optional["event_id"]).alias("event_id"),
@@ -193,7 +193,9 @@ def _check(source: Source, mapping: SourceMapping) -> None:
     fields = (getattr(mapping, name) for name in type(mapping).model_fields)
     named = [field.column for field in fields if isinstance(field, FieldSource) and field.column]
     rules = [rule.column for rule in (*mapping.kind.rules, *mapping.drop)]
-    wanted = [mapping.time.column, *filter(None, [_kind_column(mapping.kind)]), *named, *rules]
+    by_name = [name for name in _OPTIONAL if name in source.schema and not getattr(mapping, name)]
+    kind = filter(None, [_kind_column(mapping.kind)])
+    wanted = [mapping.time.column, *kind, *named, *rules, *by_name]
     check_columns(
         source,
         wanted,

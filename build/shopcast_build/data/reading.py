@@ -38,7 +38,8 @@ class Layout:
 class Source:
     """One file of a log, or one sheet of it, by the name that reports give it.
 
-    rows: its columns beside ROW; those of CSV, JSONL and XLSX are all text.
+    rows: its columns beside ROW; those of CSV, JSONL and XLSX are all text. schema: their types,
+    but for columns of JSONL that hold objects or lists: those of what is in them.
     """
 
     path: Path
@@ -108,8 +109,16 @@ def batches(source: Source, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
 
 
 def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
-    """Raise DataError when the file lacks one of the columns, naming those it has."""
-    missing = sorted({column for column in wanted if column not in source.schema})
+    """Raise DataError when the file lacks one of the columns, naming those it has, or where one
+    holds objects or lists."""
+    wanted = set(wanted)
+    nested = sorted(wanted.intersection(nested_columns(source)))
+    if nested:
+        raise DataError(
+            f"{source.path} holds objects or lists in {', '.join(nested)}: export what is in them"
+            " as columns of their own, or map other columns."
+        )
+    missing = sorted(wanted.difference(source.schema))
     if not missing:
         return
     columns = list(source.schema)
@@ -123,6 +132,11 @@ def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
     raise DataError(
         f"{where} has no column {', '.join(missing)}; {instead(source.path, columns, advice)}"
     )
+
+
+def nested_columns(source: Source) -> list[str]:
+    """The columns that hold objects or lists, and cannot be read as one value."""
+    return [name for name, dtype in source.schema.items() if dtype.is_nested()]
 
 
 def _files(path: Path) -> list[Path]:
@@ -169,8 +183,8 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     if suffix == ".xlsx":
         return _sheets(path, layout.sheet)
     try:
-        rows = _scan(path, suffix, layout)
-        schema = dict(rows.collect_schema())
+        rows, nested = _scan(path, suffix, layout)
+        schema = dict(rows.collect_schema()) | nested
     except UnicodeError:
         raise DataError(f"{path} is not {layout.encoding} text; correct the encoding.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -182,22 +196,26 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     return [Source(path, path.name, numbered, schema)]
 
 
-def _scan(path: Path, suffix: str, layout: Layout) -> pl.LazyFrame:
+def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
+    """The rows, and the types of columns that hold objects or lists and are read as text."""
     if suffix == ".parquet":
-        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        return pl.scan_parquet(path, glob=False, hive_partitioning=False), {}
     if suffix in (".csv", ".csv.gz"):
         # Text first: guessed types turn 00123 into 123 and depend on which rows come first.
         if layout.encoding == "utf-8":
-            return pl.scan_csv(path, infer_schema=False, glob=False, separator=layout.separator)
+            rows = pl.scan_csv(path, infer_schema=False, glob=False, separator=layout.separator)
+            return rows, {}
         with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
             text = file.read().decode(layout.encoding)
-        return pl.read_csv(text.encode(), infer_schema=False, separator=layout.separator).lazy()
+        read = pl.read_csv(text.encode(), infer_schema=False, separator=layout.separator)
+        return read.lazy(), {}
     lines: str | bytes = glob.escape(str(path))
     with path.open("rb") as file:
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # which the library does not know
             lines = file.read()
-    names = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema().names()
-    return pl.scan_ndjson(lines, schema=dict.fromkeys(names, pl.String()))
+    types = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema()
+    nested = {name: dtype for name, dtype in types.items() if dtype.is_nested()}
+    return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), nested
 
 
 def _sheets(path: Path, wanted: str | None) -> list[Source]:
