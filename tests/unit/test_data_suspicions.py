@@ -213,6 +213,28 @@ def test_codes_that_are_no_items_come_with_a_rule_that_drops_them(tmp_path: Path
     assert "codes that look like no items" not in {s.name for s in again.report.suspicious}
 
 
+@pytest.mark.parametrize(("column", "what"), [("price", "prices"), ("quantity", "quantities")])
+def test_many_numbers_that_cannot_be_read_come_with_what_to_do(
+    tmp_path: Path, column: str, what: str
+) -> None:
+    rows = [event(n, platform="ab"[n % 2]) | {column: "1"} for n in range(400)]
+    for row in rows[:20]:
+        row[column] = "12,50"
+    one, other = (
+        one for one in read(tmp_path, rows).report.suspicious if one.name == f"many {what} repaired"
+    )
+    assert (one.platform, one.rows, one.of, other.platform) == ("a", 10, 200, "b")
+    assert one.sentence.startswith(f"10 {what} of a are no numbers")
+    assert 'decimal = ","' in one.advice
+    assert one.examples == (), "they may be of the other platform"
+    for row in rows[1:20:2]:
+        row[column] = "1"
+    alone = found(read(tmp_path, rows), one.name)
+    assert alone.examples[0] == "row 1 of log.parquet: 12,50"
+    rows[0][column] = "1"
+    assert not read(tmp_path, rows).report.suspicious
+
+
 def test_too_much_dropped(tmp_path: Path) -> None:
     rows = [event(n, platform_user_id=None if n % 2 else f"u{n}") for n in range(100)]
     log = read(tmp_path, rows)

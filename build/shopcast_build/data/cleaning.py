@@ -114,6 +114,8 @@ def clean(
             leads=leads,
             told=told,
             purchase_horizon=purchase_horizon,
+            repaired={name: notes.rows(REPAIRED, platform=name) for name in platforms},
+            examples=notes.examples,
             files=len({source.path for source in sources}),
             unread=tuple(path.name for path in unread_of(paths)),
         ),
