@@ -5,6 +5,7 @@ import glob
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +40,15 @@ class Source:
     """One file of a log, or one sheet of it, by the name that reports give it.
 
     rows: its columns beside ROW; those of CSV, JSONL and XLSX are all text. schema: their types,
-    but for columns of JSONL that hold objects or lists: those of what is in them.
+    but for columns of JSONL that hold objects or lists: those of what is in them. state: of the
+    file when it was opened.
     """
 
     path: Path
     name: str
     rows: pl.LazyFrame
     schema: dict[str, pl.DataType]
+    state: tuple[int, ...]
 
 
 def scan(
@@ -92,20 +95,42 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def collect(source: Source, rows: pl.LazyFrame) -> pl.DataFrame:
-    """Run a query on the rows of a source. Raises DataError where the file turns out broken."""
-    try:
+    """Run a query on the rows of a source. Raises DataError where the file turns out broken, or is
+    no longer what it was when it was opened."""
+    with _reading(source):
         return rows.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        # The library's own words quote cells, which may be personal.
-        raise DataError(_broken(source.path, error)) from None
 
 
 def batches(source: Source, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     """The same, as frames of bounded size in the order of the rows."""
-    try:
+    with _reading(source):
         yield from rows.collect_batches(chunk_size=_BATCH_ROWS, engine="streaming")
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[None]:
+    problem = None
+    try:
+        yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(_broken(source.path, error)) from None
+        # The library's own words quote cells, which may be personal.
+        problem = _broken(source.path, error)
+    if _state(source.path) != source.state:
+        problem = (
+            f"{source.path} changed while it was read; wait until it is written, or copy it, and"
+            " begin again."
+        )
+    if problem:
+        raise DataError(problem) from None
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What tells that a file was written to or replaced; nothing where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
@@ -179,9 +204,10 @@ def _open(path: Path, layout: Layout) -> list[Source]:
         raise DataError(
             f"{path} is of a type that cannot be read; save it as CSV or Parquet ({_READABLE})."
         )
+    state = _state(path)
     _check_head(path, suffix, layout)
     if suffix == ".xlsx":
-        return _sheets(path, layout.sheet)
+        return _sheets(path, layout.sheet, state)
     try:
         rows, nested = _scan(path, suffix, layout)
         schema = dict(rows.collect_schema()) | nested
@@ -193,7 +219,7 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     if suffix.startswith(".csv"):
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
-    return [Source(path, path.name, numbered, schema)]
+    return [Source(path, path.name, numbered, schema, state)]
 
 
 def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
@@ -218,7 +244,7 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
     return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), nested
 
 
-def _sheets(path: Path, wanted: str | None) -> list[Source]:
+def _sheets(path: Path, wanted: str | None, state: tuple[int, ...]) -> list[Source]:
     try:
         book = fastexcel.read_excel(path)
         if wanted is not None and wanted not in book.sheet_names:
@@ -237,13 +263,13 @@ def _sheets(path: Path, wanted: str | None) -> list[Source]:
     filled = {name: rows for name, rows in sheets.items() if rows.height}
     if not filled:
         raise DataError(f"{path} is empty; export it again.")
-    return [_sheet(path, f"{path.name} [{name}]", rows) for name, rows in filled.items()]
+    return [_sheet(path, f"{path.name} [{name}]", rows, state) for name, rows in filled.items()]
 
 
-def _sheet(path: Path, name: str, rows: pl.DataFrame) -> Source:
+def _sheet(path: Path, name: str, rows: pl.DataFrame, state: tuple[int, ...]) -> Source:
     numbered = rows.lazy().with_row_index(ROW, offset=1)
     filled = numbered.filter(pl.any_horizontal(pl.col(*rows.columns).is_not_null()))
-    return Source(path, name, filled, dict(rows.schema))
+    return Source(path, name, filled, dict(rows.schema), state)
 
 
 def _check_head(path: Path, suffix: str, layout: Layout) -> None:
