@@ -109,7 +109,7 @@ def test_defects_are_dropped_up_to_the_share_and_no_further(
     log = run(tmp_path, *rows, bad, bad=0.25)
     assert log.report.dropped == {reason: 1}
     assert log.report.kept == 3
-    with pytest.raises(DataError, match=rf"1 of 4 rows \(25\.0%\).*{reason}.*row 4 of log\.csv"):
+    with pytest.raises(DataError, match=rf"1 of 4 rows \(25%\).*{reason}.*row 4 of log\.csv"):
         run(tmp_path, *rows, bad, bad=0.24)
 
 

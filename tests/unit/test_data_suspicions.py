@@ -101,7 +101,7 @@ def test_an_account_that_does_very_much(tmp_path: Path) -> None:
     log = read(tmp_path, rows)
     one = found(log, "one account does very much")
     assert (one.rows, one.of) == (300, 1_500)
-    with pytest.raises(DataError, match=r"300 of 1,500 events are of one account \(20\.0%\)"):
+    with pytest.raises(DataError, match=r"300 of 1,500 events are of one account \(20%\)"):
         check_limits(log.report, limits(max_account_share=0.1))
 
 
@@ -244,9 +244,15 @@ def test_too_much_dropped(tmp_path: Path) -> None:
 
 def test_the_mappings_limit_on_bad_rows_holds_unless_another_is_given(tmp_path: Path) -> None:
     rows = [event(n, kind="view" if n % 10 else "?") for n in range(100)]
-    with pytest.raises(DataError, match=r"more than the 1\.0% allowed"):
+    with pytest.raises(DataError, match=r"10 of 100 rows \(10%\) .*more than the 1% allowed"):
         read(tmp_path, rows)
     allowed = Mapping.model_validate({"limits": {"max_bad_share": 0.1}})
     assert read(tmp_path, rows, allowed).report.bad == {"unknown kind": 10}
-    with pytest.raises(DataError, match=r"more than the 5\.0% allowed"):
+    with pytest.raises(DataError, match=r"more than the 5% allowed"):
         clean([tmp_path / "log.parquet"], allowed, max_bad_share=0.05)
+
+
+def test_a_small_limit_is_not_told_as_none(tmp_path: Path) -> None:
+    read(tmp_path, [event(n, kind="view" if n else "?") for n in range(2000)])
+    with pytest.raises(DataError, match=r"\(0\.05%\) cannot be used, more than the 0\.01% allowed"):
+        clean([tmp_path / "log.parquet"], Mapping(), max_bad_share=0.0001)
