@@ -98,6 +98,9 @@ DEFECTS = [
     ({"platform_user_id": "u" * 257}, "id too long"),
     ({"item_id": "i" * 257}, "id too long"),
     ({"event_id": "e" * 129}, "id too long"),
+    ({"platform_user_id": "4.91512E+12"}, "id rounded by a spreadsheet"),
+    ({"item_id": "1E+06"}, "id rounded by a spreadsheet"),
+    ({"event_id": "2.5E+11"}, "id rounded by a spreadsheet"),
 ]
 
 
