@@ -230,6 +230,8 @@ def test_a_simulation_ends_in_the_past(tmp_path: Path) -> None:
     assert done.exit_code == 2
     said = " ".join(done.stderr.replace("│", " ").split())
     assert "earlier --start or fewer --days" in said
+    assert run("simulate", *size, "--start", "9999-06-01", "--days", "3650").exit_code == 2
+    assert run("simulate", *size, "--start", "1999-12-31").exit_code == 2
     assert not (tmp_path / "market").exists()
     assert run("simulate", *size, "--start", yesterday, "--days", "1").exit_code == 0
 

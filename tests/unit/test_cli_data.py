@@ -51,7 +51,7 @@ def test_check_holds_the_limit_on_bad_rows(log: Path) -> None:
     log.write_text(LINES.replace("view", "gaze", 10))
     done = run("check", "--events", log)
     assert done.exit_code == 1
-    assert "10 of 50 rows (20.0%) cannot be used" in done.stderr
+    assert "10 of 50 rows (20%) cannot be used" in done.stderr
     assert "unknown kind" in done.stdout
 
 

@@ -98,6 +98,9 @@ DEFECTS = [
     ({"platform_user_id": "u" * 257}, "id too long"),
     ({"item_id": "i" * 257}, "id too long"),
     ({"event_id": "e" * 129}, "id too long"),
+    ({"platform_user_id": "4.91512E+12"}, "id rounded by a spreadsheet"),
+    ({"item_id": "1E+06"}, "id rounded by a spreadsheet"),
+    ({"event_id": "2.5E+11"}, "id rounded by a spreadsheet"),
 ]
 
 
@@ -109,7 +112,7 @@ def test_defects_are_dropped_up_to_the_share_and_no_further(
     log = run(tmp_path, *rows, bad, bad=0.25)
     assert log.report.dropped == {reason: 1}
     assert log.report.kept == 3
-    with pytest.raises(DataError, match=rf"1 of 4 rows \(25\.0%\).*{reason}.*row 4 of log\.csv"):
+    with pytest.raises(DataError, match=rf"1 of 4 rows \(25%\).*{reason}.*row 4 of log\.csv"):
         run(tmp_path, *rows, bad, bad=0.24)
 
 
@@ -147,6 +150,11 @@ def test_nothing_left(tmp_path: Path) -> None:
     [
         ("0", 0.0),
         ("12.50", 12.5),
+        ("1,234.50", 1234.5),
+        ("1,234,567.5", 1234567.5),
+        ("1,234", None),
+        ("12,50", None),
+        ("1,23.50", None),
         ("-1", None),
         ("NaN", None),
         ("inf", None),
@@ -233,6 +241,25 @@ def test_missing_columns_are_named_with_those_there_are(tmp_path: Path) -> None:
     path.write_text("platform;time\nshop;2020-01-01\n")
     with pytest.raises(DataError, match="save it with commas"):
         clean([path], IDENTITY)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.parquet"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("item_id", {"id": "i1", "title": "Shoe"}), ("price", {"amount": 5.0}), ("title", ["Shoe"])],
+)
+def test_objects_and_lists_are_no_values(
+    tmp_path: Path, name: str, field: str, value: object
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pl.DataFrame([GOOD | {field: value}]).write_parquet(path)
+    else:
+        path.write_text(json.dumps(GOOD | {field: value}) + "\n")
+    with pytest.raises(DataError, match=rf"log\.\w+ holds objects or lists in {field}: export"):
+        clean([path], IDENTITY)
+    elsewhere = Mapping.model_validate({field: {"constant": "1"}})
+    assert clean([path], elsewhere).report.kept == 1, "nobody has to read the column"
 
 
 def test_float_and_integer_ids_of_parquet_are_one_customer(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A mapping proposed for a file nobody described."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,18 @@ def test_odd_names_of_columns_stay_names(tmp_path: Path) -> None:
     row = {"user": "u", "time": datetime(2020, 1, 1), "sku": "i", "x\n[time]\nzone": "y"}
     pl.DataFrame([row]).write_parquet(path)
     assert proposed(path).mapping.time.zone == "UTC"
+
+
+def test_objects_and_lists_are_proposed_as_nothing(tmp_path: Path) -> None:
+    row = {"user": "u", "ts": 1600000000, "item": {"sku": "i"}, "tags": ["new"]}
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"has no column that looks like item_id; it has user, ts;"):
+        proposed(path)
+    path.write_text(json.dumps(row | {"sku": "i"}) + "\n")
+    proposal = proposed(path)
+    assert '# Not used: "item", "tags"' in proposal.toml
+    assert clean([path], proposal.mapping).report.kept == 1
 
 
 def test_a_folder_of_unlike_files_becomes_sources(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.reading import ROW, collect, scan
+from shopcast_build.data.reading import ROW, batches, collect, scan
 
 
 def rows(*paths: Path) -> list[list[str | None]]:
@@ -117,6 +117,31 @@ def test_missing_paths(tmp_path: Path) -> None:
             scan([path])
     with pytest.raises(DataError, match="holds no event log"):
         scan([tmp_path])
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.jsonl", "log.parquet", "log.xlsx"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, name: str) -> None:
+    def write(values: list[str]) -> Path:
+        table, path = pl.DataFrame({"a": values}), tmp_path / name
+        if name.endswith(".gz"):
+            path.write_bytes(gzip.compress("\n".join(["a", *values]).encode()))
+        elif name.endswith("xlsx"):
+            table.write_excel(path)
+        else:
+            kind = path.suffix[1:].replace("jsonl", "ndjson")
+            getattr(table, f"write_{kind}")(path)
+        return path
+
+    (source,) = scan([write(["1"] * 50)])
+    assert len(collect(source, source.rows)) == 50
+    write(["1"] * 20)
+    for read in (collect, lambda *given: list(batches(*given))):
+        with pytest.raises(DataError, match=rf"{name} changed while it was read; wait"):
+            read(source, source.rows)
+    (source,) = scan([tmp_path / name])
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=rf"{name} changed while it was read"):
+        collect(source, source.rows)
 
 
 def test_errors_do_not_quote_cells(tmp_path: Path) -> None:

@@ -52,6 +52,19 @@ def test_an_ordinary_log_is_not_suspected(tmp_path: Path) -> None:
     check_limits(log.report, Mapping().limits)
 
 
+def test_files_of_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    for name in ("b.csv.zst", "a.jsonl.gz", "mapping.toml", "README.md", "_SUCCESS", ".x.crc"):
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "log.zip").mkdir()
+    pl.DataFrame([event(n) for n in range(40)]).write_parquet(tmp_path / "log.parquet")
+    one = found(clean([tmp_path], Mapping()), "files that were not read")
+    assert (one.platform, one.rows, one.of) == (None, 2, 3)
+    assert one.sentence.endswith("are left out: a.jsonl.gz, b.csv.zst.")
+    pattern = tmp_path.parent / f"{tmp_path.name}*"
+    assert found(clean([pattern], Mapping()), "files that were not read") == one
+    assert not clean([tmp_path / "log.parquet"], Mapping()).report.suspicious
+
+
 def test_one_platform_with_nearly_everything(tmp_path: Path) -> None:
     rows = [event(n, platform="web" if n else "app") for n in range(200)]
     log = read(tmp_path, rows)
@@ -88,7 +101,7 @@ def test_an_account_that_does_very_much(tmp_path: Path) -> None:
     log = read(tmp_path, rows)
     one = found(log, "one account does very much")
     assert (one.rows, one.of) == (300, 1_500)
-    with pytest.raises(DataError, match=r"300 of 1,500 events are of one account \(20\.0%\)"):
+    with pytest.raises(DataError, match=r"300 of 1,500 events are of one account \(20%\)"):
         check_limits(log.report, limits(max_account_share=0.1))
 
 
@@ -200,6 +213,28 @@ def test_codes_that_are_no_items_come_with_a_rule_that_drops_them(tmp_path: Path
     assert "codes that look like no items" not in {s.name for s in again.report.suspicious}
 
 
+@pytest.mark.parametrize(("column", "what"), [("price", "prices"), ("quantity", "quantities")])
+def test_many_numbers_that_cannot_be_read_come_with_what_to_do(
+    tmp_path: Path, column: str, what: str
+) -> None:
+    rows = [event(n, platform="ab"[n % 2]) | {column: "1"} for n in range(400)]
+    for row in rows[:20]:
+        row[column] = "12,50"
+    one, other = (
+        one for one in read(tmp_path, rows).report.suspicious if one.name == f"many {what} repaired"
+    )
+    assert (one.platform, one.rows, one.of, other.platform) == ("a", 10, 200, "b")
+    assert one.sentence.startswith(f"10 {what} of a are no numbers")
+    assert 'decimal = ","' in one.advice
+    assert one.examples == (), "they may be of the other platform"
+    for row in rows[1:20:2]:
+        row[column] = "1"
+    alone = found(read(tmp_path, rows), one.name)
+    assert alone.examples[0] == "row 1 of log.parquet: 12,50"
+    rows[0][column] = "1"
+    assert not read(tmp_path, rows).report.suspicious
+
+
 def test_too_much_dropped(tmp_path: Path) -> None:
     rows = [event(n, platform_user_id=None if n % 2 else f"u{n}") for n in range(100)]
     log = read(tmp_path, rows)
@@ -209,9 +244,15 @@ def test_too_much_dropped(tmp_path: Path) -> None:
 
 def test_the_mappings_limit_on_bad_rows_holds_unless_another_is_given(tmp_path: Path) -> None:
     rows = [event(n, kind="view" if n % 10 else "?") for n in range(100)]
-    with pytest.raises(DataError, match=r"more than the 1\.0% allowed"):
+    with pytest.raises(DataError, match=r"10 of 100 rows \(10%\) .*more than the 1% allowed"):
         read(tmp_path, rows)
     allowed = Mapping.model_validate({"limits": {"max_bad_share": 0.1}})
     assert read(tmp_path, rows, allowed).report.bad == {"unknown kind": 10}
-    with pytest.raises(DataError, match=r"more than the 5\.0% allowed"):
+    with pytest.raises(DataError, match=r"more than the 5% allowed"):
         clean([tmp_path / "log.parquet"], allowed, max_bad_share=0.05)
+
+
+def test_a_small_limit_is_not_told_as_none(tmp_path: Path) -> None:
+    read(tmp_path, [event(n, kind="view" if n else "?") for n in range(2000)])
+    with pytest.raises(DataError, match=r"\(0\.05%\) cannot be used, more than the 0\.01% allowed"):
+        clean([tmp_path / "log.parquet"], Mapping(), max_bad_share=0.0001)

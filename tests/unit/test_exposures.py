@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.learning.exposures import check_enough, cut_exposures, part, split_by_time
+from shopcast_build.learning.exposures import (
+    Split,
+    check_enough,
+    cut_exposures,
+    part,
+    split_by_time,
+)
 from shopcast_build.learning.preparation import part_frames
 from shopcast_build.learning.settings import ExposureSettings
 from shopcast_domain.events import Outcome
@@ -292,6 +298,36 @@ def test_a_part_of_one_outcome_is_refused(name: str) -> None:
     parts = [only if name == n else many for n in ("training", "validation", "test")]
     with pytest.raises(DataError, match=f"{name} period ended in 'buy'") as refused:
         check_enough(*parts)
+    assert_one_sentence(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "returned"),
+    [
+        ("training", "max_training", (5, 70, 90)),
+        ("all earlier", "max_training", (59, 66, 90)),
+        ("validation", "max_judged", (5, 70, 90)),
+    ],
+)
+def test_an_outcome_that_is_not_among_what_is_kept_is_told_of(
+    name: str, setting: str, returned: Sequence[int]
+) -> None:
+    rows = range(6000)  # 60 a day, everybody comes once
+    exposures = pl.DataFrame(
+        {
+            "person": rows,
+            "platform": [0] * len(rows),
+            "time": [START + timedelta(days=row / 60) for row in rows],
+            "outcome": [RETURN if row in [60 * d for d in returned] else row % 2 for row in rows],
+        },
+        schema_overrides={"time": pl.Datetime("us", "UTC"), "outcome": pl.Int8},
+    )
+    days = [START + timedelta(days=day) for day in (0, 60, 65, 75, 80, 100)]
+    split = Split((days[0], days[1]), (days[2], days[3]), (days[4], days[5]), timedelta(days=2))
+    few = SETTINGS.model_copy(update={setting: 100})
+    with pytest.raises(DataError, match=rf"{name} exposures exposures\.{setting} keeps") as refused:
+        part_frames(exposures, split, few, [START + timedelta(days=103)])
+    assert "none of them ended in 'return'" in str(refused.value)
     assert_one_sentence(refused.value)
 
 

@@ -27,7 +27,7 @@ from shopcast_build.data.notes import (
     Notes,
 )
 from shopcast_build.data.profile import platform_reports
-from shopcast_build.data.reading import ROW, Source, batches, scan
+from shopcast_build.data.reading import ROW, Source, batches, scan, unread_of
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.returns import judge_returns
 from shopcast_build.data.spilling import spilled_frame
@@ -114,6 +114,10 @@ def clean(
             leads=leads,
             told=told,
             purchase_horizon=purchase_horizon,
+            repaired={name: notes.rows(REPAIRED, platform=name) for name in platforms},
+            examples=notes.examples,
+            files=len({source.path for source in sources}),
+            unread=tuple(path.name for path in unread_of(paths)),
         ),
         currencies,
     )

@@ -9,6 +9,7 @@ from shopcast_build.data.reading import Source
 
 NOTHING = pl.lit(None, pl.String)
 _COMMA_NUMBER = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"
+_DOT_NUMBER = r"^[+-]?\d{1,3}(,\d{3})+\.\d+$"
 _HEX_HASH = r"^[0-9A-Fa-f]{32,128}$"
 _BASE64_HASH = r"^[0-9A-Za-z+/_-]{22,88}={0,2}$"
 
@@ -54,10 +55,14 @@ def field_number(source: Source, field: FieldSource | None) -> pl.Expr:
 
 def read_number(text: pl.Expr, decimal: str) -> pl.Expr:
     """Texts as Float64, null where they are no number. decimal: the mark before fractions; where it
-    is a comma, dots stand between thousands and nowhere else."""
+    is a comma, dots stand between thousands and nowhere else. Where it is a dot, commas do before
+    a fraction alone: 1,234 may be a whole number or one and a fraction."""
     if decimal == ",":
         plain = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
         text = pl.when(text.str.contains(_COMMA_NUMBER)).then(plain)
+    else:
+        plain = text.str.replace_all(",", "", literal=True)
+        text = pl.when(text.str.contains(_DOT_NUMBER)).then(plain).otherwise(text)
     return text.cast(pl.Float64, strict=False)
 
 

@@ -47,6 +47,7 @@ FUTURE_TIME = "time in the future"
 UNKNOWN_KIND = "unknown kind"
 BAD_PLATFORM = "bad platform name"
 ID_TOO_LONG = "id too long"
+ROUNDED_ID = "id rounded by a spreadsheet"
 MISSING_USER = "missing user"
 MISSING_ITEM = "missing item"
 SKIPPED_TIME = "local time skipped by a clock change (read with the offset from before it)"
@@ -55,7 +56,9 @@ UNKNOWN_CURRENCY = "price in a currency without a rate (removed)"
 BAD_QUANTITY = "quantity not a whole number from 1 to 1,000,000 (set to 1)"
 REPAIRS = (SKIPPED_TIME, BAD_PRICE, UNKNOWN_CURRENCY, BAD_QUANTITY)
 
+_OPTIONAL = ("event_id", "title", "brand", "category", "price", "currency", "quantity")
 PLATFORM = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+_ROUNDED = r"^-?\d(\.\d+)?E\+\d{2,}$"  # 4.91512E+12: several ids have become one
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_PRICE = 1e9
 _MAX_QUANTITY = 1_000_000
@@ -95,8 +98,7 @@ def canonical_rows(
         )
         for rule in mapping.drop
     ]
-    names = ("event_id", "title", "brand", "category", "price", "currency", "quantity")
-    optional = {name: _optional(source, mapping, name) for name in names}
+    optional = {name: _optional(source, mapping, name) for name in _OPTIONAL}
     rows = source.rows.select(
         ROW,
         field_id(source, optional["event_id"]).alias("event_id"),
@@ -137,6 +139,7 @@ def _judged(
     pieces_hold = (pieces == pieces.floor()) & pieces.is_between(1, _MAX_QUANTITY)
     time, platform = pl.col("time"), pl.col("platform")
     too_long = [pl.col(name).str.len_chars() > n for name, n in _MAX_ID_CHARS.items()]
+    rounded = [pl.col(name).str.contains(_ROUNDED) for name in _MAX_ID_CHARS]
     currency = pl.col("currency").str.to_uppercase()
     rate: pl.Expr = pl.lit(1.0)
     if currencies is not None:
@@ -148,6 +151,7 @@ def _judged(
         _Flaw(DEFECT, UNKNOWN_KIND, pl.col("kind").is_null(), pl.col("kind_text")),
         _Flaw(DEFECT, BAD_PLATFORM, ~platform.fill_null("").str.contains(PLATFORM), platform),
         _Flaw(DEFECT, ID_TOO_LONG, pl.any_horizontal(too_long), NOTHING),
+        _Flaw(DEFECT, ROUNDED_ID, pl.any_horizontal(rounded), NOTHING),
         _Flaw(GAP, MISSING_USER, pl.col("user").is_null(), NOTHING),
         _Flaw(GAP, MISSING_ITEM, pl.col("item_id").is_null(), NOTHING),
     ]
@@ -193,7 +197,9 @@ def _check(source: Source, mapping: SourceMapping) -> None:
     fields = (getattr(mapping, name) for name in type(mapping).model_fields)
     named = [field.column for field in fields if isinstance(field, FieldSource) and field.column]
     rules = [rule.column for rule in (*mapping.kind.rules, *mapping.drop)]
-    wanted = [mapping.time.column, *filter(None, [_kind_column(mapping.kind)]), *named, *rules]
+    by_name = [name for name in _OPTIONAL if name in source.schema and not getattr(mapping, name)]
+    kind = filter(None, [_kind_column(mapping.kind)])
+    wanted = [mapping.time.column, *kind, *named, *rules, *by_name]
     check_columns(
         source,
         wanted,

@@ -1,7 +1,7 @@
 """What a mapping would make of a log, shown before anything is built."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -30,7 +30,7 @@ def preview(sources: Sequence[Source], mapping: Mapping, *, rows: int, shown: in
     """Apply a mapping to the first rows of every source."""
     parts = [pl.DataFrame(schema={**SCHEMA, "reason": pl.String()})]
     for source in sources:
-        head = Source(source.path, source.name, source.rows.head(rows), source.schema)
+        head = replace(source, rows=source.rows.head(rows))
         found = canonical_rows(head, mapping.of(source.path), mapping.currencies)
         parts.append(collect(head, found.select(*SCHEMA, "reason")))
     found_rows = pl.concat(parts)

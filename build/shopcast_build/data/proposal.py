@@ -15,7 +15,7 @@ from shopcast_build.data.header import instead
 from shopcast_build.data.mapping import Mapping as EventMapping
 from shopcast_build.data.mapping import parse_mapping
 from shopcast_build.data.non_items import ids_like_none, ids_pattern
-from shopcast_build.data.reading import Layout, Source, collect
+from shopcast_build.data.reading import Layout, Source, collect, nested_columns
 
 _OWN_NAMES = ("event_id", "title", "brand", "category", "price", "currency", "quantity")
 _FEW_WORDS = 40
@@ -78,7 +78,8 @@ class _Writer:
 
     def __init__(self, source: Source, layout: Layout) -> None:
         self._source, self._layout = source, layout
-        columns = list(source.schema)
+        nested = nested_columns(source)
+        columns = [name for name in source.schema if name not in nested]
         self._sample = collect(
             source,
             source.rows.head(_SAMPLE_ROWS).select(

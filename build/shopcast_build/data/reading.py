@@ -5,6 +5,7 @@ import glob
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ ROW = "__row__"
 """Name of the column that numbers a file's rows of data from 1."""
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".xlsx")
+_NO_DATA = (".toml", ".md")
 _READABLE = "CSV, CSV.gz, Parquet, JSONL and XLSX files can be read"
 _HEAD_BYTES = 4096
 _SNIFFED_BYTES = 1_000_000
@@ -37,13 +39,16 @@ class Layout:
 class Source:
     """One file of a log, or one sheet of it, by the name that reports give it.
 
-    rows: its columns beside ROW; those of CSV, JSONL and XLSX are all text.
+    rows: its columns beside ROW; those of CSV, JSONL and XLSX are all text. schema: their types,
+    but for columns of JSONL that hold objects or lists: those of what is in them. state: of the
+    file when it was opened.
     """
 
     path: Path
     name: str
     rows: pl.LazyFrame
     schema: dict[str, pl.DataType]
+    state: tuple[int, ...]
 
 
 def scan(
@@ -55,6 +60,15 @@ def scan(
     Raises DataError for what is missing, empty, or not what its name says.
     """
     return [source for file in files_of(paths) for source in _open(file, layout_of(file))]
+
+
+def unread_of(paths: Sequence[Path]) -> list[Path]:
+    """Files in the folders of the paths that are of no type that can be read, in order of their
+    names; hidden ones, mappings and notes (TOML, Markdown) aside."""
+    folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
+    others = (file for folder in folders.values() for file in _inside(folder) if not _suffix(file))
+    data = {file.resolve(): file for file in others if file.suffix.lower() not in _NO_DATA}
+    return sorted(data.values())
 
 
 def sniff_layout(path: Path) -> Layout:
@@ -81,25 +95,55 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def collect(source: Source, rows: pl.LazyFrame) -> pl.DataFrame:
-    """Run a query on the rows of a source. Raises DataError where the file turns out broken."""
-    try:
+    """Run a query on the rows of a source. Raises DataError where the file turns out broken, or is
+    no longer what it was when it was opened."""
+    with _reading(source):
         return rows.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        # The library's own words quote cells, which may be personal.
-        raise DataError(_broken(source.path, error)) from None
 
 
 def batches(source: Source, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     """The same, as frames of bounded size in the order of the rows."""
-    try:
+    with _reading(source):
         yield from rows.collect_batches(chunk_size=_BATCH_ROWS, engine="streaming")
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[None]:
+    problem = None
+    try:
+        yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(_broken(source.path, error)) from None
+        # The library's own words quote cells, which may be personal.
+        problem = _broken(source.path, error)
+    if _state(source.path) != source.state:
+        problem = (
+            f"{source.path} changed while it was read; wait until it is written, or copy it, and"
+            " begin again."
+        )
+    if problem:
+        raise DataError(problem) from None
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What tells that a file was written to or replaced; nothing where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
-    """Raise DataError when the file lacks one of the columns, naming those it has."""
-    missing = sorted({column for column in wanted if column not in source.schema})
+    """Raise DataError when the file lacks one of the columns, naming those it has, or where one
+    holds objects or lists."""
+    wanted = set(wanted)
+    nested = sorted(wanted.intersection(nested_columns(source)))
+    if nested:
+        raise DataError(
+            f"{source.path} holds objects or lists in {', '.join(nested)}: export what is in them"
+            " as columns of their own, or map other columns."
+        )
+    missing = sorted(wanted.difference(source.schema))
     if not missing:
         return
     columns = list(source.schema)
@@ -115,10 +159,14 @@ def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
     )
 
 
+def nested_columns(source: Source) -> list[str]:
+    """The columns that hold objects or lists, and cannot be read as one value."""
+    return [name for name, dtype in source.schema.items() if dtype.is_nested()]
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = (file for file in path.rglob("*") if not file.name.startswith((".", "_", "~$")))
-        files = [file for file in inside if file.is_file() and _suffix(file)]
+        files = [file for file in _inside(path) if _suffix(file)]
         if not files:
             raise DataError(f"The folder {path} holds no event log; {_READABLE}.")
         return files
@@ -128,6 +176,18 @@ def _files(path: Path) -> list[Path]:
     if not matches:
         raise DataError(f"There is no file {path}; check the path.")
     return [file for match in matches for file in _files(match)]
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders that a path means: itself, or those that a glob matches."""
+    matches = [path] if path.exists() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+    return [match for match in matches if match.is_dir()]
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files of a folder, recursively, but for hidden ones."""
+    every = (file for file in folder.rglob("*") if not file.name.startswith((".", "_", "~$")))
+    return (file for file in every if file.is_file())
 
 
 def _suffix(path: Path) -> str | None:
@@ -144,12 +204,13 @@ def _open(path: Path, layout: Layout) -> list[Source]:
         raise DataError(
             f"{path} is of a type that cannot be read; save it as CSV or Parquet ({_READABLE})."
         )
+    state = _state(path)
     _check_head(path, suffix, layout)
     if suffix == ".xlsx":
-        return _sheets(path, layout.sheet)
+        return _sheets(path, layout.sheet, state)
     try:
-        rows = _scan(path, suffix, layout)
-        schema = dict(rows.collect_schema())
+        rows, nested = _scan(path, suffix, layout)
+        schema = dict(rows.collect_schema()) | nested
     except UnicodeError:
         raise DataError(f"{path} is not {layout.encoding} text; correct the encoding.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -158,28 +219,32 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     if suffix.startswith(".csv"):
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
-    return [Source(path, path.name, numbered, schema)]
+    return [Source(path, path.name, numbered, schema, state)]
 
 
-def _scan(path: Path, suffix: str, layout: Layout) -> pl.LazyFrame:
+def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
+    """The rows, and the types of columns that hold objects or lists and are read as text."""
     if suffix == ".parquet":
-        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        return pl.scan_parquet(path, glob=False, hive_partitioning=False), {}
     if suffix in (".csv", ".csv.gz"):
         # Text first: guessed types turn 00123 into 123 and depend on which rows come first.
         if layout.encoding == "utf-8":
-            return pl.scan_csv(path, infer_schema=False, glob=False, separator=layout.separator)
+            rows = pl.scan_csv(path, infer_schema=False, glob=False, separator=layout.separator)
+            return rows, {}
         with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
             text = file.read().decode(layout.encoding)
-        return pl.read_csv(text.encode(), infer_schema=False, separator=layout.separator).lazy()
+        read = pl.read_csv(text.encode(), infer_schema=False, separator=layout.separator)
+        return read.lazy(), {}
     lines: str | bytes = glob.escape(str(path))
     with path.open("rb") as file:
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # which the library does not know
             lines = file.read()
-    names = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema().names()
-    return pl.scan_ndjson(lines, schema=dict.fromkeys(names, pl.String()))
+    types = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema()
+    nested = {name: dtype for name, dtype in types.items() if dtype.is_nested()}
+    return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), nested
 
 
-def _sheets(path: Path, wanted: str | None) -> list[Source]:
+def _sheets(path: Path, wanted: str | None, state: tuple[int, ...]) -> list[Source]:
     try:
         book = fastexcel.read_excel(path)
         if wanted is not None and wanted not in book.sheet_names:
@@ -198,13 +263,13 @@ def _sheets(path: Path, wanted: str | None) -> list[Source]:
     filled = {name: rows for name, rows in sheets.items() if rows.height}
     if not filled:
         raise DataError(f"{path} is empty; export it again.")
-    return [_sheet(path, f"{path.name} [{name}]", rows) for name, rows in filled.items()]
+    return [_sheet(path, f"{path.name} [{name}]", rows, state) for name, rows in filled.items()]
 
 
-def _sheet(path: Path, name: str, rows: pl.DataFrame) -> Source:
+def _sheet(path: Path, name: str, rows: pl.DataFrame, state: tuple[int, ...]) -> Source:
     numbered = rows.lazy().with_row_index(ROW, offset=1)
     filled = numbered.filter(pl.any_horizontal(pl.col(*rows.columns).is_not_null()))
-    return Source(path, name, filled, dict(rows.schema))
+    return Source(path, name, filled, dict(rows.schema), state)
 
 
 def _check_head(path: Path, suffix: str, layout: Layout) -> None:

@@ -11,8 +11,8 @@ class Suspicion:
     """Something that is kept as it is and looks wrong.
 
     name: of the check. platform: where, or None for the whole log. rows: how many of `of` events,
-    accounts or items it concerns. sentence: what was found. advice: what to do. examples: without
-    user ids.
+    accounts, items or files it concerns. sentence: what was found. advice: what to do. examples:
+    without user ids.
     """
 
     name: str

@@ -1,11 +1,14 @@
 """What looks wrong in events that passed: kept as they are, and named."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import polars as pl
 
 from shopcast_build.data.counting import counted
+from shopcast_build.data.fields import BAD_PRICE, BAD_QUANTITY
 from shopcast_build.data.leads import Leads, suspicious_leads
 from shopcast_build.data.non_items import non_items
 from shopcast_build.data.report import Suspicion
@@ -24,6 +27,8 @@ NEAR_S = 1
 _ENOUGH_EVENTS = 100
 _ENOUGH_FOR_A_BOT = 1_000
 _NEAR_SHARE = 0.01
+_REPAIRED_SHARE = 0.01
+_ENOUGH_REPAIRS = 10
 _EXAMPLES = 3
 _DAY_S = 86_400
 
@@ -35,7 +40,9 @@ class Evidence:
     events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item, text
     (each different title of an item). currencies: columns platform, currency, rows, of prices that
     were not converted. item_column: what the mapping reads item ids from. leads: of every platform,
-    within the purchase horizon. told: as Staging.told has it.
+    within the purchase horizon. told: as Staging.told has it. repaired: rows by platform and
+    reason. examples: of rows by reason, of whatever platform. files: how many were read; unread:
+    names of those in the same folders that cannot be.
     """
 
     events: pl.DataFrame = field(repr=False)
@@ -49,16 +56,22 @@ class Evidence:
     leads: tuple[Leads, ...]
     purchase_horizon: timedelta
     told: pl.DataFrame = field(repr=False)
+    repaired: Mapping[str, Mapping[str, int]]
+    examples: Mapping[str, tuple[str, ...]]
+    files: int
+    unread: tuple[str, ...]
 
 
 def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
     """Everything suspicious, the whole log first, then by platform."""
     found = [
+        *_unread(evidence),
         *_one_account(evidence),
         *_lopsided(evidence),
         *_few(evidence),
         *_ends_early(evidence),
         *_currencies(evidence),
+        *_numbers(evidence),
         *_midnight(evidence),
         *early_returns(evidence.returns),
         *unknown_purchases(evidence.returns),
@@ -70,6 +83,24 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
         *non_items(evidence.items, evidence.item_column),
     ]
     return tuple(sorted(found, key=lambda one: (one.platform is not None, one.platform or "")))
+
+
+def _unread(evidence: Evidence) -> list[Suspicion]:
+    n, every = len(evidence.unread), len(evidence.unread) + evidence.files
+    if not n:
+        return []
+    named = ", ".join(evidence.unread[:_EXAMPLES]) + (" and others" if n > _EXAMPLES else "")
+    return [
+        Suspicion(
+            "files that were not read",
+            None,
+            n,
+            every,
+            f"{n:,} of {every:,} files are of types that cannot be read, and are left out:"
+            f" {named}.",
+            "Unpack them, or save them as CSV or Parquet; move those that hold no events away.",
+        )
+    ]
 
 
 def _one_account(evidence: Evidence) -> list[Suspicion]:
@@ -163,6 +194,31 @@ def _currencies(evidence: Evidence) -> list[Suspicion]:
             " prices in the base currency in requests and events too.",
             tuple(f"{platform}: {', '.join(used)}" for platform, used in by_platform[:_EXAMPLES]),
         )
+    ]
+
+
+def _numbers(evidence: Evidence) -> list[Suspicion]:
+    """Prices and quantities of a platform that were mostly written in some other way."""
+    rows_of = dict(counted(evidence.events, "platform").iter_rows())
+    total = sum((Counter(one) for one in evidence.repaired.values()), Counter[str]())
+    return [
+        Suspicion(
+            f"many {what} repaired",
+            name,
+            n,
+            rows_of[code],
+            f"{n:,} {what} of {name} are no numbers, or impossible ones, and were {done}.",
+            'Check which column the mapping reads, and how it writes numbers (decimal = "," where'
+            " 1.234,50 is meant).",
+            evidence.examples[reason] if n == total[reason] else (),
+        )
+        for code, name in enumerate(evidence.platforms)
+        for reason, what, done in (
+            (BAD_PRICE, "prices", "removed"),
+            (BAD_QUANTITY, "quantities", "set to 1"),
+        )
+        if (n := evidence.repaired[name].get(reason, 0)) >= _REPAIRED_SHARE * rows_of[code]
+        and n >= _ENOUGH_REPAIRS
     ]
 
 

@@ -16,6 +16,7 @@ _ADVICE = {
     fields.UNKNOWN_KIND: "map the kind with --mapping ([kind.synonyms] or [[kind.rules]])",
     fields.BAD_PLATFORM: "name the platform with --mapping ([platform]) in a-z, 0-9, '_', '-', '.'",
     fields.ID_TOO_LONG: "name the right columns with --mapping",
+    fields.ROUNDED_ID: "export it again without opening it in a spreadsheet, or with ids as text",
     CONFLICTING_ID: "give --mapping an event_id column that tells all events apart",
 }
 _ENOUGH_RETURNS = 10
@@ -33,8 +34,8 @@ def check_bad_rows(
         return
     reason, count = next(iter(bad.items()))
     raise DataError(
-        f"{rows} of {examined} rows ({rows / examined:.1%}) cannot be used, more "
-        f"than the {max_bad_share:.1%} allowed, {count} of them for {reason} (first at "
+        f"{rows} of {examined} rows ({_percent(rows / examined)}) cannot be used, more "
+        f"than the {_percent(max_bad_share)} allowed, {count} of them for {reason} (first at "
         f"{examples[reason][0]}); fix the log, or {_ADVICE[reason]}."
     )
 
@@ -109,6 +110,15 @@ def _share(what: str, n: int, of: int, most: float, limit: str, advice: str) -> 
     if n <= most * of:
         return None
     return (
-        f"{n:,} of {of:,} {what} ({n / of:.1%}), more than the {most:.1%} allowed"
+        f"{n:,} of {of:,} {what} ({_percent(n / of)}), more than the {_percent(most)} allowed"
         f" (limits.{limit}); {advice}."
     )
+
+
+def _percent(share: float) -> str:
+    """With as many digits as tell a small share from none and from its limit.
+
+    >>> _percent(0.00012), _percent(0.05), _percent(1.0)
+    ('0.012%', '5%', '100%')
+    """
+    return f"{100 * share:.3g}%"

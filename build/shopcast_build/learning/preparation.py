@@ -18,6 +18,7 @@ from shopcast_build.learning.exposures import Split, check_enough, cut_exposures
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings, ExposureSettings
 from shopcast_build.learning.timeline import Timeline
+from shopcast_domain.events import Outcome
 
 _MOST_KNOWN = 100_000
 
@@ -82,7 +83,8 @@ Frames = dict[str, pl.DataFrame]
 def part_frames(
     exposures: pl.DataFrame, split: Split, settings: ExposureSettings, ends: Sequence[datetime]
 ) -> Frames:
-    """The exposures of every part, as many as are kept. Raises DataError when one is too small.
+    """The exposures of every part, as many as are kept. Raises DataError when one is too small, or
+    an outcome occurs only among what is not kept.
 
     ends: of the log of each platform, by code. An exposure whose outcome window was still open then
     is in no part.
@@ -101,13 +103,23 @@ def part_frames(
     if not settings.refit:
         del frames["all earlier"]
     for name, frame in frames.items():
-        judged = name in ("validation", "test")
-        frames[name] = (
-            _of_some_people(frame, settings.max_judged)
-            if judged
-            else frame.tail(settings.max_training)
-        )
+        if name in ("validation", "test"):
+            frames[name] = _of_some_people(frame, settings.max_judged)
+            _check_kept(name, frame, frames[name], "exposures.max_judged")
+        else:
+            frames[name] = frame.tail(settings.max_training)
+            _check_kept(name, frame, frames[name], "exposures.max_training")
     return frames
+
+
+def _check_kept(name: str, frame: pl.DataFrame, kept: pl.DataFrame, setting: str) -> None:
+    """Raise DataError when an outcome occurs only among exposures that are not kept."""
+    lost = sorted(set(frame["outcome"].unique()) - set(kept["outcome"].unique()))
+    if lost:
+        raise DataError(
+            f"of the {frame.height:,} {name} exposures {setting} keeps {kept.height:,}, and none of"
+            f" them ended in '{Outcome(lost[0]).name.lower()}': set it higher"
+        )
 
 
 def _closed(frame: pl.DataFrame, ends: Sequence[datetime], gap: timedelta) -> pl.DataFrame:

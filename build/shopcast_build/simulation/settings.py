@@ -8,6 +8,7 @@ from shopcast_build.simulation.platforms import PLATFORMS
 
 Format = Literal["csv", "parquet"]
 MIN_PEOPLE = 10
+FIRST_DAY = date(2000, 1, 1)
 MIN_ITEMS = 50  # every category keeps at least one item on every platform
 
 
@@ -53,6 +54,10 @@ class MarketSettings:
                 f"items_per_platform must be at least {MIN_ITEMS}",
             ),
             (1 <= self.days <= 3650, "days must be from 1 to 3650"),
+            (
+                self.start >= FIRST_DAY,
+                f"start must be {FIRST_DAY} or later, as no build takes earlier events",
+            ),
             (
                 0 < self.events_per_person <= 500,
                 "events_per_person must be above 0 and at most 500",

@@ -1,6 +1,6 @@
 """`platform simulate`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -67,10 +67,10 @@ def simulate(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    if settings.end > datetime.now(UTC).date():
+    if settings.start > datetime.now(UTC).date() - timedelta(days=settings.days):
         raise typer.BadParameter(
-            f"the period would end on {settings.end}, and no build takes events of the future:"
-            " choose an earlier --start or fewer --days."
+            f"{settings.days:,} days from {settings.start} on end in the future, of which no build"
+            " takes events: choose an earlier --start or fewer --days."
         )
     with failures(OSError), ProgressReporter().stage("simulate") as progress:
         summary = write(settings, folder, progress)
