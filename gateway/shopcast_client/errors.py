@@ -189,7 +189,12 @@ def _error(
             kind = DeadlineExceeded
             message = f"Shopcast at {target} did not answer {late}."
         # A server that stops cancels what its grace period did not finish.
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+        case grpc.StatusCode.CANCELLED:
+            kind = Unavailable
+            message = (
+                f"Shopcast at {target} ended the call before it was over, as one that stops does."
+            )
+        case grpc.StatusCode.UNAVAILABLE:
             kind = Unavailable
             message = (
                 f"Shopcast at {target} is not ready: {said}"

@@ -109,7 +109,7 @@ class Event:
 
     event_id: unique within the platform; sending it twice records it once.
     time: with a time zone. quantity: pieces, 1 to 1,000,000.
-    Raises ValueError for a time without a time zone.
+    Raises ValueError for what is no time, or one without a time zone.
     """
 
     event_id: str = field(repr=False)
@@ -120,7 +120,7 @@ class Event:
     quantity: int = 1
 
     def __post_init__(self) -> None:
-        if self.time.utcoffset() is None:
+        if not isinstance(self.time, datetime) or self.time.utcoffset() is None:
             raise ValueError("Event.time needs a time zone, such as datetime.now(UTC) gives")
 
 

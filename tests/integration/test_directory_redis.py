@@ -480,6 +480,18 @@ async def test_a_redis_that_is_told_to_throw_keys_away_records_nothing_until_it_
     assert caplog.text.count("nothing is recorded until its maxmemory-policy is noeviction") == 1
 
 
+async def test_a_primary_that_cannot_be_looked_at_holds_up_no_other(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: object) -> None:
+        raise Unavailable("one of several")
+
+    monkeypatch.setattr(redis_store, "_LOOK_S", 0.0)
+    monkeypatch.setattr(redis_store.RedisStore, "_memory", away)
+    async with opened(own_server.url) as directory:
+        assert (await directory.record([event(1)])).recorded == 1
+
+
 async def test_the_rights_that_are_told_are_enough(own_server: RedisServer) -> None:
     (told,) = re.findall(r"ACL SETUSER shopcast (.*)", OPERATIONS.read_text())
     assert ">PASSWORD" in told

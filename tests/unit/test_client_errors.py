@@ -93,6 +93,15 @@ def test_why_there_is_no_connection_is_told(said: str, told: str) -> None:
     assert told in str(error)
 
 
+def test_a_call_that_a_server_ends_when_it_stops_is_not_told_to_have_found_none() -> None:
+    error = failed(grpc.StatusCode.CANCELLED)
+    assert type(error) is Unavailable
+    assert (
+        str(error)
+        == "Shopcast at shop:1 ended the call before it was over, as one that stops does."
+    )
+
+
 def test_a_code_of_tomorrow_is_the_servers_mistake() -> None:
     error = error_of(status_pb2.Status(code=99), target="shop:1", request_id="sent")
     assert type(error) is ServerError

@@ -52,9 +52,10 @@ def test_user_ids_are_in_no_repr() -> None:
     assert "web" in repr(Account("web", USER_ID))
 
 
-def test_an_event_needs_a_time_zone() -> None:
+@pytest.mark.parametrize("time", [datetime(2026, 1, 1), "2026-01-01T00:00:00Z", 1.0, None])
+def test_an_event_needs_a_time_zone(time: Any) -> None:
     with pytest.raises(ValueError, match="time zone"):
-        an_event(datetime(2026, 1, 1))
+        an_event(time)
 
 
 def test_event_times_are_sent_in_utc() -> None:

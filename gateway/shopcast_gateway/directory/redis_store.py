@@ -196,8 +196,10 @@ class RedisStore:
         """As at the start, for who sets a server otherwise while it is used. Raises Unavailable."""
         if (now_s := time.monotonic()) >= self._look_at_s:
             self._look_at_s = now_s + _LOOK_S
-            before, found = self._throws_away, await self._memory()
-            self._throws_away = any(map(policy_of_loss, found.values()))
+            before = self._throws_away
+            with suppress(Unavailable):  # of another primary, perhaps, than the call needs
+                found = await self._memory()
+                self._throws_away = any(map(policy_of_loss, found.values()))
             if self._throws_away and not before:
                 _log.error(
                     "the directory at %s throws keys away when its memory is full: nothing is"
