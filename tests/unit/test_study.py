@@ -272,6 +272,7 @@ def test_options_that_do_not_go_together_are_refused(
     ("arguments", "words"),
     [
         (("--contenders", "tress"), "There is no contender tress"),
+        (("--contenders", ""), "There is no contender ;"),
         (("--contenders", "trees"), "add before or after to --contenders"),  # before a log is read
         (("--contenders", "after", "--set", "encoder.steps=0"), "add before to --contenders"),
         (("--repository", "nowhere"), "No model is published in nowhere"),
