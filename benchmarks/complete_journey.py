@@ -90,15 +90,22 @@ def build_parts(timeline: Timeline, exposures: pl.DataFrame, dates: Dates, *, re
         (dates.test, dates.ends),
         (dates.begins, dates.test),
     ]
-    built = [
-        build_examples(
-            timeline,
-            exposures.filter(pl.col("time") >= start, pl.col("time") < end),
-            feature_events=SETTINGS.history.events,
-            history_events=SETTINGS.history.events,
+    built = []
+    for start, end in spans[: 3 + refit]:
+        inside = exposures.filter(pl.col("time") >= start, pl.col("time") < end)
+        if inside.is_empty():
+            raise SystemExit(
+                f"There are no exposures from {start:%Y-%m-%d} to {end:%Y-%m-%d}, and the dates of"
+                " this benchmark are fixed: give the transactions of all of 2017."
+            )
+        built.append(
+            build_examples(
+                timeline,
+                inside,
+                feature_events=SETTINGS.history.events,
+                history_events=SETTINGS.history.events,
+            )
         )
-        for start, end in spans[: 3 + refit]
-    ]
     return Parts(*built)
 
 

@@ -383,3 +383,8 @@ def test_import_takes_pairs_at_their_confidence(tmp_path: Path) -> None:
             ("probabilistic", 0.9712)
         ]
     connection.close()
+    assert "suspicious" not in ran.stderr
+    pairs.write_text(pairs.read_text().replace("shop,1,", "shop,01,").replace("mall,", "mall,0"))
+    again = CliRunner().invoke(app, ["directory", "import", *map(str, arguments)])
+    assert again.exit_code == 0, again.output
+    assert "None of the 2 links names an account that has events" in again.stderr

@@ -7,7 +7,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.people import People, read_links, resolve_people
+from shopcast_build.data.people import People, check_links, read_links, resolve_people
 
 EVENTS = pl.DataFrame(
     [("b", "1"), ("a", "2"), ("a", "1"), ("b", "1"), ("a", "3"), ("b", "2")],
@@ -65,6 +65,20 @@ def test_an_account_without_events_still_joins_others() -> None:
     assert people.report.links_without_events == 2
     assert people.report.accounts == 5
     assert len(people.pairs) == 2
+
+
+def test_links_that_name_nobody_of_the_log_are_refused() -> None:
+    strangers = resolve(("a", "01", "device", "d"), ("b", "02", "device", "d"))
+    with pytest.raises(DataError, match="None of the 2 links names an account that has events"):
+        check_links(strangers.report)
+    check_links(resolve(("a", "01", "device", "d"), ("b", "2", "device", "d")).report)
+    check_links(resolve_people(EVENTS, None).report)
+    pair = {"platform": "a", "platform_user_id": "01", "other_platform": "b"}
+    pair |= {"other_platform_user_id": "02", "kind": "probabilistic", "source": None}
+    for other, refused in (("02", True), ("2", False)):
+        row = pair | {"other_platform_user_id": other, "confidence": 0.99}
+        report = resolve_people(EVENTS, pl.DataFrame([row])).report
+        assert (report.unmatched is not None) == refused
 
 
 def test_identifiers_of_many_accounts_are_ignored() -> None:

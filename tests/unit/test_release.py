@@ -40,6 +40,7 @@ from shopcast_build.release.errors import TargetError
 from shopcast_build.release.exporting import Variant, export
 from shopcast_build.release.gate import GateError, refuse
 from shopcast_build.release.parity import Decisions, measure_parity
+from shopcast_build.release.parity import refuse as refuse_moves
 from shopcast_build.release.pipeline import build_model
 from shopcast_build.release.sample import FILE, ExposureSample
 from shopcast_build.release.tensorrt_plan import profiles
@@ -55,6 +56,8 @@ from shopcast_domain.manifest import (
     ENCODER,
     Gate,
     Manifest,
+    Parity,
+    ParityRow,
     Precision,
     published_versions,
 )
@@ -537,6 +540,13 @@ def test_a_graph_that_says_something_else_is_not_published(
     with pytest.raises(ParityError, match="move a probability by"):
         export(built, 1, Variant(), Quiet())
     assert published_versions(built) == before
+
+
+def test_a_move_just_beyond_the_bound_is_not_told_as_the_bound() -> None:
+    row = ParityRow(how="alone", worst=0.01004, p999=0.0, same_label=1.0, auc_change=None)
+    moved = Parity(exposures=9, rows=(row,), between=0.0, bound=0.01)
+    with pytest.raises(ParityError, match=r"by 0\.01004, more than the 0\.01 allowed"):
+        refuse_moves(moved)
 
 
 def test_what_is_seen_of_int8_depends_on_the_batch(built: Path, first: Manifest) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,7 @@ from shopcast_build.learning.settings import (
     HeadSettings,
     ScorerSettings,
 )
+from shopcast_build.release.pipeline import build_model
 from shopcast_build.simulation.settings import MarketSettings
 from shopcast_build.simulation.writer import SimulationSummary, simulate
 from shopcast_build.study.contenders import CHOICES
@@ -67,6 +68,23 @@ def material(market: SimulationSummary) -> Material:
         [market.events], links=market.links, mapping=Mapping(), settings=SETTINGS,
         max_bad_share=0.01, reporter=Quiet(),
     )  # fmt: skip
+
+
+def test_links_of_nobody_in_the_log_stop_a_build_and_a_study(
+    market: SimulationSummary, tiny_base: Path, tmp_path: Path
+) -> None:
+    header, *lines = market.links.read_text().splitlines()
+    assert header.startswith("platform,")
+    strangers = tmp_path / "links.csv"
+    strangers.write_text("\n".join([header, *(line.replace(",", ",0", 1) for line in lines)]))
+    given: dict[str, Any] = {"links": strangers, "mapping": Mapping(), "settings": SETTINGS}
+    given |= {"max_bad_share": 0.01, "reporter": Quiet()}
+    with pytest.raises(DataError, match="names an account that has events"):
+        read_material([market.events], **given)
+    repository = tmp_path / "repository"
+    given |= {"base_model": str(tiny_base), "repository": repository}
+    with pytest.raises(DataError, match="names an account that has events"):
+        build_model([market.events], **given)
 
 
 def study(market: SimulationSummary, base: Path, *contenders: str, seeds: int = 1) -> StudyReport:
@@ -272,6 +290,7 @@ def test_options_that_do_not_go_together_are_refused(
     ("arguments", "words"),
     [
         (("--contenders", "tress"), "There is no contender tress"),
+        (("--contenders", ""), "There is no contender ;"),
         (("--contenders", "trees"), "add before or after to --contenders"),  # before a log is read
         (("--contenders", "after", "--set", "encoder.steps=0"), "add before to --contenders"),
         (("--repository", "nowhere"), "No model is published in nowhere"),

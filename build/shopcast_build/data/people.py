@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from shopcast_build.data.coding import SEPARATOR, Interner
+from shopcast_build.data.errors import DataError
 from shopcast_build.data.links import (
     IDENTIFIER_COLUMNS,
     IDENTIFIER_KINDS,
@@ -18,7 +19,7 @@ from shopcast_build.data.links import (
     read_links,
 )
 
-__all__ = ["People", "PeopleReport", "read_links", "resolve_people"]
+__all__ = ["People", "PeopleReport", "check_links", "read_links", "resolve_people"]
 
 MIN_CONFIDENCE = 0.95
 """Of pairs that make two accounts one person's."""
@@ -36,7 +37,8 @@ class PeopleReport:
     identifier that joins accounts; links_without_events: links of accounts that have no event.
     identifiers_ignored: identifiers that more accounts share than one person has.
     pairs: pairs of accounts that are complete, told apart and certain enough; pairs_uncertain:
-    those that are not. links_incomplete counts pairs with an empty cell too.
+    those that are not. links_incomplete counts pairs with an empty cell too. linked: accounts with
+    events that links or pairs name.
     """
 
     accounts: int
@@ -49,6 +51,18 @@ class PeopleReport:
     identifiers_ignored: int
     pairs: int = 0
     pairs_uncertain: int = 0
+    linked: int = 0
+
+    @property
+    def unmatched(self) -> str | None:
+        """What to say where none of the links is of an account with events."""
+        given = self.links + self.pairs + self.pairs_uncertain
+        if self.linked or not given:
+            return None
+        return (
+            f"None of the {given:,} links names an account that has events: write platforms and"
+            " user ids as the log does (spreadsheets take zeros from the front of numbers)."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The report as a dict of JSON types."""
@@ -116,6 +130,7 @@ def resolve_people(
     person_of_group = np.full(len(every), -1, np.int32)
     person_of_group[groups[first.argsort()]] = np.arange(len(groups), dtype=np.int32)
     sizes = np.unique(np.bincount(person_of_group[group[known]]), return_counts=True)
+    named = np.concatenate([told["account"], found["account"], found["other"]])
     report = PeopleReport(
         accounts=int(known.sum()),
         people=len(groups),
@@ -127,8 +142,15 @@ def resolve_people(
         identifiers_ignored=ignored.n_unique(),
         pairs=len(certain),
         pairs_uncertain=len(found) - len(certain),
+        linked=int(known[np.unique(named)].sum()),
     )
     return People(person_of_group[group[place]], len(groups), _named(edges, every), report)
+
+
+def check_links(report: PeopleReport) -> None:
+    """Raise DataError when there are links, and none is of an account with events."""
+    if report.unmatched is not None:
+        raise DataError(report.unmatched)
 
 
 def _split(links: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame, int]:

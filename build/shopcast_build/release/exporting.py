@@ -238,7 +238,7 @@ def _plans(
 
 def _gate(source: Gate, parity: Parity) -> Gate:
     finding = (
-        f"a probability moves by {parity.moved:.2g} against fp32 torch, {parity.bound:g} is allowed"
+        f"a probability moves by {parity.moved:.4g} against fp32 torch, {parity.bound:g} is allowed"
     )
     checks = (*source.checks, Check(name="parity", passed=parity.passed, finding=finding))
     return Gate(checks=checks, forced=source.forced or not parity.passed)

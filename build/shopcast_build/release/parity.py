@@ -22,8 +22,8 @@ def refuse(parity: Parity) -> None:
     """Raises ParityError when a probability moves by more than the bound."""
     if not parity.passed:
         raise ParityError(
-            f"the exported graphs move a probability by {parity.moved:.2g}, more than the"
-            f" {parity.bound:.2g} allowed, on {parity.exposures:,} exposures of the test period:"
+            f"the exported graphs move a probability by {parity.moved:.4g}, more than the"
+            f" {parity.bound:g} allowed, on {parity.exposures:,} exposures of the test period:"
             " nothing was published"
         )
 

@@ -13,7 +13,7 @@ import torch
 
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.data.people import read_links, resolve_people
+from shopcast_build.data.people import check_links, read_links, resolve_people
 from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.thresholds import check_limits
@@ -109,6 +109,7 @@ def build_model(
             write_quality(log.report, data_report)
         check_limits(log.report, mapping.limits)
         people = resolve_people(log.accounts, read_links(links) if links else None)
+        check_links(people.report)
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     cleaning, people_count, ends = log.report, people.count, log.ends

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.data.people import read_links, resolve_people
+from shopcast_build.data.people import check_links, read_links, resolve_people
 from shopcast_build.learning.exposures import Split, split_by_time
 from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
 from shopcast_build.learning.reporter import Reporter
@@ -91,6 +91,7 @@ def read_material(
             purchase_horizon=settings.exposures.purchase_horizon,
         )
         people = resolve_people(log.accounts, read_links(links) if links else None)
+        check_links(people.report)
         progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)

@@ -13,10 +13,12 @@ from shopcast_cli.console import (
     Advance,
     ProgressReporter,
     counted,
+    err,
     fail,
     failures,
     out,
     print_json,
+    styled,
     table,
 )
 from shopcast_gateway.directory.places import in_redis, shown
@@ -112,6 +114,8 @@ def import_logs(
             )
             people = resolve_people(log.accounts, read_links(links) if links else None)
             progress(1, 1)
+        if people.report.unmatched is not None:  # whose accounts may yet have events
+            err.print(styled("suspicious:", "yellow"), people.report.unmatched)
         with reporter.stage(f"import {log.events.height:,} events") as progress:
             rules = FloodRules() if floods else None
             counts = asyncio.run(_import(file, directory_key, log, people.pairs, rules, progress))

@@ -117,7 +117,7 @@ def evaluate(
             "say where it is published with --repository", param_hint="--version"
         )
     with failures(DataError, ManifestError, RepositoryError, FloatingPointError):
-        names = tuple(part.strip() for part in contenders.split(",")) if contenders else CHOICES
+        names = CHOICES if contenders is None else tuple(map(str.strip, contenders.split(",")))
         options = StudyOptions(contenders=names, seeds=seeds, textbook_steps=textbook_steps)
         chosen, base = load_settings(settings, overrides), base_model
         if repository is not None:
