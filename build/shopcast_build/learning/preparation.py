@@ -35,12 +35,13 @@ class Parts:
 
     def known(self) -> Examples:
         """Those on which what is judged on the test is to be right on average: of all that it was
-        fitted to, as many as that takes, evenly over time; validation where nothing is fitted
-        again."""
+        fitted to, as many as that takes, evenly over time, or all where these would lack an
+        outcome; validation where nothing is fitted again."""
         if self.refit is None:
             return self.validation
         rows = len(self.refit)
-        return self.refit.take(np.linspace(0, rows - 1, min(rows, _MOST_KNOWN)).astype(np.int64))
+        some = self.refit.take(np.linspace(0, rows - 1, min(rows, _MOST_KNOWN)).astype(np.int64))
+        return some if set(some.outcome) == set(self.refit.outcome) else self.refit
 
     def each(self, change: Callable[[Examples], Examples]) -> "Parts":
         """The parts, each of them changed."""
