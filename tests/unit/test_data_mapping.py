@@ -49,6 +49,12 @@ def test_broken_toml_and_missing_file(tmp_path: Path) -> None:
         load_mapping(path)
 
 
+def test_a_mapping_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mapping.toml"
+    path.write_text('\ufeff[platform]\nconstant = "shop"\n', encoding="utf-8")
+    assert load_mapping(path).platform.constant == "shop"
+
+
 def test_empty_mapping_is_the_identity(tmp_path: Path) -> None:
     path = tmp_path / "mapping.toml"
     path.write_text("")

@@ -196,6 +196,7 @@ def test_nearly_the_same_event_under_two_ids(tmp_path: Path) -> None:
     assert (one.rows, one.of) == (10, 120)
     assert one.examples[0] == "view of item-0 at 2024-03-01 00:07:11"
     assert log.report.duplicates == 0
+    assert one.sentence.endswith("within 1 s under another id, or without one.")
 
 
 def test_codes_that_are_no_items_come_with_a_rule_that_drops_them(tmp_path: Path) -> None:

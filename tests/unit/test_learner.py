@@ -11,6 +11,7 @@ from learning_problem import SETTINGS, Problem
 from shopcast_build.learning import preparation
 from shopcast_build.learning.base_model import load_base_model
 from shopcast_build.learning.behavior import HeadEnsemble
+from shopcast_build.learning.calibration import fit_calibration
 from shopcast_build.learning.export import BEHAVIOR_INPUTS, export_behavior, open_session
 from shopcast_build.learning.heads import HeadTraining
 from shopcast_build.learning.learner import FROZEN, Learned, Learner
@@ -169,6 +170,19 @@ def test_long_logs_are_asked_for_a_part_of_what_was_learned_evenly_over_time(
     assert len(known) == 50
     assert (known[[0, -1]] == problem.training.at_s[[0, -1]]).all()
     assert len(parts_of(problem).known()) == len(parts.validation), "nothing is fitted again"
+
+
+def test_an_outcome_that_is_too_rare_for_a_part_of_what_was_learned_keeps_its_chance(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = np.where(problem.training.outcome == Outcome.VIEW, Outcome.VIEW, Outcome.BUY)
+    outcome[1] = Outcome.RETURN
+    refit = replace(problem.training, outcome=outcome)
+    parts = replace(parts_of(problem), train=refit.take(np.arange(250)), refit=refit)
+    monkeypatch.setattr(preparation, "_MOST_KNOWN", 50)
+    known = parts.known().outcome
+    logits = np.zeros((len(known), 3), dtype=np.float32)
+    assert fit_calibration(logits, known, scale=1.0).apply(logits)[0, Outcome.RETURN] > 0.0
 
 
 def test_a_head_fitted_again_takes_as_many_more_steps_as_there_are_more_exposures(

@@ -264,7 +264,7 @@ IDENTITY = Mapping()
 def load_mapping(path: Path) -> Mapping:
     """Read and check a mapping. Raises DataError naming the key that is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(
             f"The mapping {path} cannot be read ({error.strerror}); check the path."

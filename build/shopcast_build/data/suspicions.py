@@ -304,7 +304,7 @@ def _near_duplicates(evidence: Evidence) -> list[Suspicion]:
             n,
             rows_of[code],
             f"{n:,} events of {evidence.platforms[code]} repeat one of the same account, kind and"
-            f" item within {NEAR_S} s under another id.",
+            f" item within {NEAR_S} s under another id, or without one.",
             "Check whether the export writes events twice, or map an event_id that both share.",
             tuple(
                 f"{one['kind']} of {evidence.items['item_id'][one['item']]} at {one['time']:%F %T}"

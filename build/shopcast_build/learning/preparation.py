@@ -35,13 +35,15 @@ class Parts:
 
     def known(self) -> Examples:
         """Those on which what is judged on the test is to be right on average: of all that it was
-        fitted to, as many as that takes, evenly over time, with outcomes of the training part;
-        validation where nothing is fitted again."""
+        fitted to, with outcomes of the training part, as many as that takes, evenly over time, or
+        all where these would lack an outcome; validation where nothing is fitted again."""
         if self.refit is None:
             return self.validation
         rows = np.flatnonzero(np.isin(self.refit.outcome, self.train.outcome))
         evenly = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_KNOWN)).astype(np.int64)
-        return self.refit.take(rows[evenly])
+        some = self.refit.take(rows[evenly])
+        whole = set(some.outcome) == set(self.refit.outcome[rows])
+        return some if whole else self.refit.take(rows)
 
     def each(self, change: Callable[[Examples], Examples]) -> "Parts":
         """The parts, each of them changed."""

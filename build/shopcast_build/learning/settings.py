@@ -20,7 +20,7 @@ Chance = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ExposureSettings(_Section):
@@ -251,7 +251,7 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any]) -> BuildSetti
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise DataError(
                 f"The settings {path} cannot be read ({error.strerror}); check the path."
