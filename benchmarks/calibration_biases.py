@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shopcast_build.data.mapping import load_mapping
-from shopcast_build.learning.calibration import fit_calibration
+from shopcast_build.learning.calibration import fit_calibrations
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.preparation import Parts
 from shopcast_build.learning.settings import load_settings
@@ -55,10 +55,12 @@ def rows(examples: Examples) -> Rows:
 def told(parts: Parts, seed: int) -> dict[str, tuple[float, float]]:
     """By where biases come from: the mean chance of a return on the test, and the log loss."""
     trees = Trees.fit(rows(parts.train), rows(parts.validation), text=None, seed=seed)
-    first = fit_calibration(trees.logits(rows(parts.validation)), parts.validation.outcome)
     known, everything = parts.known(), parts.refit or parts.train
     final = trees.refit(rows(everything), growth=len(everything) / len(parts.train))
-    own = fit_calibration(final.logits(rows(known)), known.outcome, scale=first.scale)
+    first, own = fit_calibrations(
+        (trees.logits(rows(parts.validation)), parts.validation.outcome),
+        (final.logits(rows(known)), known.outcome),
+    )
     plain = Calibration(scale=1.0, bias=(first.bias[0], 0.0, 0.0))
     logits, outcome = final.logits(rows(parts.test)), parts.test.outcome
     found = {}

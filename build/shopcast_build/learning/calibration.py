@@ -10,6 +10,9 @@ from shopcast_domain.events import Outcome
 from shopcast_domain.features import Floats, Ints
 from shopcast_domain.manifest import NO_CHANCE, Calibration
 
+Labelled = tuple[NDArray[np.float32], Ints]
+"""Logits, (M, 3), and outcomes, (M,)."""
+
 OUTCOMES = len(Outcome)
 _LEAST_SCALE = 1e-3
 
@@ -60,6 +63,18 @@ def fit_calibration(
     bias = np.full(OUTCOMES, NO_CHANCE)
     bias[free] = found[1:] - found[1]  # only differences count
     return Calibration(scale=float(found[0]), bias=(float(bias[0]), float(bias[1]), float(bias[2])))
+
+
+def fit_calibrations(validation: Labelled, known: Labelled) -> tuple[Calibration, Calibration]:
+    """Of a model that validation judges, and of the final one, which is fitted again to what is
+    `known` by then. Either: the logits of its model, and what came of them.
+
+    The final one takes the scale of the first, as no model tells how sure it may be of what it was
+    fitted to. Its biases make it right on average over that: those of validation say what the first
+    did not know of validation's time, and the final one has learned that.
+    """
+    first = fit_calibration(*validation)
+    return first, fit_calibration(*known, scale=first.scale)
 
 
 def reliability(p: Floats, hit: NDArray[np.bool_], bins: int = 15) -> list[ReliabilityBin]:

@@ -14,7 +14,7 @@ from sklearn.metrics import (
 from shopcast_build.learning.calibration import (
     OUTCOMES,
     expected_calibration_error,
-    fit_calibration,
+    fit_calibrations,
 )
 from shopcast_build.learning.trees import Rows, Trees
 from shopcast_domain.events import Outcome
@@ -127,13 +127,11 @@ def gradient_boosting(
         return Rows(features, np.empty((len(features), 0), dtype=np.float32), outcome)
 
     trees = Trees.fit(rows(*train), rows(*validation), text=None, seed=seed, members=members)
-    found = trees.logits(rows(*validation))
-    calibration = fit_calibration(found, validation[1])
-    final, last = trees, calibration
+    final = trees
     if again:
-        growth = len(again[1]) / len(train[1])
-        final = trees.refit(rows(*again), growth=growth)
-        last = fit_calibration(final.logits(rows(*again)), again[1], scale=calibration.scale)
+        final = trees.refit(rows(*again), growth=len(again[1]) / len(train[1]))
+    known, found = again or validation, trees.logits(rows(*validation))
+    first, last = fit_calibrations((found, validation[1]), (final.logits(rows(*known)), known[1]))
     unknown = np.zeros(len(test), dtype=np.int64)
-    judged = calibration.apply(found), last.apply(final.logits(rows(test, unknown)))
+    judged = first.apply(found), last.apply(final.logits(rows(test, unknown)))
     return Judged(GRADIENT_BOOSTING, *judged)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shopcast_build.learning import processes
 from shopcast_build.learning.batches import ExposureBatches
 from shopcast_build.learning.behavior import BehaviorModel, HeadEnsemble
-from shopcast_build.learning.calibration import fit_calibration
+from shopcast_build.learning.calibration import fit_calibrations
 from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.encoder import ItemEncoder
 from shopcast_build.learning.evaluation import Judged
@@ -116,9 +116,10 @@ class HeadTraining:
         validation = predict_logits(model, self._batches(parts.validation))
         test = predict_logits(final, self._batches(parts.test))
         learned = predict_logits(final, self._batches(known))
-        chosen = fit_calibration(validation, parts.validation.outcome)
-        again = fit_calibration(learned, known.outcome, scale=chosen.scale)
-        return FittedHead(final, validation, test, learned, chosen, again)
+        calibrations = fit_calibrations(
+            (validation, parts.validation.outcome), (learned, known.outcome)
+        )
+        return FittedHead(final, validation, test, learned, *calibrations)
 
     def train(
         self,

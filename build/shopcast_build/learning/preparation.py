@@ -41,9 +41,9 @@ class Parts:
             return self.validation
         rows = np.flatnonzero(np.isin(self.refit.outcome, self.train.outcome))
         evenly = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_KNOWN)).astype(np.int64)
-        some = self.refit.take(rows[evenly])
-        whole = set(some.outcome) == set(self.refit.outcome[rows])
-        return some if whole else self.refit.take(rows)
+        outcome = self.refit.outcome[rows]
+        whole = np.isin(outcome, outcome[evenly]).all()
+        return self.refit.take(rows[evenly] if whole else rows)
 
     def each(self, change: Callable[[Examples], Examples]) -> "Parts":
         """The parts, each of them changed."""

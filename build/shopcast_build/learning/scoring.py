@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shopcast_build.learning.calibration import fit_calibration
+from shopcast_build.learning.calibration import fit_calibrations
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.heads import FittedHead
@@ -60,15 +60,16 @@ def fit_scorers(
             growth = len(parts.refit) / len(parts.train)
             final = trees.refit(rows(parts.refit), growth=growth)
         progress(2, 2)
-    own = fit_calibration(trees.logits(validation), validation.outcome)
-    again = fit_calibration(final.logits(known), known.outcome, scale=own.scale)
+    own, again = fit_calibrations(
+        (trees.logits(validation), validation.outcome), (final.logits(known), known.outcome)
+    )
     for label, chosen, scorer in (
         (TREES, trees_alone(trees, own), trees_alone(final, again)),
         (BLEND, blend(trees, head.chosen, own), blend(final, head.final, again)),
     ):
         logits = chosen.logits(head.validation, validation)
-        first = fit_calibration(logits, validation.outcome)
-        last = fit_calibration(scorer.logits(head.known, known), known.outcome, scale=first.scale)
+        learned = scorer.logits(head.known, known)
+        first, last = fit_calibrations((logits, validation.outcome), (learned, known.outcome))
         judged = Judged(label, first.apply(logits), last.apply(scorer.logits(head.test, test)))
         found[label] = Scored(judged, scorer, last)
     wanted = {"trees": [TREES], "blend": [BLEND]}.get(kind, list(found))

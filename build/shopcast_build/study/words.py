@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from shopcast_build.learning.calibration import fit_calibration
+from shopcast_build.learning.calibration import fit_calibrations
 from shopcast_build.learning.evaluation import Judged
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.preparation import Parts
@@ -50,10 +50,11 @@ def word_regression(timeline: Timeline, parts: Parts, *, seed: int) -> Judged:
         if again is not None:
             _fit(model, inputs["again"], again.outcome)
         learned = _logits(model, inputs["validation" if again is None else "again"])
-        calibration = fit_calibration(validation, parts.validation.outcome)
-        final = fit_calibration(learned, known.outcome, scale=calibration.scale)
-        test = final.apply(_logits(model, inputs["test"]))
-        judged = Judged("words", calibration.apply(validation), test)
+        first, last = fit_calibrations(
+            (validation, parts.validation.outcome), (learned, known.outcome)
+        )
+        test = last.apply(_logits(model, inputs["test"]))
+        judged = Judged("words", first.apply(validation), test)
         loss = float(losses(judged, parts.validation).mean())
         if best is None or loss < best[0]:
             best = loss, judged
