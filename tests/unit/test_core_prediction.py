@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from shopcast_domain.events import Account, EventKind, Item, Outcome
 from shopcast_domain.features import FEATURES, MISSING, Candidates, Window
 from shopcast_domain.manifest import NO_CHANCE, Calibration, Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
+from shopcast_gateway.core import batching
 from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
@@ -622,6 +623,25 @@ async def test_base_rates_are_told_only_where_they_will_do(ask: Ask, away: str) 
     ]
     assert (evidence.model_version, evidence.person_known) == ("7", True)
     assert (evidence.events_used, evidence.platforms, evidence.newest_event_age_s) == (0, (), None)
+
+
+async def test_base_rates_are_told_at_once_where_the_model_hangs(
+    served: Manifest, tokeniser: ItemTokeniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "SILENT_S", 0.05)
+    backend, directory = Backend(delay_s={"behavior": 5.0}), Directory([Past(60.0)])
+    model = Model(served, tokeniser, backend, calls=1)
+    vectors = ItemVectors(model, directory)
+    predictor = ModelPredictor(model, vectors, directory, Histories(), clock=lambda: NOW_S)
+    query = PredictQuery(ANNA, (Item("i", category="shoes"),))
+    lenient = replace(query, lowest_level=Level.PRIOR)
+    with pytest.raises(DeadlineExpired):
+        await predictor.predict(query, timeout_s=0.2)
+    with pytest.raises(Unavailable, match="answered nobody"):
+        await predictor.predict(query, timeout_s=0.15)
+    answer = await predictor.predict(lenient, timeout_s=0.15)
+    assert (answer.evidence.level, answer.evidence.reason) == (Level.PRIOR, Reason.MODEL_AWAY)
+    await vectors.close()
 
 
 async def test_who_takes_base_rates_gets_the_model_while_it_is_there(ask: Ask) -> None:

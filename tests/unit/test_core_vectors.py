@@ -443,6 +443,27 @@ async def test_who_would_wait_too_long_for_others_is_refused(
         assert [encoded for _, encoded in await asyncio.gather(*running)] == [60, 20, 1, 400]
 
 
+async def test_who_needs_an_encoder_that_hangs_is_told_at_once(
+    model: Model, store: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "SILENT_S", 0.01)
+    async with opened(model, store) as vectors:
+        await vectors.get(["w1"], timeout_s=30.0)
+        encoder.release.clear()
+        running = [asyncio.create_task(vectors.get([f"w{n}"], timeout_s=30.0)) for n in (2, 3)]
+        for task in running:
+            await until_waiting(task)
+        later = asyncio.create_task(vectors.get(["w4"], timeout_s=30.0))
+        await until_waiting(later)
+        await asyncio.sleep(0.03)
+        for texts in (["w5"], ["w4"]):  # one that nobody has asked for, and one that waits
+            with pytest.raises(Unavailable):
+                await vectors.get(texts, timeout_s=0.02)
+        assert numbers((await vectors.get(["w1"], timeout_s=0.02))[0]) == [2], "it is at hand"
+        encoder.release.set()
+        await asyncio.gather(*running, later)
+
+
 async def test_a_text_nobody_waits_for_any_more_is_not_encoded(
     model: Model, store: Store, encoder: Encoder
 ) -> None:
