@@ -22,6 +22,8 @@ PATIENCE_S = 90.0
 USERS = 20
 SETTLED = 20
 """Good calls in a row after which all is well again."""
+NOTICED_S = 2.5
+"""After which it shows that somebody answers nobody: a second, where the machine is quiet."""
 _PAUSE_S = 0.05  # of a caller that was not answered
 _KINDS = ("purse", "lamp", "trail shoe", "kettle", "rain coat", "desk", "tent", "novel")
 _LEVELS, _REASONS = pb.ServiceLevel, pb.LevelReason
@@ -191,6 +193,15 @@ class Clients:
             tasks.append(asyncio.create_task(self.ask(who, request, timeout_s(number))))
             await asyncio.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
         await asyncio.gather(*tasks)
+
+    async def crowd(self, request: Request, *, seconds: float) -> list[Outcome]:
+        """More callers than there is room for if they all waited, who have a second each; returns
+        the outcomes since it could be noticed that nobody is answered."""
+        began, rate = time.monotonic(), 120.0
+        await self.open(
+            "crowd", request, rate=rate, calls=int(rate * seconds), timeout_s=lambda _: 1.0
+        )
+        return self.of("crowd", since=began + NOTICED_S)
 
     async def until(self, holds: Callable[[], Any], what: str) -> None:
         """Wait for something, while callers go on."""

@@ -69,3 +69,20 @@ async def test_a_store_that_does_not_answer_costs_history_and_nothing_else(
     assert {one.level for one in lowered} <= {"STALE", "NO_HISTORY"}
     assert f"STORE_{what.upper()}" in {one.reason for one in lowered}
     assert "Traceback" not in on_redis.log.read_text()
+
+
+async def test_while_the_store_stands_still_everybody_who_takes_less_is_answered_at_once(
+    on_redis: "Gateway", redis: RedisServer, tell: "Tell"
+) -> None:
+    async with Clients(on_redis.address) as clients:
+        assert (await clients.ask("first", requests(), 20.0)).good
+        try:
+            redis.send(signal.SIGSTOP)
+            noticed = await clients.crowd(requests(lowest_level=NO_HISTORY), seconds=2 * AWAY_S)
+        finally:
+            redis.send(signal.SIGCONT)
+        async with clients.closed("after", requests(), callers=2, timeout_s=4.0):
+            again_s = await clients.until_good("after", time.monotonic())
+    tell("store slow, under many calls", clients.of("crowd"), f"good again after {again_s:.1f} s")
+    assert set(statuses(noticed)) == {"OK"}
+    assert any(one.reason == "STORE_AWAY" for one in noticed)

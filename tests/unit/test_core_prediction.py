@@ -16,7 +16,7 @@ from shopcast_domain.events import Account, EventKind, Item, Outcome
 from shopcast_domain.features import FEATURES, MISSING, Candidates, Window
 from shopcast_domain.manifest import NO_CHANCE, Calibration, Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
-from shopcast_gateway.core import batching
+from shopcast_gateway.core import silence
 from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.model import Model
 from shopcast_gateway.core.prediction import ModelPredictor
@@ -576,6 +576,34 @@ async def test_a_slow_store_gets_the_whole_deadline_where_there_is_no_copy(ask: 
     assert answer.evidence.level is Level.FULL
 
 
+async def test_a_store_that_hangs_is_not_waited_for_by_everybody(
+    served: Manifest, tokeniser: ItemTokeniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "SILENT_S", 0.05)
+    directory = Directory([Past(60.0)])
+    directory.delay_s["read"] = 5.0
+    model = Model(served, tokeniser, Backend())
+    vectors = ItemVectors(model, directory)
+    predictor = ModelPredictor(model, vectors, directory, Histories(), clock=lambda: NOW_S)
+    query = PredictQuery(ANNA, (Item("i"),))
+    lenient = replace(query, lowest_level=Level.NO_HISTORY)
+    waiting = asyncio.create_task(predictor.predict(query, timeout_s=0.4))
+    await asyncio.sleep(0.15)
+    with pytest.raises(Unavailable, match="answered nobody"):
+        await predictor.predict(query, timeout_s=0.1)
+    answer = await predictor.predict(lenient, timeout_s=0.2)
+    assert (answer.evidence.level, answer.evidence.reason) == (Level.NO_HISTORY, Reason.STORE_AWAY)
+    with pytest.raises(DeadlineExpired):
+        await waiting
+    answer = await predictor.predict(lenient, timeout_s=0.2)  # one goes on asking
+    assert answer.evidence.reason is Reason.STORE_SLOW
+    directory.delay_s["read"] = 0.0
+    for _ in range(3):
+        answer = await predictor.predict(query, timeout_s=1.0)
+        assert answer.evidence.level is Level.FULL
+    await vectors.close()
+
+
 async def test_a_copy_is_of_one_purpose_and_confidence(ask: Ask) -> None:
     directory, histories, item = Directory([Past(60.0)]), Histories(), Item("i", title="w9")
     await ask(directory, item, histories=histories)
@@ -628,7 +656,7 @@ async def test_base_rates_are_told_only_where_they_will_do(ask: Ask, away: str) 
 async def test_base_rates_are_told_at_once_where_the_model_hangs(
     served: Manifest, tokeniser: ItemTokeniser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "SILENT_S", 0.05)
+    monkeypatch.setattr(silence, "SILENT_S", 0.05)
     backend, directory = Backend(delay_s={"behavior": 5.0}), Directory([Past(60.0)])
     model = Model(served, tokeniser, backend, calls=1)
     vectors = ItemVectors(model, directory)

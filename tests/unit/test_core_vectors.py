@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from shopcast_domain.item_text import text_digest
 from shopcast_domain.manifest import Manifest
 from shopcast_domain.tokeniser import ItemTokeniser
-from shopcast_gateway.core import batching
+from shopcast_gateway.core import batching, silence
 from shopcast_gateway.core import vectors as core_vectors
 from shopcast_gateway.core.model import ENCODE_BATCH, Model
 from shopcast_gateway.core.pace import Pace
@@ -446,7 +446,7 @@ async def test_who_would_wait_too_long_for_others_is_refused(
 async def test_who_needs_an_encoder_that_hangs_is_told_at_once(
     model: Model, store: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "SILENT_S", 0.01)
+    monkeypatch.setattr(silence, "SILENT_S", 0.01)
     async with opened(model, store) as vectors:
         await vectors.get(["w1"], timeout_s=30.0)
         encoder.release.clear()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
+from shopcast_gateway.core.silence import Silence
 from shopcast_gateway.core.stages import SPENT, UNRECORDED, Interval, Recorder, Spent
 from shopcast_gateway.errors import ContractMismatch, DeadlineExpired, Unavailable
 
@@ -21,8 +22,6 @@ END_S = 5.0
 SEND_MARGIN_S = 0.002
 """Work with no more time left than this is not sent: time goes by from the last look at the clock
 to the send."""
-SILENT_S = 1.0
-"""How long nothing may have ended, at least, before somebody is told that it hangs."""
 _MAX_PADDING = 2.0  # padded numbers for each that is meant
 _AMONG = 128  # of those whose turn is next, a batch is made up
 
@@ -94,7 +93,7 @@ class Batcher(Generic[Work, Answer]):
         self._waiting: dict[Entry[Work, Answer], None] = {}  # in the order in which they came
         self._turn = 0  # of whoever went last
         self._running: set[asyncio.Task[None]] = set()
-        self._moved_at = 0.0  # when a call ended last, or the first of those that run began
+        self._silence = Silence(f"{model or 'the'} model")
         self._woken = False
 
     @property
@@ -107,13 +106,10 @@ class Batcher(Generic[Work, Answer]):
         """Whether anything waits, or runs beside what is asked from."""
         return len(self._running) > 1 or bool(self._waiting)
 
-    def check(self, timeout_s: float) -> None:
-        """Raises Unavailable where whoever has so much time would wait in vain: all calls that may
-        run do, and none has ended for longer than that, and SILENT_S. What hangs tends to go on for
-        as long as it has, and who waits for it takes the place of others."""
-        silent_s = time.monotonic() - self._moved_at
-        if len(self._running) >= self._calls() and silent_s > max(timeout_s, SILENT_S):
-            raise Unavailable(f"the model has answered nobody for {silent_s:.1f} s")
+    async def check(self, timeout_s: float) -> None:
+        """Raises Unavailable where whoever has so much time would wait in vain, as Silence.check:
+        calls that have begun go on to their end, so no other starts while all hang."""
+        await self._silence.check(timeout_s, places=self._calls())
 
     def after(self, place: int) -> int:
         """How many of those that wait would go after work of that place."""
@@ -158,15 +154,12 @@ class Batcher(Generic[Work, Answer]):
     def _start(self) -> None:
         self._woken = False
         while len(self._running) < self._calls() and (batch := self._next()):
-            if not self._running:
-                self._moved_at = time.monotonic()
             task = asyncio.create_task(self._answer(batch), context=Context())  # no one call's
             self._running.add(task)
             task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
-        self._moved_at = time.monotonic()
         self._start()
 
     def _next(self) -> list[Entry[Work, Answer]]:
@@ -213,7 +206,8 @@ class Batcher(Generic[Work, Answer]):
         late = sum(entry.deadline <= now and not entry.future.done() for entry in batch)
         self.recorder.batch(self._model, len(batch), late)
         try:
-            answers = await self._run([entry.work for entry in batch], partial(_left_s, batch))
+            with self._silence.asking():
+                answers = await self._run([entry.work for entry in batch], partial(_left_s, batch))
         except Exception as error:
             if len(batch) > 1 and isinstance(error, ContractMismatch):
                 for entry in batch:  # one of them spoils it for the others

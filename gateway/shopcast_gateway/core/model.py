@@ -84,9 +84,9 @@ class Model:
             )
         return _of_shape(vectors, (len(texts), self.manifest.vector_dim))
 
-    def check(self, timeout_s: float) -> None:
+    async def check(self, timeout_s: float) -> None:
         """Raises Unavailable where scoring hangs, as Batcher.check."""
-        self._scores.check(timeout_s)
+        await self._scores.check(timeout_s)
 
     async def score(self, one: Scene | Exposure, *, timeout_s: float) -> Floats:
         """Calibrated probabilities of n candidates for one person: float64 (n, 3).

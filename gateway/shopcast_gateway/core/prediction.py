@@ -84,7 +84,7 @@ class ModelPredictor:
         self, query: PredictQuery, known: Known, now_s: float, deadline: float
     ) -> Prediction:
         """What the model says. deadline: of the monotonic clock."""
-        self._model.check(deadline - time.monotonic())
+        await self._model.check(deadline - time.monotonic())
         manifest, reading = self._model.manifest, known.reading
         candidates = reading.candidates
         if query.quantities:

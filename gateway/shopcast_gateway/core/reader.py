@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from shopcast_domain.events import Item
 from shopcast_gateway.core.catalogue import Catalogue
 from shopcast_gateway.core.histories import Histories
 from shopcast_gateway.core.protocol import Level, PredictQuery, Reason
+from shopcast_gateway.core.silence import Silence
 from shopcast_gateway.core.stages import PLACES, UNRECORDED, Recorder, timed
 from shopcast_gateway.directory.protocol import Directory
 from shopcast_gateway.directory.reading import unread
@@ -52,6 +54,7 @@ class Reader:
         self._directory, self._histories = directory, histories
         self._catalogue = Catalogue()
         self._limit, self._clock = limit, clock
+        self._silence = Silence("the directory")
 
     async def read(self, query: PredictQuery, *, timeout_s: float) -> Known:
         """What the directory knows, or if it cannot be had and need not, what was known, or what
@@ -67,15 +70,7 @@ class Reader:
         try:
             limit_s = timeout_s * _READ_SHARE if spared else timeout_s
             with timed("look_up", self._recorder):
-                async with asyncio.timeout(limit_s):
-                    reading = await self._directory.read(
-                        query.account,
-                        at_hand.missing,
-                        before_s=self._clock() + CLOCK_SKEW_S,
-                        limit=self._limit,
-                        purpose=query.purpose,
-                        min_confidence=query.min_confidence,
-                    )
+                reading = await self._read(query, at_hand.missing, limit_s)
         except TimeoutError:
             late = DeadlineExpired("the directory took longer than the deadline")
             return self._without(query, Reason.STORE_SLOW, late)
@@ -88,6 +83,19 @@ class Reader:
                 self._recorder.items(place, count)
         self._histories.keep(query, self._limit, reading, begun)
         return Known(reading)
+
+    async def _read(self, query: PredictQuery, items: Sequence[Item], limit_s: float) -> Reading:
+        await self._silence.check(limit_s)
+        async with asyncio.timeout(limit_s):
+            with self._silence.asking():
+                return await self._directory.read(
+                    query.account,
+                    items,
+                    before_s=self._clock() + CLOCK_SKEW_S,
+                    limit=self._limit,
+                    purpose=query.purpose,
+                    min_confidence=query.min_confidence,
+                )
 
     def _age_s(self, query: PredictQuery) -> float | None:
         return self._histories.age_s(query, self._limit)

@@ -168,7 +168,7 @@ class ItemVectors:
     async def _encode(self, unseen: dict[bytes, str], timeout_s: float) -> dict[bytes, Vector]:
         """Vectors of texts nobody has encoded yet; a text already under way is waited for."""
         if unseen:
-            self._texts.check(timeout_s)
+            await self._texts.check(timeout_s)
         self._admit(len(unseen.keys() - self._in_flight.keys()), timeout_s)
         awaited = [
             self._await(digest, text, timeout_s, place)
