@@ -136,10 +136,31 @@ def test_a_rare_outcome_is_to_be_told_as_such_by_enough_examples(count: int, ref
 
     def calibrated(returns: Floats) -> Check:
         told = np.stack([nothing, 1 - returns, returns], axis=1)
-        return Questions(Candidate("the new model", told), test, ["shop"]).is_calibrated()
+        shares = np.tile(np.bincount(test.outcome, minlength=3) / count, (count, 1))
+        questions = Questions(Candidate("the new model", told), test, ["shop"])
+        return questions.is_calibrated(Candidate("the shares", shares))
 
     assert calibrated(truth / 6).passed is not refused
     assert calibrated(truth).passed
+
+
+def test_who_could_not_know_that_an_outcome_has_become_rarer_is_not_refused_for_it(
+    world: World,
+) -> None:
+    """The model and the shares are those of a time when twice as many bought."""
+
+    def doubled(p: Floats) -> Floats:
+        odds = p * [1, 2, 2]
+        return odds / odds.sum(1, keepdims=True)
+
+    before = doubled(world.truth)
+    shares = np.tile(before.mean(0), (len(before), 1))
+    questions = Questions(Candidate("the new model", before), world.test, PLATFORMS)
+    known_before = questions.is_calibrated(Candidate("the shares", shares))
+    assert known_before.passed, known_before.finding
+    shares = np.tile(world.truth.mean(0), (len(before), 1))
+    only_the_model = questions.is_calibrated(Candidate("the shares", shares))
+    assert not only_the_model.passed, only_the_model.finding
 
 
 def test_equally_good_models_pass_nearly_always(world: World) -> None:

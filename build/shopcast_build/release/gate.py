@@ -26,7 +26,7 @@ from shopcast_domain.manifest import Check, Gate
 NOT_WORSE = "not worse than what serves"
 _NOISE = (0.005, 0.995)
 _MOST_PEOPLE = 20_000
-_LOSS = "log_loss"
+_LOSS, _GAP = "log_loss", "ece_beyond_chance"
 _NAMES = {_LOSS: "log loss", "purchase_auc": "AUC of purchases", "return_auc": "AUC of returns"}
 
 
@@ -106,16 +106,21 @@ class Questions:
             )
         return checks
 
-    def is_calibrated(self) -> Check:
-        """Can its probabilities be read as shares?"""
-        draws = self._draws(self._new, frozenset({"ece_beyond_chance"}), None)["ece_beyond_chance"]
-        value, low = float(draws[0]), float(np.nanquantile(draws[1:], _NOISE[0]))
+    def is_calibrated(self, majority: Candidate) -> Check:
+        """Can its probabilities be read as shares, as far as those could be foreseen? Where
+        outcomes have become rarer since, whoever answers the shares of before is off, too."""
+        ours, theirs = (
+            self._draws(one, frozenset({_GAP}), None)[_GAP] for one in (self._new, majority)
+        )
+        more = ours - theirs
+        low = float(np.nanquantile(more[1:], _NOISE[0]))
         limit = calibration_limit(self._outcome, self._resampling)
         found = (
-            f"probabilities miss observed shares by {value:.3f} beyond chance, at least by"
-            f" {low:.3f}, where {limit:.3f} is allowed"
+            f"probabilities miss observed shares by {ours[0]:.4f} beyond chance, those of"
+            f" {majority.name} by {theirs[0]:.4f}: {more[0]:.4f} more, at least {low:.4f}, where"
+            f" {limit:.4f} is allowed"
         )
-        if low <= limit < value:
+        if low <= limit < more[0]:
             found += "; that it is more may be chance"
         return Check(name="calibrated", passed=low <= limit, finding=found)
 
@@ -164,10 +169,11 @@ def ask(
         return Candidate(name, judged.test).only(rows)
 
     questions = Questions(new.only(rows), test.take(rows), platforms)
-    checks = [questions.beats_knowing_nothing(told(majority.name, majority))]
+    nothing = told(majority.name, majority)
+    checks = [questions.beats_knowing_nothing(nothing)]
     for name, rival in baselines.items():
         checks.append(questions.is_not_worse(f"not worse than {name}", told(name, rival)))
-    checks.append(questions.is_calibrated())
+    checks.append(questions.is_calibrated(nothing))
     if isinstance(serving, Candidate):
         before = serving.only(rows)
         checks.append(questions.is_not_worse(NOT_WORSE, before))
