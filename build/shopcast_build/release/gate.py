@@ -106,18 +106,22 @@ class Questions:
             )
         return checks
 
-    def is_calibrated(self, majority: Candidate) -> Check:
-        """Can its probabilities be read as shares, as far as those could be foreseen? Where
-        outcomes have become rarer since, whoever answers the shares of before is off, too."""
-        ours, theirs = (
-            self._draws(one, frozenset({_GAP}), None)[_GAP] for one in (self._new, majority)
-        )
-        more = ours - theirs
+    def is_calibrated(self, rivals: Sequence[Candidate]) -> Check:
+        """Can its probabilities be read as shares, as far as anybody could foresee them? Where
+        outcomes have become rarer, or features mean something else than before, its rivals are off,
+        too: it is compared with the one that is most."""
+
+        def missed(one: Candidate) -> Floats:
+            return self._draws(one, frozenset({_GAP}), None)[_GAP]
+
+        ours, theirs = missed(self._new), {one.name: missed(one) for one in rivals}
+        name = max(theirs, key=lambda rival: theirs[rival][0])
+        more = ours - theirs[name]
         low = float(np.nanquantile(more[1:], _NOISE[0]))
         limit = calibration_limit(self._outcome, self._resampling)
         found = (
             f"probabilities miss observed shares by {ours[0]:.4f} beyond chance, those of"
-            f" {majority.name} by {theirs[0]:.4f}: {more[0]:.4f} more, at least {low:.4f}, where"
+            f" {name} by {theirs[name][0]:.4f}: {more[0]:+.4f}, at least {low:+.4f}, where"
             f" {limit:.4f} is allowed"
         )
         if low <= limit < more[0]:
@@ -170,10 +174,10 @@ def ask(
 
     questions = Questions(new.only(rows), test.take(rows), platforms)
     nothing = told(majority.name, majority)
+    rivals = [told(name, rival) for name, rival in baselines.items()]
     checks = [questions.beats_knowing_nothing(nothing)]
-    for name, rival in baselines.items():
-        checks.append(questions.is_not_worse(f"not worse than {name}", told(name, rival)))
-    checks.append(questions.is_calibrated(nothing))
+    checks += [questions.is_not_worse(f"not worse than {one.name}", one) for one in rivals]
+    checks.append(questions.is_calibrated((nothing, *rivals)))
     if isinstance(serving, Candidate):
         before = serving.only(rows)
         checks.append(questions.is_not_worse(NOT_WORSE, before))
