@@ -11,41 +11,19 @@ is compared on the test. Nothing is chosen here.
 
 import argparse
 import json
-import tempfile
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import polars as pl
-from fine_tuning_steps import Spoken
 from rich.console import Console
 from rich.table import Table
+from slices import SLICES, slices
 
-from shopcast_build.data.mapping import load_mapping
 from shopcast_build.learning.calibration import fit_calibrations
 from shopcast_build.learning.examples import Examples
 from shopcast_build.learning.preparation import Parts
-from shopcast_build.learning.settings import load_settings
 from shopcast_build.learning.trees import Rows, Trees
-from shopcast_build.study.material import read_material
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import Calibration
-
-SLICES: dict[str, tuple[int, pl.Expr]] = {
-    "December to May": (14, pl.col("InvoiceDate") < datetime(2010, 6, 1)),
-    "December to September": (30, pl.col("InvoiceDate") < datetime(2010, 10, 1)),
-    "February to August": (
-        30,
-        pl.col("InvoiceDate").is_between(datetime(2010, 2, 1), datetime(2010, 9, 1)),
-    ),
-    "April to December": (30, pl.col("InvoiceDate") >= datetime(2010, 4, 1)),
-    "June to December": (30, pl.col("InvoiceDate") >= datetime(2010, 6, 1)),
-    "half of the customers": (30, pl.col("Customer ID").cast(pl.String).hash(3) % 2 == 0),
-    "the other half": (30, pl.col("Customer ID").cast(pl.String).hash(3) % 2 == 1),
-    "all": (30, pl.lit(True)),
-    "all, within 60 days": (60, pl.lit(True)),
-}
-"""Days in which a return counts, and the lines of the slice."""
 
 
 def rows(examples: Examples) -> Rows:
@@ -80,21 +58,14 @@ def main() -> None:
     table = Table(title="mean chance of a return in %, and log loss, on the test")
     for name in ("slice", "returned", "biases of validation", "of what it learned", "none"):
         table.add_column(name, justify="right")
-    log, results = pl.read_parquet(given.events), []
-    for name, (days, lines) in SLICES.items():
-        settings = load_settings(None, {"exposures.return_window_days": days})
-        with tempfile.TemporaryDirectory() as folder:
-            part = Path(folder) / "slice.parquet"
-            log.filter(lines).write_parquet(part)
-            material = read_material(
-                [part], links=None, mapping=load_mapping(given.mapping), settings=settings,
-                max_bad_share=None, reporter=Spoken(),
-            )  # fmt: skip
-            found = told(material.parts, given.seed)
-        share = float((material.parts.test.outcome == Outcome.RETURN).mean())
-        results.append({"slice": name, "returned": share, "told": found})
+    results = []
+    for one in slices(given.events, given.mapping, list(SLICES)):
+        parts = one.material.parts
+        found = told(parts, given.seed)
+        share = float((parts.test.outcome == Outcome.RETURN).mean())
+        results.append({"slice": one.name, "returned": share, "told": found})
         cells = [f"{100 * mean:.2f} / {loss:.4f}" for mean, loss in found.values()]
-        table.add_row(name, f"{100 * share:.2f}", *cells)
+        table.add_row(one.name, f"{100 * share:.2f}", *cells)
     Console().print(table)
     print(json.dumps(results))
 
