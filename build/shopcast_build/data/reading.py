@@ -18,6 +18,9 @@ from shopcast_build.data.header import instead
 ROW = "__row__"
 """Name of the column that numbers a file's rows of data from 1."""
 
+Progress = Callable[[int, int], None]
+"""Takes how many of how many are done."""
+
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".xlsx")
 _NO_DATA = (".toml", ".md")
 _READABLE = "CSV, CSV.gz, Parquet, JSONL and XLSX files can be read"

@@ -104,13 +104,13 @@ def build_model(
             mapping,
             max_bad_share=max_bad_share,
             purchase_horizon=settings.exposures.purchase_horizon,
+            progress=progress,
         )
         if data_report is not None and processes.is_first():
             write_quality(log.report, data_report)
         check_limits(log.report, mapping.limits)
         people = resolve_people(log.accounts, read_links(links) if links else None)
         check_links(people.report)
-        progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     cleaning, people_count, ends = log.report, people.count, log.ends
     del log, people  # the names of everybody are not needed any more, and they are large

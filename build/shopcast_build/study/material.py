@@ -89,10 +89,10 @@ def read_material(
             mapping,
             max_bad_share=max_bad_share,
             purchase_horizon=settings.exposures.purchase_horizon,
+            progress=progress,
         )
         people = resolve_people(log.accounts, read_links(links) if links else None)
         check_links(people.report)
-        progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
     frames = part_frames(exposures, split, settings.exposures, log.ends)

@@ -59,8 +59,8 @@ def check(
 
     with failures(DataError, OSError):
         mapped = load_mapping(mapping) if mapping else Mapping()
-        with ProgressReporter().stage("read and clean the log"):
-            found = clean(events, mapped, max_bad_share=1.0).report
+        with ProgressReporter().stage("read and clean the log") as progress:
+            found = clean(events, mapped, max_bad_share=1.0, progress=progress).report
         page = write_quality(found, report) if report else None
         if as_json:
             print_json(found.to_json())
@@ -100,7 +100,8 @@ def inspect(
         layouts = {file: sniff_layout(file) for file in files_of([path])}
         sources = scan([path], layouts.__getitem__)
         proposal = propose(sources, layouts)
-        found = preview(sources, proposal.mapping, rows=rows)
+        with ProgressReporter().stage("try the mapping") as progress:
+            found = preview(sources, proposal.mapping, rows=rows, progress=progress)
         if output is not None:
             output.write_text(proposal.toml, encoding="utf-8")
     if as_json:
