@@ -98,7 +98,7 @@ def clean(
     leads = count_leads(events, platforms, purchase_horizon)
     browsed = tuple(code for code, one in enumerate(leads) if one.browsed)
     table = item_table(items, events, words, texts, told, {platforms[code] for code in browsed})
-    titles = words.title.drop_nulls("text")
+    titles = words.title.drop_nulls("text").select("item", "text").unique()
     report = _report(
         sources,
         read,
