@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shopcast_cli.commands import export
+from shopcast_cli.commands import data, export
 from shopcast_cli.console import (
     ProgressReporter,
     err,
@@ -269,16 +269,15 @@ def show(result: "BuildResult", repository: Path) -> None:
         f" {counts['train']:,} / {counts['validation']:,} / {counts['test']:,} exposures"
         " to train / validate / test"
     )
-    for one in cleaning.by_platform:
-        if one.kept:
-            out.print(f"  {one.platform} is {one.asked}")
+    for line in data.asked(cleaning):
+        out.print(f"  {line}")
     for reason, rows in {**cleaning.dropped, "duplicate": cleaning.duplicates}.items():
         if rows:
             out.print(f"  dropped {rows:,} rows: {reason}")
     for reason, rows in cleaning.repaired.items():
         out.print(f"  repaired {rows:,} rows: {reason}")
-    for suspicion in cleaning.suspicious:
-        err.print(styled("suspicious:", "yellow"), suspicion.sentence)
+    for _, sentence in data.suspicions(cleaning):
+        err.print(styled("suspicious:", "yellow"), sentence)
     warn_of_unknown_tokens(result.unknown_token_share)
     outcomes = manifest.trained_outcomes
     if len(outcomes) < len(manifest.outcomes):
