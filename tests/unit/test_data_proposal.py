@@ -12,7 +12,7 @@ import pytest
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.guesses import return_prefix, time_guess
-from shopcast_build.data.mapping import load_mapping
+from shopcast_build.data.mapping import Mapping, load_mapping
 from shopcast_build.data.preview import preview
 from shopcast_build.data.proposal import Proposal, propose
 from shopcast_build.data.reading import files_of, scan, sniff_layout
@@ -201,6 +201,19 @@ def test_what_people_write_or_are_called_is_no_title(tmp_path: Path) -> None:
     pl.DataFrame(rows).write_csv(path)
     log = clean([path], proposed(path).mapping)
     assert sorted(log.items["title"]) == [f"Mug {n}" for n in range(7)]
+
+
+def test_a_shop_may_number_its_items_with_a_letter(tmp_path: Path) -> None:
+    skus = [*(f"P{n}" for n in range(60)), "M", "C2"]
+    log = {"user": "u", "ts": 1600000000, "sku": skus, "name": skus, "event": "buy"}
+    pl.DataFrame(log).write_csv(tmp_path / "orders.csv")
+    proposal = proposed(tmp_path)
+    assert "(C2, M)" in " ".join(proposal.questions)
+    report = clean([tmp_path], proposal.mapping).report
+    assert (report.kept, report.dropped) == (60, {"not an item": 2})
+    every = clean([tmp_path], Mapping.model_validate(proposal.mapping.model_dump() | {"drop": []}))
+    (one,) = (one for one in every.report.suspicious if one.name == "codes that look like no items")
+    assert "2 of the 62 item ids" in one.sentence
 
 
 def test_a_date_of_birth_is_not_when_it_happened(tmp_path: Path) -> None:
