@@ -1,5 +1,6 @@
 """From hand-made predictions to sentences and pages."""
 
+import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -137,6 +138,8 @@ def test_seeds_that_disagree_make_no_claim() -> None:
 def test_calibration_is_told_apart_from_chance() -> None:
     honest = report(one("after", GOOD))
     assert not any("cannot be read" in verdict.text for verdict in honest.verdicts)
+    # Limits of rare outcomes are tenths of a point: rounded to them, either side looks the same.
+    assert re.search(r"at most \d\.\d\d; \d\.\d\d is the limit", honest.verdicts[-1].text)
     sure = GOOD**4 / (GOOD**4).sum(axis=1, keepdims=True)
     assert said(report(one("after", sure)), "Its probabilities cannot be read as shares")
 
