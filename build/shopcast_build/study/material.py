@@ -45,7 +45,7 @@ class Material:
     def test(self) -> Test:
         """The test exposures with their slices."""
         examples = self.parts.test
-        return Test(examples.outcome, examples.person, _slices(self))
+        return Test(examples.outcome, examples.person, _slices(self), ~examples.at_orders)
 
     def data(self) -> Data:
         """What the report says of the data."""

@@ -25,7 +25,7 @@ _PAIRS = {
     "return": "a line that came back and one that was kept",
 }
 _OVER = {
-    MAJORITY: "always guessing the usual shares",
+    MAJORITY: "always guessing the usual shares of the platform",
     TREES: "gradient boosting on the same numbers",
     WORDS: "counting words",
     TEXTBOOK: "the textbook recipe",
