@@ -10,6 +10,7 @@ is seeded; nothing is chosen on the test period.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -161,6 +162,7 @@ def measure_fusion(
         timeline = ArmTimeline(arm_events(journey.lines, arm, seed=SAMPLE_SEED), market)
         parts = build_parts(timeline, exposures, FUSION_DATES, refit=True)
         for seed in seeds:
+            print(f"{arm}, seed {seed}", file=sys.stderr, flush=True)
             found = {NUMBERS: fit_numbers(parts, seed)}
             if arm == ARMS[0]:
                 found["popularity"] = fit_numbers(parts, seed, ~HISTORY_FEATURES)
@@ -218,6 +220,7 @@ def measure_cold_items(
     models: dict[str, None] = {}
     for name, vectors in (("text", texts), ("id", ids)):
         for seed in seeds:
+            print(f"cold items, {name}, seed {seed}", file=sys.stderr, flush=True)
             if heads:
                 found = fit_model(timeline, parts, encoded, vectors, seed)
             else:

@@ -317,7 +317,7 @@ EXTRAS = [
     ("typer", ("predict", "--help"), "cli"),
     ("rich", ("predict", "--help"), "cli"),
     ("polars", ("directory", "import", "--events", "x"), "build"),
-    ("torch", ("build-model", "--events", "x"), "build"),
+    ("torch", ("build-model", "--events", __file__), "build"),
     ("tritonclient", ("serve",), "gateway"),
     ("grpc_health", ("serve",), "gateway"),
     ("tokenizers", ("serve",), "gateway"),
@@ -343,6 +343,24 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     assert done.stderr == (
         f"this command needs {package}: install it with `pip install 'shopcast[{extra}]'`\n"
     )
+
+
+@pytest.mark.parametrize("command", ["build-model", "evaluate"])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--events", "nowhere"), "There is no file nowhere"),
+        (("--events", __file__, "--links", "nowhere"), "There is no file nowhere"),
+        (("--events", __file__, "--mapping", "nowhere"), "The mapping nowhere cannot be read"),
+        (("--events", __file__, "--set", "head.epochs=0"), "The setting head.epochs is wrong"),
+    ],
+)
+def test_what_is_wrong_with_a_call_is_said_before_torch_is_imported(
+    command: str, wrong: tuple[str, ...], said: str
+) -> None:
+    done = without("torch", command, *wrong)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {said}")
 
 
 def test_a_missing_module_that_no_extra_brings_is_a_mistake_of_ours() -> None:

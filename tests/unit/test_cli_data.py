@@ -37,6 +37,17 @@ def test_check_counts_and_writes_its_report(log: Path, tmp_path: Path) -> None:
     assert "anna" not in shown.output
 
 
+def test_check_says_once_what_holds_for_many_platforms(log: Path) -> None:
+    tills = [f"till-{n:02},anna,2024-01-{1 + n % 9:02}T10:00:00Z,buy,i\n" for n in range(30)]
+    log.write_text(LINES + "".join(tills))
+    shown = " ".join(run("check", "--events", log).stdout.split())
+    assert "till-00, till-01, till-02 and 27 more are asked at orders" in shown
+    assert shown.count("before that of all") == 3
+    assert "they are left out. The same of 27 more platforms." in shown
+    told = json.loads(run("check", "--events", log, "--json").stdout)["suspicious"]
+    assert sum("before that of all" in one["sentence"] for one in told) == 30
+
+
 def test_check_reports_before_a_limit_stops_it(log: Path, tmp_path: Path) -> None:
     log.write_text(LINES.replace("view", "gaze"))
     mapping = tmp_path / "mapping.toml"

@@ -307,6 +307,20 @@ def test_made_event_ids_tell_repeated_lines_apart_and_are_stable(tmp_path: Path)
     assert run(tmp_path, {}).named()["event_id"].item() == "996575a6df871d118da032f27bc02be5"
 
 
+def test_what_becomes_of_an_item_does_not_rename_it(tmp_path: Path) -> None:
+    """Else its text would tell that somebody bought it, or sent it back."""
+    viewed = {"time": "2020-01-01T01:00:00Z", "kind": "view", "title": "Mug", "price": "9"}
+    bought = {"time": "2020-01-01T02:00:00Z", "kind": "buy", "title": "ART MUG", "price": "7"}
+    returned = {"time": "2020-01-02T02:00:00Z", "kind": "return", "title": "A credit", "price": "5"}
+    later = {"time": "2020-01-03T02:00:00Z"}
+    shop = [viewed, bought, bought | later]
+    till = [{"platform": "till"} | row for row in (bought, returned, returned | later)]
+    assert run(tmp_path, *shop, *till).items.select("platform", "title", "price").rows() == [
+        ("shop", "Mug", 9.0),
+        ("till", "ART MUG", 7.0),
+    ]
+
+
 def test_items_take_their_most_frequent_words_and_median_price(tmp_path: Path) -> None:
     log = run(
         tmp_path,

@@ -1,5 +1,6 @@
 """A mapping proposed for a file nobody described."""
 
+import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.guesses import return_prefix, time_guess
-from shopcast_build.data.mapping import load_mapping
+from shopcast_build.data.mapping import Mapping, load_mapping
 from shopcast_build.data.preview import preview
 from shopcast_build.data.proposal import Proposal, propose
 from shopcast_build.data.reading import files_of, scan, sniff_layout
@@ -168,6 +169,65 @@ def test_the_preview_hides_who_it_was_and_counts_what_is_dropped(tmp_path: Path)
     assert "13000" not in str(found.first.to_dicts())
 
 
+def test_order_numbers_that_begin_with_a_letter_by_chance_mean_no_returns(tmp_path: Path) -> None:
+    orders = [hashlib.md5(str(n).encode(), usedforsecurity=False).hexdigest() for n in range(500)]
+    log = {"order_id": orders, "user": "u", "ts": 1600000000, "sku": "i", "name": "Mug"}
+    pl.DataFrame(log).write_csv(tmp_path / "orders.csv")
+    assert clean([tmp_path], proposed(tmp_path).mapping).report.kinds == {"buy": 500}
+
+    numbers = [f"C{n}" if n % 10 == 0 else str(n) for n in range(500)]
+    pl.DataFrame(log | {"order_id": numbers}).write_csv(tmp_path / "orders.csv")
+    proposal = proposed(tmp_path)
+    assert clean([tmp_path], proposal.mapping).report.kinds == {"buy": 450, "return": 50}
+    assert any("begins with C in order_id" in question for question in proposal.questions)
+
+
+def test_what_people_write_or_are_called_is_no_title(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = {
+        "customer_id": [f"c{n % 5}" for n in range(60)],
+        "name": [f"Person {n % 5}" for n in range(60)],
+        "description": [f"Mug {n % 7}" for n in range(60)],
+        "product_id": [f"p{n % 7}" for n in range(60)],
+        "ts": 1600000000,
+    }
+    pl.DataFrame(rows).drop("description").write_csv(path)
+    proposal = proposed(path)
+    assert proposal.mapping.title is None
+    asked = " ".join(proposal.questions)
+    assert "name differs from row to row" in asked
+    assert "a build needs one of them" in asked
+
+    pl.DataFrame(rows).write_csv(path)
+    log = clean([path], proposed(path).mapping)
+    assert sorted(log.items["title"]) == [f"Mug {n}" for n in range(7)]
+
+
+def test_a_shop_may_number_its_items_with_a_letter(tmp_path: Path) -> None:
+    skus = [*(f"P{n}" for n in range(60)), "M", "C2"]
+    log = {"user": "u", "ts": 1600000000, "sku": skus, "name": skus, "event": "buy"}
+    pl.DataFrame(log).write_csv(tmp_path / "orders.csv")
+    proposal = proposed(tmp_path)
+    assert "(C2, M)" in " ".join(proposal.questions)
+    report = clean([tmp_path], proposal.mapping).report
+    assert (report.kept, report.dropped) == (60, {"not an item": 2})
+    every = clean([tmp_path], Mapping.model_validate(proposal.mapping.model_dump() | {"drop": []}))
+    (one,) = (one for one in every.report.suspicious if one.name == "codes that look like no items")
+    assert "2 of the 62 item ids" in one.sentence
+
+
+def test_a_date_of_birth_is_not_when_it_happened(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "user,born,sku,shipped_on,paid_on\nu,1980-02-03,i,2020-01-04 09:00,2020-01-02 09:00\n"
+    )
+    proposal = proposed(path)
+    assert proposal.mapping.time.column == "shipped_on"
+    (asked,) = (question for question in proposal.questions if "when it happened" in question)
+    assert "paid_on" in asked
+    assert "born" not in asked
+
+
 def test_a_file_without_anything_like_a_time_or_an_item_says_so(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("colour,size\nred,7\n")
     with pytest.raises(DataError, match=r"looks like time, item_id, platform_user_id; .*colour"):
@@ -180,6 +240,7 @@ def test_a_file_without_anything_like_a_time_or_an_item_says_so(tmp_path: Path) 
         (["2020-01-01T10:00:00Z", "2020-01-01 10:00+02:00"], ("iso", False, False)),
         (["2020-01-01 10:00", "2020-01-02"], ("iso", True, False)),
         (["2020-01-01", "2020-01-02"], ("iso", True, False)),
+        (["2019-10-01 00:00:00 UTC", "2019-10-01 00:00:01.5 UTC"], ("iso", False, False)),
         (["1600000000", "1600000001.5"], ("epoch_s", False, False)),
         (["1600000000000"], ("epoch_ms", False, False)),
         (["31/01/2020 10:00"], ("%d/%m/%Y %H:%M", True, False)),

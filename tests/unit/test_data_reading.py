@@ -144,6 +144,24 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, name: s
         collect(source, source.rows)
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet", "log.xlsx"])
+def test_blanks_around_names_of_columns_do_not_count(tmp_path: Path, name: str) -> None:
+    path, table = tmp_path / name, pl.DataFrame({"id": ["1"], " a ": ["2"]})
+    if name.endswith("xlsx"):
+        table.write_excel(path)
+    else:
+        getattr(table, f"write_{path.suffix[1:].replace('jsonl', 'ndjson')}")(path)
+    (source,) = scan([path])
+    assert list(source.schema) == ["id", "a"]
+    assert rows(path) == [["2"]]
+
+
+def test_names_that_only_blanks_tell_apart_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a, a\n1,2\n")
+    (source,) = scan([tmp_path])
+    assert collect(source, source.rows).select("a", " a").row(0) == ("1", "2")
+
+
 def test_errors_do_not_quote_cells(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text('a,b\nzoe@example.com,"oops\n')

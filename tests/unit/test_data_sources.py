@@ -12,6 +12,8 @@ import xlsxwriter
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Mapping, load_mapping
+from shopcast_build.data.preview import preview
+from shopcast_build.data.reading import scan
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "several_sources.toml"
 
@@ -147,3 +149,14 @@ def test_other_encodings_are_read_when_named(tmp_path: Path, encoding: Any) -> N
     assert clean([tmp_path], Mapping(encoding=encoding)).items["title"].to_list() == ["Café"]
     with pytest.raises(DataError, match="`encoding`"):
         clean([tmp_path], Mapping())
+
+
+def test_a_folder_of_many_files_tells_how_far_it_is(tmp_path: Path) -> None:
+    row = "platform,platform_user_id,time,kind,item_id\nweb,u,2024-01-01T00:00:00Z,buy,i\n"
+    for name in "abc":
+        (tmp_path / f"{name}.csv").write_text(row)
+    seen: list[tuple[int, int]] = []
+    clean([tmp_path], Mapping(), progress=lambda *at: seen.append(at))
+    tried: list[tuple[int, int]] = []
+    preview(scan([tmp_path]), Mapping(), rows=10, progress=lambda *at: tried.append(at))
+    assert seen == tried == [(1, 3), (2, 3), (3, 3)]

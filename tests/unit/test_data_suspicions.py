@@ -42,14 +42,34 @@ def found(log: CleanLog, name: str) -> Suspicion:
     return one
 
 
+def names(log: CleanLog) -> set[str]:
+    """Of what is suspicious; that there are views alone is not what these tests are about."""
+    return {one.name for one in log.report.suspicious} - {"nothing to tell apart"}
+
+
 def limits(**values: Any) -> Any:
     return Mapping.model_validate({"limits": values}).limits
 
 
 def test_an_ordinary_log_is_not_suspected(tmp_path: Path) -> None:
-    log = read(tmp_path, [event(n, platform="ab"[n % 2]) for n in range(400)])
+    views = [event(n, platform="ab"[n % 2]) for n in range(400)]
+    buys = [view | {"kind": "buy", "time": view["time"] + timedelta(minutes=5)} for view in views]
+    log = read(tmp_path, [*views, *buys[:200]])
     assert log.report.suspicious == ()
     check_limits(log.report, Mapping().limits)
+
+
+def test_a_log_that_a_build_refuses_is_named(tmp_path: Path) -> None:
+    buys = [event(n, kind="buy") for n in range(100)]
+    assert "ends in a buy" in found(read(tmp_path, buys), "nothing to tell apart").sentence
+    views = [event(n) for n in range(100)]
+    assert "ends in a view" in found(read(tmp_path, views), "nothing to tell apart").sentence
+    returned = [*buys, event(1, kind="return", time=START + timedelta(days=9))]
+    for rows in (returned, [event(0), event(0, kind="buy", time=START + timedelta(minutes=1))]):
+        told = {one.name for one in read(tmp_path, rows).report.suspicious}
+        assert not told & {"nothing to tell apart", "no texts"}
+    bare = read(tmp_path, [row | {"title": None} for row in returned])
+    assert "a build refuses" in found(bare, "no texts").sentence
 
 
 def test_files_of_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
@@ -62,7 +82,7 @@ def test_files_of_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     assert one.sentence.endswith("are left out: a.jsonl.gz, b.csv.zst.")
     pattern = tmp_path.parent / f"{tmp_path.name}*"
     assert found(clean([pattern], Mapping()), "files that were not read") == one
-    assert not clean([tmp_path / "log.parquet"], Mapping()).report.suspicious
+    assert not names(clean([tmp_path / "log.parquet"], Mapping()))
 
 
 def test_one_platform_with_nearly_everything(tmp_path: Path) -> None:
@@ -233,7 +253,7 @@ def test_many_numbers_that_cannot_be_read_come_with_what_to_do(
     alone = found(read(tmp_path, rows), one.name)
     assert alone.examples[0] == "row 1 of log.parquet: 12,50"
     rows[0][column] = "1"
-    assert not read(tmp_path, rows).report.suspicious
+    assert not names(read(tmp_path, rows))
 
 
 def test_too_much_dropped(tmp_path: Path) -> None:

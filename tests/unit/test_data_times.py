@@ -30,6 +30,7 @@ def read(values: list[Any], **source: str) -> tuple[list[datetime | None], list[
         ("2010-07-01T08:30:05Z", datetime(2010, 7, 1, 8, 30, 5, tzinfo=UTC)),
         ("2010-07-01T08:30:05+05:30", datetime(2010, 7, 1, 3, 0, 5, tzinfo=UTC)),
         ("2010-07-01 08:30:05 -0800", datetime(2010, 7, 1, 16, 30, 5, tzinfo=UTC)),
+        ("2010-07-01 08:30:05.5 UTC", datetime(2010, 7, 1, 8, 30, 5, 500_000, tzinfo=UTC)),
         ("2010-07-01T08:30:05+02", datetime(2010, 7, 1, 6, 30, 5, tzinfo=UTC)),
         ("01/07/2010 08:30", None),
         ("2010-13-01", None),
@@ -59,7 +60,7 @@ def test_fractions_of_a_second_are_those_of_python(
     assert read([written], format=pattern)[0] == [meant]
 
 
-@pytest.mark.parametrize("zone", ["UTC", "EST", "JST", "garbage"])
+@pytest.mark.parametrize("zone", ["EST", "JST", "garbage"])
 def test_no_pattern_is_proposed_for_names_of_zones(zone: str) -> None:
     assert time_guess(pl.Series([f"2024-01-01 12:00:00 {zone}"])) is None
 

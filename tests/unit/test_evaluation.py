@@ -221,10 +221,17 @@ def test_bins_hold_every_prediction_once_and_say_what_came_true() -> None:
     assert sorted(b.predicted for b in spread) == [b.predicted for b in spread]
 
 
-def test_the_majority_predicts_the_shares_of_training() -> None:
-    found = majority(np.array([0, 0, 0, 1]), validation=2, test=3)
+def test_the_majority_predicts_the_shares_of_training_on_the_platform() -> None:
+    at = np.zeros(4, dtype=np.int64)
+    found = majority(np.array([0, 0, 0, 1]), at, validation=at[:2], test=at[:3])
     np.testing.assert_array_equal(found.validation, [[0.75, 0.25, 0.0]] * 2)
     assert found.test.shape == (3, 3)
+    views, orders = np.zeros(300, dtype=np.int64), np.ones(300, dtype=np.int64)
+    till = np.concatenate((views, orders))
+    found = majority(till, till, validation=views, test=np.array([0, 1, 2]))
+    assert found.test[0, 0] > 0.97
+    assert found.test[1, 1] > 0.97
+    np.testing.assert_allclose(found.test[2], [0.5, 0.5, 0.0])
 
 
 def test_trees_learn_and_give_no_chance_to_what_they_never_saw() -> None:

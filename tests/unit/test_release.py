@@ -138,21 +138,23 @@ def test_a_version_of_a_base_model_that_is_not_here_says_so_before_the_log_is_re
     built: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = ("evaluate", "--events", "nowhere.csv", "--repository", str(built))
+    (tmp_path / "empty.csv").touch()
+    asked = ("evaluate", "--events", "empty.csv", "--repository", str(built))
     refused = CliRunner().invoke(app, asked)
     assert refused.exit_code == 1
     assert f"a base model called {tiny_base.name}, which is neither here nor" in refused.stderr
     assert "with --base-model" in refused.stderr
     for more in (("--base-model", str(tiny_base)), ("--contenders", "trees")):  # then it goes on
         read = CliRunner().invoke(app, [*asked, *more])
-        assert "nowhere.csv" in read.stderr
+        assert "empty.csv is empty" in read.stderr
 
 
 def test_a_repository_without_room_is_refused_before_the_log_is_read(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (log := tmp_path / "empty.csv").touch()
     build = (
-        "build-model", "--events", "nowhere.csv", "--base-model", str(tiny_base), "--track", "none",
+        "build-model", "--events", str(log), "--base-model", str(tiny_base), "--track", "none",
         "--run-folder", str(tmp_path / "run"), "--set", "encoder.max_tokens=16",
     )  # fmt: skip
 
@@ -161,7 +163,7 @@ def test_a_repository_without_room_is_refused_before_the_log_is_read(
         assert done.exit_code == 1
         return done.stderr
 
-    assert "nowhere.csv" in refusal(tmp_path / "repository")
+    assert "empty.csv is empty" in refusal(tmp_path / "repository")
     with monkeypatch.context() as patch:
         may = os.access
         patch.setattr(os, "access", lambda path, mode: may(path, mode) and not mode & os.W_OK)
@@ -281,7 +283,8 @@ def test_a_variant_that_fails_says_that_its_version_is_published(
 
     monkeypatch.setattr(pipeline, "build_model", lambda *_, **__: SimpleNamespace(manifest=first))
     monkeypatch.setattr(exporting, "export", fails)
-    build = ("build-model", "--events", str(tmp_path), "--precision", "fp16", "--json")
+    (log := tmp_path / "log.csv").touch()
+    build = ("build-model", "--events", str(log), "--precision", "fp16", "--json")
     failed = CliRunner().invoke(app, [*build, "--run-folder", str(tmp_path / "run")])
     assert (failed.exit_code, failed.stdout) == (1, "")
     assert failed.stderr.splitlines()[-1] == (

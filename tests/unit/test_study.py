@@ -299,6 +299,7 @@ def test_options_that_do_not_go_together_are_refused(
 def test_what_cannot_be_done_is_one_sentence(
     arguments: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "log.csv").write_text("platform,platform_user_id,time,kind,item_id\n")
     result = CliRunner().invoke(app, ["evaluate", "--events", str(tmp_path), *arguments])
     assert result.exit_code == 1
     assert words in " ".join(result.output.split())

@@ -51,6 +51,20 @@ def test_a_gap_beyond_chance_is_the_gap_that_was_put_there(off: float) -> None:
     assert found["ece_beyond_chance"][0] < found["ece"][0]
 
 
+def test_an_order_is_no_purchase_told_from_a_view() -> None:
+    """A till's orders are purchases whatever they are; among a shop's views nothing is known."""
+    looked = np.arange(400) < 300
+    outcome = np.where(looked, np.arange(400) % 2, 1)
+    said = np.where(looked[:, None], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0])
+    resampling = resample(np.arange(400) // 4, draws=5)
+    found = metric_draws(said, outcome, (1.0, 1.0, 1.0), resampling, looked=looked)
+    assert found["purchase_auc"][0] == 0.5
+    every = metric_draws(said, outcome, (1.0, 1.0, 1.0), resampling)
+    assert every["purchase_auc"][0] > 0.6
+    orders = metric_draws(said, outcome, (1.0, 1.0, 1.0), resampling, looked=outcome == 1)
+    assert "purchase_auc" not in orders
+
+
 def test_blocks_of_draws_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities, outcome, person = sample()
     resampling = resample(person, draws=30)

@@ -1,5 +1,6 @@
 """From hand-made predictions to sentences and pages."""
 
+import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -53,7 +54,9 @@ def one(key: str, *runs: Floats, asked: Ints | None = None) -> Contender:
     return Contender(key, runs, ((1.0, 1.0, 1.0),) * len(runs), key, f"what {key} is", asked, 1.0)
 
 
-def report(*contenders: Contender, platform: str = "north", several: int = N) -> StudyReport:
+def report(
+    *contenders: Contender, platform: str = "north", several: int = N, views: int = N
+) -> StudyReport:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     slices = {SEVERAL: ("people on several platforms", np.arange(N) < several)}
     counts = dict(zip(("view", "buy", "return"), np.bincount(TRUTH.outcome).tolist(), strict=True))
@@ -66,7 +69,7 @@ def report(*contenders: Contender, platform: str = "north", several: int = N) ->
     )  # fmt: skip
     return assess(
         contenders,
-        Exposures(TRUTH.outcome, TRUTH.person, slices),
+        Exposures(TRUTH.outcome, TRUTH.person, slices, np.arange(N) < views),
         subject="after",
         data=data,
         base_model="tiny",
@@ -87,6 +90,14 @@ def test_what_is_better_beyond_its_interval_is_called_better() -> None:
     found = report(one("after", GOOD), one("trees", BAD), one("before", BAD))
     assert "more of 100 pairs" in said(found, "Better than gradient boosting")
     assert said(found, "Fine-tuning BERT helps")
+
+
+def test_purchases_are_told_from_views_among_views() -> None:
+    among_all, among_few = (
+        report(one("after", GOOD), one("trees", BAD), views=views) for views in (N, 150)
+    )
+    assert said(among_all, "Better than gradient boosting")
+    assert "150 exposures" in said(among_few, "Whether it beats gradient boosting")
 
 
 def test_what_is_inside_its_interval_is_no_gain() -> None:
@@ -137,6 +148,8 @@ def test_seeds_that_disagree_make_no_claim() -> None:
 def test_calibration_is_told_apart_from_chance() -> None:
     honest = report(one("after", GOOD))
     assert not any("cannot be read" in verdict.text for verdict in honest.verdicts)
+    # Limits of rare outcomes are tenths of a point: rounded to them, either side looks the same.
+    assert re.search(r"at most \d\.\d\d; \d\.\d\d is the limit", honest.verdicts[-1].text)
     sure = GOOD**4 / (GOOD**4).sum(axis=1, keepdims=True)
     assert said(report(one("after", sure)), "Its probabilities cannot be read as shares")
 

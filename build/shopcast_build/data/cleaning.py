@@ -27,7 +27,7 @@ from shopcast_build.data.notes import (
     Notes,
 )
 from shopcast_build.data.profile import platform_reports
-from shopcast_build.data.reading import ROW, Source, batches, scan, unread_of
+from shopcast_build.data.reading import ROW, Progress, Source, batches, scan, unread_of
 from shopcast_build.data.report import CleaningReport
 from shopcast_build.data.returns import judge_returns
 from shopcast_build.data.spilling import spilled_frame
@@ -45,13 +45,15 @@ def clean(
     max_bad_share: float | None = None,
     keep_ids: bool = False,
     purchase_horizon: timedelta = PURCHASE_HORIZON,
+    progress: Progress = lambda done, total: None,
 ) -> CleanLog:
     """Read, map, check and repair event logs, in memory that the number of rows hardly moves.
 
     max_bad_share: rows with defects (a time, kind, platform or id that cannot be used) are dropped
     up to this share of the rows that the mapping's own drop rules leave; by default the mapping's
     limit. keep_ids: keep or make event ids, which takes memory for each event.
-    purchase_horizon: how long after a view a buy still belongs to it.
+    purchase_horizon: how long after a view a buy still belongs to it. progress: takes how many of
+    how many files, or sheets, were read.
     Raises DataError when there are more, when a file cannot be read, when nothing is left, or when
     TMPDIR takes no more.
     """
@@ -59,7 +61,7 @@ def clean(
     notes = Notes()
     with temporary_folder("shopcast-log-") as folder:
         staging = Staging(folder, keep_ids=keep_ids)
-        read, currencies = _take(sources, mapping, staging, notes)
+        read, currencies = _take(sources, mapping, staging, notes, progress)
         settled = staging.settle([source.name for source in sources])
         notes.add(settled.conflicts)
         ruled = sum(notes.rows(RULE).values())
@@ -96,7 +98,7 @@ def clean(
     leads = count_leads(events, platforms, purchase_horizon)
     browsed = tuple(code for code, one in enumerate(leads) if one.browsed)
     table = item_table(items, events, words, texts, told, {platforms[code] for code in browsed})
-    titles = words.title.drop_nulls("text")
+    titles = words.title.drop_nulls("text").select("item", "text").unique()
     report = _report(
         sources,
         read,
@@ -128,7 +130,11 @@ def clean(
 
 
 def _take(
-    sources: Sequence[Source], mapping: Mapping, staging: Staging, notes: Notes
+    sources: Sequence[Source],
+    mapping: Mapping,
+    staging: Staging,
+    notes: Notes,
+    progress: Progress,
 ) -> tuple[int, pl.DataFrame]:
     """Read everything. Returns the number of rows, and rows by platform and currency."""
     read = 0
@@ -144,6 +150,7 @@ def _take(
             currencies.append(
                 priced.group_by("platform", "currency").len("rows").cast({"rows": pl.Int64})
             )
+        progress(number + 1, len(sources))
     counts = pl.concat(currencies).group_by("platform", "currency").agg(pl.col("rows").sum())
     return read, counts.sort(pl.all())
 

@@ -9,11 +9,13 @@ import polars as pl
 ROLES: dict[str, tuple[str, ...]] = {
     "time": (
         "time", "timestamp", "eventtime", "transactiontimestamp", "invoicedate", "orderdate",
-        "datetime", "createdat", "occurredat", "date", "ts", "when",
+        "orderpurchasetimestamp", "purchasedate", "transactiondate", "eventdate", "datetime",
+        "createdat", "occurredat", "date", "ts", "when",
     ),
     "platform_user_id": (
-        "platformuserid", "userid", "customerid", "accountid", "memberid", "shopperid",
-        "visitorid", "householdid", "clientid", "customer", "user", "account", "who",
+        "platformuserid", "userid", "customeruniqueid", "customerid", "accountid", "memberid",
+        "shopperid", "visitorid", "householdid", "clientid", "reviewerid", "customer", "user",
+        "account", "who",
     ),
     "item_id": (
         "itemid", "productid", "sku", "stockcode", "articleid", "asin", "ean", "gtin",
@@ -25,7 +27,10 @@ ROLES: dict[str, tuple[str, ...]] = {
         "title", "itemtitle", "producttitle", "description", "productname", "itemname", "name",
     ),
     "brand": ("brand", "manufacturer", "maker", "vendor"),
-    "category": ("category", "productcategory", "department", "productgroup", "categoryname"),
+    "category": (
+        "category", "productcategory", "department", "productgroup", "categoryname",
+        "productcategoryname", "categorycode",
+    ),
     "price": ("price", "unitprice", "itemprice", "saleprice", "priceeach"),
     "currency": ("currency", "currencycode"),
     "quantity": ("quantity", "qty", "pieces", "units", "amount", "count"),
@@ -55,10 +60,15 @@ _CLOCKS = (" %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "")
 _FORMATS = tuple(date + clock for date in _DATES for clock in _CLOCKS)
 _DATE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
 _FOUR_DIGITS = 1000  # %Y reads the year 09 as the year 9
-_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|z|[+-]\d\d(:?\d\d)?)?$"
-_ISO_OFFSET = r"\d\s*(Z|z|[+-]\d\d(:?\d\d)?)$"
+_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|z|UTC|[+-]\d\d(:?\d\d)?)?$"
+_ISO_OFFSET = r"\d\s*(Z|z|UTC|[+-]\d\d(:?\d\d)?)$"
+_FIRST_YEAR = 2000  # what happened before is dropped
 _FITS = 0.95
 _CODE_PREFIX = r"^[A-Za-z]"
+# What begins with a letter by chance, as hashes do, is none.
+_MARKED_NUMBER = r"^[A-Za-z][-_ ]?\d+$"
+_TITLED_ROWS = 20
+_OWN_TITLE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,7 @@ def roles_of(sample: pl.DataFrame) -> dict[str, str]:
 
     sample: text columns. Times are recognised by their values too.
     """
-    plain = {column: re.sub(r"[^a-z0-9]", "", column.lower()) for column in sample.columns}
+    plain = {column: _plain(column) for column in sample.columns}
     claims = sorted(
         (rank, list(ROLES).index(role), role, column)
         for role, names in ROLES.items()
@@ -91,10 +101,42 @@ def roles_of(sample: pl.DataFrame) -> dict[str, str]:
         if role == "time" and time_guess(sample[column]) is None:
             continue
         roles[role] = column
-    for column in sample.columns:
-        if "time" not in roles and column not in roles.values() and time_guess(sample[column]):
-            roles["time"] = column
+    if "time" not in roles:
+        free = sample.drop(list(roles.values()))
+        dated = recent_times(free) or [name for name in free.columns if time_guess(free[name])]
+        if dated:
+            roles["time"] = dated[0]
     return roles
+
+
+def is_named(role: str, column: str) -> bool:
+    """Whether a column has one of the names of a role."""
+    return _plain(column) in ROLES[role]
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", column.lower())
+
+
+def recent_times(sample: pl.DataFrame) -> list[str]:
+    """The columns whose times may be those of events; most dates of birth are too long ago."""
+    return [name for name in sample.columns if time_guess(sample[name]) and _recent(sample[name])]
+
+
+def describes(items: pl.Series, texts: pl.Series) -> bool:
+    """Whether texts are of items: most rows of an item have the same one. What people write of
+    items, or are called, differs from row to row. Of few rows it is taken to be so."""
+    rows = pl.DataFrame({"item": items, "text": texts}).drop_nulls()
+    alike = rows.group_by("item", "text").len()
+    by_item = alike.group_by("item").agg(all=pl.col("len").sum(), same=pl.col("len").max())
+    several = by_item.filter(pl.col("all") > 1)
+    seen, same = int(several["all"].sum()), int(several["same"].sum())
+    return seen < _TITLED_ROWS or same >= _OWN_TITLE * seen
+
+
+def _recent(times: pl.Series) -> bool:
+    years = times.str.extract(r"\b(\d{4})\b").cast(pl.Int32)
+    return 2 * int((years < _FIRST_YEAR).sum()) <= len(years.drop_nulls())
 
 
 def time_guess(values: pl.Series) -> TimeGuess | None:
@@ -138,7 +180,7 @@ def return_prefix(invoices: pl.Series, quantities: pl.Series | None) -> str | No
     """The letter that begins the numbers of cancelling invoices, or None.
 
     It begins few of the numbers, the others begin with digits, and where there are quantities, the
-    marked ones are mostly negative. quantities: Float64.
+    marked ones are mostly negative; elsewhere digits alone follow it. quantities: Float64.
     """
     rows = pl.DataFrame({"invoice": invoices}).with_columns(
         pl.lit(None, pl.Float64).alias("quantity")
@@ -151,10 +193,13 @@ def return_prefix(invoices: pl.Series, quantities: pl.Series | None) -> str | No
     if marked.is_empty() or 2 * len(marked) > len(rows):
         return None
     counts = marked.group_by(first.alias("letter")).agg(
-        pl.len(), (pl.col("quantity") < 0).mean().alias("negative")
+        pl.len(),
+        (pl.col("quantity") < 0).mean().alias("negative"),
+        pl.col("invoice").str.contains(_MARKED_NUMBER).mean().alias("numbered"),
     )
-    for letter, _, negative in counts.sort("len", "letter", descending=[True, False]).iter_rows():
-        if negative is None and letter.upper() in "CR":
+    ordered = counts.sort("len", "letter", descending=[True, False])
+    for letter, _, negative, numbered in ordered.iter_rows():
+        if negative is None and numbered > _FITS and letter.upper() in "CR":
             return str(letter)
         if negative is not None and negative > _FITS:
             return str(letter)

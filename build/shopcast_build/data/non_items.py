@@ -19,6 +19,8 @@ _TITLE = (
     r"|fees?|commission|discount|adjust(ment)?|voucher|gift ?card|manual|bad debt|donation"
     r"|test (product|item|article)|this is a test)\b"
 )
+_NUMBERED = r"(?i)^([a-z])\d+$"
+_NUMBERING = 20
 _SPREAD = 20.0
 _ENOUGH_PRICES = 10
 _FLAGGED = 2
@@ -35,7 +37,7 @@ def non_items(items: pl.DataFrame, item_column: str) -> list[Suspicion]:
         pl.col("high_price") >= _SPREAD * pl.col("low_price").clip(lower_bound=0.01)
     )
     signs = (
-        _FLAGGED * pl.col("item_id").str.contains(_ID).cast(pl.Int8)
+        _FLAGGED * _odd("platform").cast(pl.Int8)
         + pl.col("title").str.contains(_TITLE).fill_null(False).cast(pl.Int8)
         + spread.fill_null(False).cast(pl.Int8)
     )
@@ -64,8 +66,17 @@ def non_items(items: pl.DataFrame, item_column: str) -> list[Suspicion]:
 def ids_like_none(item_ids: pl.Series) -> list[str]:
     """Those of the distinct item ids that look like postage, fees or tests; none of them where many
     look so."""
-    found: list[str] = item_ids.filter(item_ids.str.contains(_ID)).sort().to_list()
+    ids = item_ids.to_frame("item_id")
+    found: list[str] = ids.filter(_odd()).sort("item_id")["item_id"].to_list()
     return found if len(found) <= _MOST * len(item_ids) else []
+
+
+def _odd(*scope: str) -> pl.Expr:
+    """Whether an item_id looks like none. M and C2 do, but not where a shop numbers its items so.
+    scope: columns within which ids are of one shop."""
+    letter = pl.col("item_id").str.extract(_NUMBERED).str.to_lowercase()
+    numbering = letter.is_not_null() & (pl.len().over(letter, *scope) >= _NUMBERING)
+    return pl.col("item_id").str.contains(_ID) & ~numbering
 
 
 def ids_pattern(item_ids: Sequence[str]) -> str:

@@ -73,6 +73,17 @@ def _as_source(toml: str, patterns: Sequence[str]) -> str:
     return f"{comment}\n\n[[source]]\nfiles = {files}\n{inner}"
 
 
+def _described(sample: pl.DataFrame) -> tuple[dict[str, str], list[str]]:
+    """Columns by role, and those that are called like a title and describe no item."""
+    untitled: list[str] = []
+    while True:
+        roles = guesses.roles_of(sample.drop(untitled))
+        title, item = roles.get("title"), roles.get("item_id")
+        if not title or not item or guesses.describes(sample[item], sample[title]):
+            return roles, untitled
+        untitled.append(title)
+
+
 class _Writer:
     """Writes the TOML, table by table, and gathers questions on the way."""
 
@@ -88,7 +99,8 @@ class _Writer:
         )
         if self._sample.is_empty():
             raise DataError(f"{source.path} has a header row alone; export it again with its rows.")
-        self._roles = roles = guesses.roles_of(self._sample)
+        self._roles, self._untitled = _described(self._sample)
+        roles = self._roles
         missing = [role for role in ("time", "item_id", "platform_user_id") if role not in roles]
         if missing:
             raise DataError(
@@ -100,6 +112,7 @@ class _Writer:
         self.questions: list[str] = []
 
     def write(self) -> str:
+        self._ask_for_texts()
         prefix = self._return_prefix()
         signed = self._signed()
         tables = [
@@ -120,6 +133,18 @@ class _Writer:
             self._unused(),
         ]
         return "\n".join(table for table in tables if table)
+
+    def _ask_for_texts(self) -> None:
+        for column in self._untitled:
+            self.questions.append(
+                f"{column} differs from row to row of one item, as reviews and people's names do,"
+                " and was not taken for its title: map it if it is one."
+            )
+        if not {"title", "brand", "category"} & set(self._roles):
+            self.questions.append(
+                "No column was taken for a title, brand or category: a build needs one of them. Map"
+                " it, or join the catalogue of items to the log."
+            )
 
     def _layout_keys(self) -> str:
         usual = Layout()
@@ -167,6 +192,11 @@ class _Writer:
             found = guesses.time_guess(self._sample[column])
             guess = found or guesses.TimeGuess("iso", True)
         table = f"[time]\ncolumn = {_quoted(column)}\nformat = {_quoted(guess.format)}\n"
+        others = [other for other in guesses.recent_times(self._sample) if other != column]
+        if others and not guesses.is_named("time", column):
+            self.questions.append(
+                f"{column} was taken for when it happened: or is it {', '.join(others)}?"
+            )
         if guess.ambiguous:
             self.questions.append(
                 f"The times of {column} fit day/month and month/day alike; {guess.format} was"
@@ -194,7 +224,12 @@ class _Writer:
             return self._kind_words()
         table = '[kind]\ndefault = "buy"\n'
         if prefix is not None:
-            rule = f"column = {_quoted(self._roles['invoice'])}\nstarts_with = {_quoted(prefix)}\n"
+            invoice = self._roles["invoice"]
+            if not signed:
+                self.questions.append(
+                    f"What begins with {prefix} in {invoice} was taken for a return: is it one?"
+                )
+            rule = f"column = {_quoted(invoice)}\nstarts_with = {_quoted(prefix)}\n"
             return f'{table}\n[[kind.rules]]\n{rule}kind = "return"\n'
         if signed:
             rule = f"column = {_quoted(self._roles['quantity'])}\nat_most = -1\n"

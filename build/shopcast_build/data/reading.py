@@ -4,7 +4,7 @@ import codecs
 import glob
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from shopcast_build.data.header import instead
 
 ROW = "__row__"
 """Name of the column that numbers a file's rows of data from 1."""
+
+Progress = Callable[[int, int], None]
+"""Takes how many of how many are done."""
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".xlsx")
 _NO_DATA = (".toml", ".md")
@@ -39,9 +42,9 @@ class Layout:
 class Source:
     """One file of a log, or one sheet of it, by the name that reports give it.
 
-    rows: its columns beside ROW; those of CSV, JSONL and XLSX are all text. schema: their types,
-    but for columns of JSONL that hold objects or lists: those of what is in them. state: of the
-    file when it was opened.
+    rows: its columns beside ROW, their names without blanks around them; those of CSV, JSONL and
+    XLSX are all text. schema: their types, but for columns of JSONL that hold objects or lists:
+    those of what is in them. state: of the file when it was opened.
     """
 
     path: Path
@@ -210,7 +213,10 @@ def _open(path: Path, layout: Layout) -> list[Source]:
         return _sheets(path, layout.sheet, state)
     try:
         rows, nested = _scan(path, suffix, layout)
-        schema = dict(rows.collect_schema()) | nested
+        types = dict(rows.collect_schema()) | nested
+        names = _renamed(types)
+        rows = rows.rename(names)
+        schema = {names.get(name, name): dtype for name, dtype in types.items()}
     except UnicodeError:
         raise DataError(f"{path} is not {layout.encoding} text; correct the encoding.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -220,6 +226,15 @@ def _open(path: Path, layout: Layout) -> list[Source]:
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
     return [Source(path, path.name, numbered, schema, state)]
+
+
+def _renamed(columns: Collection[str]) -> dict[str, str]:
+    """New names of columns that have blanks around theirs, as where one follows each comma; none
+    where two would be called alike."""
+    plain = {name: name.strip() for name in columns}
+    if len({*plain.values()}) < len(columns):
+        return {}
+    return {name: bare for name, bare in plain.items() if bare != name}
 
 
 def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
@@ -267,6 +282,7 @@ def _sheets(path: Path, wanted: str | None, state: tuple[int, ...]) -> list[Sour
 
 
 def _sheet(path: Path, name: str, rows: pl.DataFrame, state: tuple[int, ...]) -> Source:
+    rows = rows.rename(_renamed(rows.columns))
     numbered = rows.lazy().with_row_index(ROW, offset=1)
     filled = numbered.filter(pl.any_horizontal(pl.col(*rows.columns).is_not_null()))
     return Source(path, name, filled, dict(rows.schema), state)

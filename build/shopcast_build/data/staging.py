@@ -48,7 +48,8 @@ a kind is that of EventKind; a price is in major units, null where unknown."""
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How often an item is described by each text: columns item, text, len; text may be null."""
+    """How often events of a kind describe an item by each text: columns item, kind, text, len;
+    text may be null."""
 
     title: pl.DataFrame
     brand: pl.DataFrame
@@ -152,7 +153,9 @@ class Staging:
         rows = pl.scan_parquet(self._first / "*.parquet")
         return Words(
             *(
-                rows.group_by("item", pl.col(name).alias("text")).len().collect(engine="streaming")
+                rows.group_by("item", "kind", pl.col(name).alias("text"))
+                .len()
+                .collect(engine="streaming")
                 for name in _WORDS
             )
         )

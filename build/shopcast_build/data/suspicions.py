@@ -30,6 +30,7 @@ _NEAR_SHARE = 0.01
 _REPAIRED_SHARE = 0.01
 _ENOUGH_REPAIRS = 10
 _EXAMPLES = 3
+_TEXTS = ("title", "brand", "category")
 _DAY_S = 86_400
 
 
@@ -66,6 +67,7 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
     """Everything suspicious, the whole log first, then by platform."""
     found = [
         *_unread(evidence),
+        *_untaught(evidence),
         *_one_account(evidence),
         *_lopsided(evidence),
         *_few(evidence),
@@ -101,6 +103,41 @@ def _unread(evidence: Evidence) -> list[Suspicion]:
             "Unpack them, or save them as CSV or Parquet; move those that hold no events away.",
         )
     ]
+
+
+def _untaught(evidence: Evidence) -> list[Suspicion]:
+    """What a build refuses a log for."""
+    n = len(evidence.events)
+    found = []
+    if not evidence.items.select(pl.any_horizontal(pl.col(_TEXTS).is_not_null()).any()).item():
+        found.append(
+            Suspicion(
+                "no texts",
+                None,
+                n,
+                n,
+                "No item has a title, a brand or a category, which the encoder reads: a build"
+                " refuses such a log.",
+                "Map one of them, or join the catalogue of items to the log.",
+            )
+        )
+    kinds = dict(counted(evidence.events, "kind").iter_rows())
+    browsed = any(one.browsed for one in evidence.leads)
+    if "return" not in kinds and not (browsed and "buy" in kinds):
+        end = "view" if browsed else "buy"
+        found.append(
+            Suspicion(
+                "nothing to tell apart",
+                None,
+                n,
+                n,
+                f"Whatever people are asked about ends in a {end}: there is nothing to tell apart,"
+                " and a build refuses such a log.",
+                "Check how the mapping tells kinds of events; bring the purchases with the views"
+                " that led to them, or the returns with the orders.",
+            )
+        )
+    return found
 
 
 def _one_account(evidence: Evidence) -> list[Suspicion]:

@@ -15,7 +15,7 @@ _ABSOLUTE = re.compile(r"%(?:[:#]*z|\+|s)")
 """What of a strftime pattern tells a moment whatever the zone: an offset, or seconds since 1970."""
 _TIME, _SKIPPED = "time", "skipped"
 _READ = pl.Struct({_TIME: pl.Datetime("us", "UTC"), _SKIPPED: pl.Boolean()})
-_ISO = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?$"
+_ISO = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _iso(text: pl.Expr, zone: str) -> TimeExpressions:
     naive = (part.field("1") + "T" + clock).str.to_datetime(
         "%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False
     )
-    offset = part.field("4").str.to_uppercase().str.replace("Z", "+00", literal=True)
+    offset = part.field("4").str.replace(r"^(Z|z|UTC)$", "+00")
     digits = offset.str.replace(":", "", literal=True).str.slice(1)
     minutes = (
         digits.str.slice(0, 2).cast(pl.Int64) * 60

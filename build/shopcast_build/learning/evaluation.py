@@ -21,6 +21,7 @@ from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats, Ints
 
 MAJORITY = "majority class"
+_OF_ALL = 10.0  # exposures that the shares of all count for beside those of a platform
 GRADIENT_BOOSTING = "gradient boosting"
 
 _WEIGHTS = np.geomspace(0.25, 16, 25)
@@ -91,10 +92,17 @@ def judge(
     return metrics
 
 
-def majority(train: Ints, validation: int, test: int) -> Judged:
-    """Always the shares of the training outcomes."""
-    shares = np.bincount(train, minlength=OUTCOMES) / len(train)
-    return Judged(MAJORITY, np.tile(shares, (validation, 1)), np.tile(shares, (test, 1)))
+def majority(outcome: Ints, platform: Ints, validation: Ints, test: Ints) -> Judged:
+    """Always the shares of the training outcomes on the platform.
+
+    outcome, platform: of the training exposures; validation, test: the platforms of these. Shares
+    of a platform are drawn towards those of all, since it may be new, or lack an outcome.
+    """
+    shares = np.bincount(outcome, minlength=OUTCOMES) / len(outcome)
+    counts = np.zeros((1 + max(platform.max(), validation.max(), test.max()), OUTCOMES))
+    np.add.at(counts, (platform, outcome), 1.0)
+    own = (counts + _OF_ALL * shares) / (counts.sum(axis=1, keepdims=True) + _OF_ALL)
+    return Judged(MAJORITY, own[validation], own[test])
 
 
 HISTORY_FEATURES = np.array(

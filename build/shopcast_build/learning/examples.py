@@ -12,6 +12,8 @@ from shopcast_domain.features import FEATURES, Floats, Ints, compute_features
 
 Progress = Callable[[int, int], None]
 
+_QUANTITY = FEATURES.index("quantity")  # 0 where no order is being placed
+
 # Both for speed alone. A block is what is sorted by size at once; a batch is computed at once, and
 # its candidates times events should fit into the processor's cache.
 _BLOCK_GROUPS = 32_768
@@ -38,6 +40,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.outcome)
+
+    @property
+    def at_orders(self) -> NDArray[np.bool_]:
+        """Which exposures are lines of an order; the others are views and carts."""
+        return self.features[:, _QUANTITY] > 0
 
     def take(self, rows: Ints) -> "Examples":
         """The given rows."""

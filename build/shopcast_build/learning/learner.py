@@ -193,7 +193,8 @@ class Learner:
             )
             progress(1, 1)
         known = parts.refit or parts.train
-        return [trees, majority(known.outcome, len(parts.validation), len(parts.test))]
+        asked = parts.validation.platform, parts.test.platform
+        return [trees, majority(known.outcome, known.platform, *asked)]
 
 
 def _better_encoder(judged: dict[str, Judged], validation: Examples) -> str:

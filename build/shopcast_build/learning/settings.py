@@ -4,19 +4,40 @@ Settings come from one TOML file whose tables are the sections below, then from 
 ones are recorded in the manifest.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from shopcast_build.data.errors import DataError
+
+
+def _moment(value: Any) -> datetime:
+    """Texts alone: a number would be seconds since 1970."""
+    try:
+        return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise PydanticCustomError(
+            "moment", "Input should be a moment such as 2011-08-01T00:00:00Z"
+        ) from None
+
 
 Days = Annotated[float, Field(gt=0, le=3650)]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 
 
 class _Section(BaseModel):
@@ -36,8 +57,8 @@ class ExposureSettings(_Section):
     validation_share: Share = Field(
         0.10, description="share of it kept for validation, right before the test"
     )
-    test_start: AwareDatetime | None = Field(None, description="in place of test_share")
-    validation_start: AwareDatetime | None = Field(None, description="in place of validation_share")
+    test_start: Moment | None = Field(None, description="in place of test_share")
+    validation_start: Moment | None = Field(None, description="in place of validation_share")
     max_training: int = Field(400_000, ge=1_000, description="newest training exposures kept")
     max_judged: int = Field(
         1_000_000,
@@ -270,7 +291,8 @@ def _checked(table: dict[str, Any], overrides: Mapping[str, Any]) -> BuildSettin
     for name, value in overrides.items():
         _put(table, name.split("."), value)
     try:
-        return BuildSettings.model_validate(table)
+        # In JSON's strict reading lists are tuples and texts are moments, but true is no 1.
+        return BuildSettings.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

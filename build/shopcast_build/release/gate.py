@@ -68,7 +68,8 @@ class Questions:
         self._platform: Ints = test.platform
         self._resampling = resample(test.person)
         self._person = test.person
-        self._headline = f"{headline_of(test.outcome)}_auc"
+        self._looked = ~test.at_orders
+        self._headline = f"{headline_of(test.outcome, self._looked)}_auc"
 
     def beats_knowing_nothing(self, majority: Candidate) -> Check:
         """Is it better than always answering the shares of the outcomes? A lead that may be chance
@@ -150,6 +151,7 @@ class Questions:
             one.weights,
             self._resampling.only(chosen),
             only=only,
+            looked=self._looked[chosen],
         )
 
 

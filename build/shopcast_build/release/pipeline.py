@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import check_links, read_links, resolve_people
 from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
+from shopcast_build.data.telling_links import telling_links
 from shopcast_build.data.thresholds import check_limits
 from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import load_base_model
@@ -104,15 +105,20 @@ def build_model(
             mapping,
             max_bad_share=max_bad_share,
             purchase_horizon=settings.exposures.purchase_horizon,
+            progress=progress,
         )
         if data_report is not None and processes.is_first():
             write_quality(log.report, data_report)
         check_limits(log.report, mapping.limits)
         people = resolve_people(log.accounts, read_links(links) if links else None)
         check_links(people.report)
-        progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
-    cleaning, people_count, ends = log.report, people.count, log.ends
+    suspicious = (*log.report.suspicious, *telling_links(log, people))
+    cleaning, people_count, ends = (
+        replace(log.report, suspicious=suspicious),
+        people.count,
+        log.ends,
+    )
     del log, people  # the names of everybody are not needed any more, and they are large
     split = split_by_time(exposures, cleaning.last_time, settings.exposures)
     frames = part_frames(exposures, split, settings.exposures, ends)

@@ -13,6 +13,7 @@ from shopcast_build.study.estimates import Estimate, estimate, gain, is_gain, is
 from shopcast_build.study.resampling import (
     PURCHASE,
     Resampling,
+    among,
     metric_draws,
     resample,
     score_of,
@@ -41,11 +42,13 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """The exposures to judge by: outcome, person int64 (n,); slices: key -> (name, bool (n,))."""
+    """The exposures to judge by: outcome, person int64 (n,); slices: key -> (name, bool (n,));
+    looked: those at views and carts, bool (n,), None where all are."""
 
     outcome: Ints = field(repr=False)
     person: Ints = field(repr=False)
     slices: Mapping[str, tuple[str, Mask]] = field(repr=False)
+    looked: Mask | None = field(repr=False, default=None)
 
     def rows(self, where: str) -> Mask:
         """The exposures of a slice; none of one that does not occur."""
@@ -55,9 +58,9 @@ class Test:
         return self.slices[where][1] if where in self.slices else nobody
 
 
-def headline_of(outcome: Ints) -> str:
+def headline_of(outcome: Ints, looked: Mask | None = None) -> str:
     """What decides: telling purchases from views, or where there are no views, returns."""
-    found = targets(outcome)
+    found = targets(outcome, looked)
     return PURCHASE if PURCHASE in found else "return"
 
 
@@ -81,7 +84,7 @@ class Assessment:
         self._test = test
         self._resampling: Resampling = resample(test.person, draws=draws)
         self._known: dict[tuple[str, str, str], dict[str, list[Floats]]] = {}
-        self.headline = headline_of(test.outcome)
+        self.headline = headline_of(test.outcome, test.looked)
         self.headline_metric = f"{self.headline}_auc"
         self.calibration_limit = calibration_limit(test.outcome, self._resampling)
 
@@ -112,6 +115,8 @@ class Assessment:
         """How much better one is than another on the exposures both were asked about."""
         name = metric or self.headline_metric
         rows = self._rows(where, of, against)
+        if name == f"{PURCHASE}_auc":
+            rows = rows & among(PURCHASE, self._test.outcome, self._test.looked)
         sides = [
             self._draws(key, where, frozenset({name}), (of, against)).get(name, [])
             for key in (of, against)
@@ -142,7 +147,7 @@ class Assessment:
 
     def curves(self, key: str) -> Curves:
         """Of a contender's first training, for the headline target."""
-        rows = self._rows(ALL, key)
+        rows = self._rows(ALL, key) & among(self.headline, self._test.outcome, self._test.looked)
         score = score_of(self.headline, self._contenders[key].runs[0][rows])
         hit = targets(self._test.outcome)[self.headline][rows]
         false, true, _ = roc_curve(hit, score)
@@ -155,6 +160,9 @@ class Assessment:
             reliability=tuple(_point(b.predicted, b.observed) for b in bins),
             bins=tuple(b.count for b in bins),
         )
+
+    def _looked(self, rows: Mask) -> Mask | None:
+        return None if self._test.looked is None else self._test.looked[rows]
 
     def _rows(self, where: str, *keys: str) -> Mask:
         rows = self._test.rows(where)
@@ -177,7 +185,7 @@ class Assessment:
             for run, weights in zip(one.runs, one.decisions, strict=True):
                 outcome = self._test.outcome[rows]
                 for name, draws in metric_draws(
-                    run[rows], outcome, weights, resampling, only=only
+                    run[rows], outcome, weights, resampling, only=only, looked=self._looked(rows)
                 ).items():
                     found.setdefault(name, []).append(draws)
             known.update(found)

@@ -38,7 +38,7 @@ NOTES = {
     TREES: "gradient-boosted trees on the same numeric features",
     WORDS: "logistic regression on TF-IDF of the item's text and the newest texts of the history",
     TEXTBOOK: "BERT over one text: the item, then the history",
-    MAJORITY: "always the shares of the training outcomes",
+    MAJORITY: "always the shares of the training outcomes on the platform",
     "fused": "the scorer on what the person did on every platform",
     "single": "the scorer on what the person did on this platform",
     "placebo": "the scorer on this platform and on what strangers did on the others",

@@ -121,9 +121,9 @@ class Contest:
         if TEXTBOOK in self._options.contenders and self._base is not None:
             self._textbook(self._base)
         if MAJORITY in self._options.contenders:
-            size = len(parts.validation), len(parts.test)
+            asked = parts.validation.platform, parts.test.platform
             known = parts.refit or parts.train
-            self._add(MAJORITY, [majority(known.outcome, *size)])
+            self._add(MAJORITY, [majority(known.outcome, known.platform, *asked)])
         fusion = None
         if heads is not None and "fusion" in self._options.contenders:
             arms, fusion = train_arms(material, heads, self._options.seeds, self._reporter)

@@ -45,7 +45,7 @@ class Material:
     def test(self) -> Test:
         """The test exposures with their slices."""
         examples = self.parts.test
-        return Test(examples.outcome, examples.person, _slices(self))
+        return Test(examples.outcome, examples.person, _slices(self), ~examples.at_orders)
 
     def data(self) -> Data:
         """What the report says of the data."""
@@ -89,10 +89,10 @@ def read_material(
             mapping,
             max_bad_share=max_bad_share,
             purchase_horizon=settings.exposures.purchase_horizon,
+            progress=progress,
         )
         people = resolve_people(log.accounts, read_links(links) if links else None)
         check_links(people.report)
-        progress(1, 1)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
     frames = part_frames(exposures, split, settings.exposures, log.ends)

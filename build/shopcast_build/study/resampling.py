@@ -80,14 +80,23 @@ def ranking(score: Floats, hit: NDArray[np.bool_], resampling: Resampling) -> tu
     return np.concatenate(areas), np.concatenate(precisions)
 
 
-def targets(outcome: Ints) -> dict[str, NDArray[np.bool_]]:
+def targets(outcome: Ints, looked: NDArray[np.bool_] | None = None) -> dict[str, NDArray[np.bool_]]:
     """What can be told apart in a sample: outcomes, and a purchase (a buy or a return) from a view.
 
-    Those that never or always occur are left out.
+    looked: the exposures at views and carts; None: all. Those that never or always occur among what
+    is asked are left out.
     """
     found = {kind.name.lower(): outcome == kind for kind in Outcome}
     found[PURCHASE] = outcome != Outcome.VIEW
-    return {name: hit for name, hit in found.items() if 0 < hit.sum() < len(hit)}
+    rows = {name: hit[among(name, outcome, looked)] for name, hit in found.items()}
+    return {name: hit for name, hit in found.items() if 0 < rows[name].sum() < len(rows[name])}
+
+
+def among(target: str, outcome: Ints, looked: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """The exposures that a target is told apart among. An order is a purchase from the start: that
+    a till's orders are told from a shop's views is no merit."""
+    every = np.ones(len(outcome), dtype=bool)
+    return every if looked is None or target != PURCHASE else looked
 
 
 def score_of(target: str, probabilities: Floats) -> Floats:
@@ -104,20 +113,22 @@ def metric_draws(
     resampling: Resampling,
     *,
     only: frozenset[str] | None = None,
+    looked: NDArray[np.bool_] | None = None,
 ) -> dict[str, Floats]:
     """Metrics in each draw, (1 + draws,) each.
 
     probabilities: (n, 3). <target>_auc, <target>_pr_auc; log_loss, ece, ece_beyond_chance,
     macro_f1 and accuracy.
-    only: the metrics that are wanted; None: all.
+    only: the metrics that are wanted; None: all. looked: as in targets.
     """
     found: dict[str, Floats] = {}
-    for name, hit in targets(outcome).items():
+    for name, hit in targets(outcome, looked).items():
         names = (f"{name}_auc", f"{name}_pr_auc")
         if only is None or only & set(names):
-            found |= zip(
-                names, ranking(score_of(name, probabilities), hit, resampling), strict=True
-            )
+            rows = among(name, outcome, looked)
+            score = score_of(name, probabilities)[rows]
+            ranks = ranking(score, hit[rows], resampling.only(rows))
+            found |= zip(names, ranks, strict=True)
     size = resampling.sums(np.ones((len(outcome), 1)))[:, 0]
     size[size == 0] = np.nan  # a draw without any of a few people
     found["log_loss"] = resampling.sums(_losses(probabilities, outcome))[:, 0] / size

@@ -25,7 +25,7 @@ _PAIRS = {
     "return": "a line that came back and one that was kept",
 }
 _OVER = {
-    MAJORITY: "always guessing the usual shares",
+    MAJORITY: "always guessing the usual shares of the platform",
     TREES: "gradient boosting on the same numbers",
     WORDS: "counting words",
     TEXTBOOK: "the textbook recipe",
@@ -187,8 +187,8 @@ def _calibration(subject: ContenderResult, limit: float) -> Verdict:
     error = subject.metrics["ece_beyond_chance"]
     gap = (
         f"beyond what chance explains, predicted and observed shares differ by"
-        f" {100 * max(error.value, 0.0):.1f} points on average, at most {100 * error.high:.1f};"
-        f" {100 * limit:.1f} is the limit"
+        f" {100 * max(error.value, 0.0):.2f} points on average, at most {100 * error.high:.2f};"
+        f" {100 * limit:.2f} is the limit"
     )
     claim: Claim
     if error.high <= limit:

@@ -1,5 +1,7 @@
 """`platform data ...`."""
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from shopcast_cli.console import (
     ProgressReporter,
+    counted,
     err,
     failures,
     out,
@@ -18,7 +21,9 @@ from shopcast_cli.console import (
 if TYPE_CHECKING:
     from shopcast_build.data.preview import Preview
     from shopcast_build.data.proposal import Proposal
-    from shopcast_build.data.report import CleaningReport
+    from shopcast_build.data.report import CleaningReport, Suspicion
+
+_SHOWN = 3
 
 app = typer.Typer(no_args_is_help=True, help="Look at event logs before building on them.")
 
@@ -59,8 +64,8 @@ def check(
 
     with failures(DataError, OSError):
         mapped = load_mapping(mapping) if mapping else Mapping()
-        with ProgressReporter().stage("read and clean the log"):
-            found = clean(events, mapped, max_bad_share=1.0).report
+        with ProgressReporter().stage("read and clean the log") as progress:
+            found = clean(events, mapped, max_bad_share=1.0, progress=progress).report
         page = write_quality(found, report) if report else None
         if as_json:
             print_json(found.to_json())
@@ -100,7 +105,8 @@ def inspect(
         layouts = {file: sniff_layout(file) for file in files_of([path])}
         sources = scan([path], layouts.__getitem__)
         proposal = propose(sources, layouts)
-        found = preview(sources, proposal.mapping, rows=rows)
+        with ProgressReporter().stage("try the mapping") as progress:
+            found = preview(sources, proposal.mapping, rows=rows, progress=progress)
         if output is not None:
             output.write_text(proposal.toml, encoding="utf-8")
     if as_json:
@@ -132,15 +138,14 @@ def show(report: "CleaningReport", page: Path | None) -> None:
         )
         numbers.add_row(one.platform, *(f"{n:,}" for n in counts))
     out.print(numbers)
-    for one in report.by_platform:
-        if one.kept:
-            out.print(f"  {one.platform} is {one.asked}")
+    for line in asked(report):
+        out.print(f"  {line}")
     for verb, reasons in (("dropped", report.dropped), ("repaired", report.repaired)):
         for reason, rows in reasons.items():
             shown = "; ".join(report.examples.get(reason, ())[:1])
             out.print(f"  {verb} {rows:,} rows: {reason}", styled(f"({shown})", "dim"))
-    for suspicion in report.suspicious:
-        out.print(styled("suspicious:", "yellow"), suspicion.sentence)
+    for suspicion, sentence in suspicions(report):
+        out.print(styled("suspicious:", "yellow"), sentence)
         out.print(f"  {suspicion.advice}", soft_wrap=True)
         for example in suspicion.examples:
             out.print(styled(f"  {example}", "dim"))
@@ -148,6 +153,33 @@ def show(report: "CleaningReport", page: Path | None) -> None:
         out.print("nothing looks suspicious")
     if page is not None:
         err.print(f"  report in {page}", soft_wrap=True)
+
+
+def asked(report: "CleaningReport") -> Iterator[str]:
+    """Where the platforms with events are asked, those that are asked alike together."""
+    alike: dict[str, list[str]] = {}
+    for one in report.by_platform:
+        if one.kept:
+            alike.setdefault(one.asked, []).append(one.platform)
+    for where, names in alike.items():
+        if len(names) <= _SHOWN:
+            yield from (f"{name} is {where}" for name in names)
+        else:
+            further = len(names) - _SHOWN
+            yield f"{', '.join(names[:_SHOWN])} and {further:,} more are {where}"
+
+
+def suspicions(report: "CleaningReport") -> Iterator[tuple["Suspicion", str]]:
+    """What is suspicious, each check on its first few platforms, and its sentence; the last one
+    adds of how many platforms more it is."""
+    every, seen = Counter(one.name for one in report.suspicious), Counter[str]()
+    for one in report.suspicious:
+        seen[one.name] += 1
+        further = every[one.name] - _SHOWN
+        if seen[one.name] < _SHOWN or further <= 0:
+            yield one, one.sentence
+        elif seen[one.name] == _SHOWN:
+            yield one, f"{one.sentence} The same of {counted(further, 'more platform')}."
 
 
 def show_proposal(proposal: "Proposal", preview: "Preview", output: Path | None) -> None:

@@ -111,9 +111,9 @@ def import_logs(
                 load_mapping(mapping) if mapping else Mapping(),
                 max_bad_share=max_bad_share,
                 keep_ids=True,
+                progress=progress,
             )
             people = resolve_people(log.accounts, read_links(links) if links else None)
-            progress(1, 1)
         if people.report.unmatched is not None:  # whose accounts may yet have events
             err.print(styled("suspicious:", "yellow"), people.report.unmatched)
         with reporter.stage(f"import {log.events.height:,} events") as progress:

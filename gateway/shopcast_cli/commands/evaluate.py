@@ -96,14 +96,8 @@ def evaluate(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
+    from shopcast_build.data.reading import files_of
     from shopcast_build.learning.settings import changed_settings, load_settings
-    from shopcast_build.study.contenders import CHOICES
-    from shopcast_build.study.contest import StudyOptions
-    from shopcast_build.study.files import write_report
-    from shopcast_build.study.published import base_model_of, find_version, settings_of
-    from shopcast_build.study.study import study_logs
-    from shopcast_domain.manifest import ManifestError
-    from shopcast_repository.errors import RepositoryError
 
     overrides = parse_changes(changes or ())
     if repository is not None and (settings is not None or set(overrides) - set(_OF_THE_LOG)):
@@ -116,10 +110,22 @@ def evaluate(
         raise typer.BadParameter(
             "say where it is published with --repository", param_hint="--version"
         )
+    with failures(DataError):  # at once: the imports below take many seconds
+        chosen, base = load_settings(settings, overrides), base_model
+        mapped = load_mapping(mapping) if mapping else Mapping()
+        files_of([*events, *([links] if links else [])])
+
+    from shopcast_build.study.contenders import CHOICES
+    from shopcast_build.study.contest import StudyOptions
+    from shopcast_build.study.files import write_report
+    from shopcast_build.study.published import base_model_of, find_version, settings_of
+    from shopcast_build.study.study import study_logs
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
+
     with failures(DataError, ManifestError, RepositoryError, FloatingPointError):
         names = CHOICES if contenders is None else tuple(map(str.strip, contenders.split(",")))
         options = StudyOptions(contenders=names, seeds=seeds, textbook_steps=textbook_steps)
-        chosen, base = load_settings(settings, overrides), base_model
         if repository is not None:
             manifest = find_version(repository, version)
             chosen = changed_settings(settings_of(manifest), overrides)
@@ -129,7 +135,7 @@ def evaluate(
         report = study_logs(
             events,
             links=links,
-            mapping=load_mapping(mapping) if mapping else Mapping(),
+            mapping=mapped,
             base_model=base or "all-MiniLM-L6-v2",
             settings=chosen,
             repository=repository,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shopcast_cli.commands import export
+from shopcast_cli.commands import data, export
 from shopcast_cli.console import (
     ProgressReporter,
     err,
@@ -150,16 +150,8 @@ def build_model(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
-    from shopcast_build.learning.checkpoints import open_run
-    from shopcast_build.learning.export import ParityError
+    from shopcast_build.data.reading import files_of
     from shopcast_build.learning.settings import load_settings
-    from shopcast_build.release.errors import TargetError
-    from shopcast_build.release.exporting import Variant, check
-    from shopcast_build.release.exporting import export as publish_variant
-    from shopcast_build.release.gate import GateError
-    from shopcast_build.release.pipeline import build_model as build
-    from shopcast_domain.manifest import ManifestError
-    from shopcast_repository.errors import RepositoryError
 
     flags = {
         "seed": seed,
@@ -171,6 +163,21 @@ def build_model(
         "tracking.to": None if track is None else [name for name in track if name != "none"],
     }
     named = {name: value for name, value in flags.items() if value is not None}
+    with failures(DataError):  # at once: the imports below take many seconds
+        chosen = load_settings(settings, parse_changes(changes or ()) | named)
+        mapped = load_mapping(mapping) if mapping else Mapping()
+        files_of([*events, *([links] if links else [])])
+
+    from shopcast_build.learning.checkpoints import open_run
+    from shopcast_build.learning.export import ParityError
+    from shopcast_build.release.errors import TargetError
+    from shopcast_build.release.exporting import Variant, check
+    from shopcast_build.release.exporting import export as publish_variant
+    from shopcast_build.release.gate import GateError
+    from shopcast_build.release.pipeline import build_model as build
+    from shopcast_domain.manifest import ManifestError
+    from shopcast_repository.errors import RepositoryError
+
     variant = None
     if target or precision or device is not export.Device.CPU:
         variant = Variant(
@@ -185,10 +192,10 @@ def build_model(
         result = build(
             events,
             links=links,
-            mapping=load_mapping(mapping) if mapping else Mapping(),
+            mapping=mapped,
             base_model=base_model,
             repository=repository,
-            settings=load_settings(settings, parse_changes(changes or ()) | named),
+            settings=chosen,
             max_bad_share=max_bad_share,
             data_report=data_report,
             force=force,
@@ -262,16 +269,15 @@ def show(result: "BuildResult", repository: Path) -> None:
         f" {counts['train']:,} / {counts['validation']:,} / {counts['test']:,} exposures"
         " to train / validate / test"
     )
-    for one in cleaning.by_platform:
-        if one.kept:
-            out.print(f"  {one.platform} is {one.asked}")
+    for line in data.asked(cleaning):
+        out.print(f"  {line}")
     for reason, rows in {**cleaning.dropped, "duplicate": cleaning.duplicates}.items():
         if rows:
             out.print(f"  dropped {rows:,} rows: {reason}")
     for reason, rows in cleaning.repaired.items():
         out.print(f"  repaired {rows:,} rows: {reason}")
-    for suspicion in cleaning.suspicious:
-        err.print(styled("suspicious:", "yellow"), suspicion.sentence)
+    for _, sentence in data.suspicions(cleaning):
+        err.print(styled("suspicious:", "yellow"), sentence)
     warn_of_unknown_tokens(result.unknown_token_share)
     outcomes = manifest.trained_outcomes
     if len(outcomes) < len(manifest.outcomes):
