@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from virtual_time import VirtualLoop, now, timed
 
 from shopcast_gateway.backend.rotation import Ejected, Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
@@ -284,6 +285,29 @@ def test_who_looks_after_workers_waits_for_those_that_hold_an_engine() -> None:
     ):
         attended.report = report
         assert attended.holds(engine, 3) == holds  # type: ignore[arg-type]
+
+
+@timed
+async def test_a_silence_that_is_too_long_is_told() -> None:
+    attended, began = Attended(None, FakeLink(), 0), now()  # type: ignore[arg-type]
+    attended.report = Report(1, ())
+    with pytest.raises(TimeoutError):
+        await attended.receive()
+    assert now() - began == pytest.approx(pools.SILENCE_S)
+
+
+@timed
+async def test_what_the_whole_machine_stood_still_is_no_silence_of_a_worker() -> None:
+    link, loop = FakeLink(), asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    attended, report = Attended(None, link, 0), Report(2, ())  # type: ignore[arg-type]
+    attended.report = Report(1, ())
+    receiving = asyncio.create_task(attended.receive())
+    await asyncio.sleep(5)
+    loop.now += 3600
+    await asyncio.sleep(0.5)
+    link.received.put_nowait(report)
+    assert await receiving is report
 
 
 class FakeAttended:

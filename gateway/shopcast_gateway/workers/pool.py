@@ -95,7 +95,12 @@ class Worker:
         """The next message; None when there is none any more. Raises TimeoutError after a silence
         that is too long."""
         limit_s = SILENCE_S if self.report is not None else _START_S
-        return await asyncio.wait_for(self._link.receive(), limit_s)
+        # Looks are counted, not time: who stood still together with its workers, as on a machine
+        # that was paused, would take that for their silence.
+        for _ in range(round(limit_s / _LOOK_S)):
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(self._link.receive(), _LOOK_S)
+        raise TimeoutError
 
     def holds(self, engine: Engine, number: int) -> bool:
         """Whether it may call the Triton of an engine that the assignment of this number does
