@@ -9,6 +9,7 @@ import pytest
 from shopcast.v1 import model_admin_service_pb2 as messages
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.errors import Overtaken
 from shopcast_gateway.transport.model_admin_service import Administered, ModelAdminService
 from shopcast_repository.publishing import publish
 from shopcast_repository.served import write_configs
@@ -30,6 +31,32 @@ def repository(tmp_path: Path, manifest: Manifest) -> Path:
     return tmp_path / "models"
 
 
+async def written(service: ModelAdminService) -> None:
+    """Return once version 2 is to serve."""
+    context: Any = None
+    wanted = 1
+    while wanted != 2:
+        await asyncio.sleep(0.01)
+        wanted = (await service.GetServing(messages.GetServingRequest(), context)).state.wanted
+
+
+async def test_who_waits_for_a_version_is_told_that_another_was_named_before_it_was_taken_up(
+    repository: Path,
+) -> None:
+    status = AdoptionStatus(wanted=1, serving=1)
+    context: Any = None
+    service = ModelAdminService(
+        Administered(repository, status, lambda: None), draining=asyncio.Event()
+    )
+    request = messages.PromoteModelRequest(version=2)
+    request.wait.FromSeconds(60)
+    promotion = asyncio.create_task(service.PromoteModel(request, context))
+    await written(service)
+    rollback(repository)
+    with pytest.raises(Overtaken):
+        await asyncio.wait_for(promotion, 20)
+
+
 async def test_who_waited_is_told_what_somebody_else_has_decided_meanwhile(
     repository: Path,
 ) -> None:
@@ -41,10 +68,7 @@ async def test_who_waited_is_told_what_somebody_else_has_decided_meanwhile(
     request = messages.PromoteModelRequest(version=2)
     request.wait.FromSeconds(60)
     promotion = asyncio.create_task(service.PromoteModel(request, context))
-    wanted = 1
-    while wanted != 2:
-        await asyncio.sleep(0.01)
-        wanted = (await service.GetServing(messages.GetServingRequest(), context)).state.wanted
+    await written(service)
     rollback(repository)
     while not promotion.done():  # the gateway had begun with it
         status.want(2)
