@@ -27,6 +27,7 @@ from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.supervisor import Supervisor
 from shopcast_gateway.tracing import OtlpTracer, traced
 from shopcast_gateway.transport.admin_server import ADMIN_METHODS, build_admin_server
+from shopcast_gateway.transport.binding import address_of
 from shopcast_gateway.transport.credentials import server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
 from shopcast_gateway.transport.model_admin_service import Administered
@@ -179,7 +180,7 @@ async def _serve(
         server.set_serving(True)
         server.set_accepting(True)
         _log.info("version %d adopted, its goldens reproduce", engine.version)
-        address = f"{settings.host}:{server.port}"
+        address = address_of(settings.host, server.port)
         ready(
             Serving(address, engine.version, engine.address, metrics, admin.port if admin else None)
         )
