@@ -57,6 +57,31 @@ async def test_who_waits_for_a_version_is_told_that_another_was_named_before_it_
         await asyncio.wait_for(promotion, 20)
 
 
+async def test_who_waits_for_a_version_is_told_once_calls_are_answered_with_it(
+    repository: Path,
+) -> None:
+    status = AdoptionStatus(wanted=1, serving=1)
+    context: Any = None
+    settled = asyncio.Event()
+
+    async def settle() -> None:
+        await settled.wait()
+
+    service = ModelAdminService(
+        Administered(repository, status, lambda: None, settle), draining=asyncio.Event()
+    )
+    request = messages.PromoteModelRequest(version=2)
+    request.wait.FromSeconds(60)
+    promotion = asyncio.create_task(service.PromoteModel(request, context))
+    await written(service)
+    status.want(2)
+    status.adopted(2)
+    await asyncio.sleep(0.05)
+    assert not promotion.done(), "workers answer with version 1"
+    settled.set()
+    assert (await promotion).state.serving == 2
+
+
 async def test_who_waited_is_told_what_somebody_else_has_decided_meanwhile(
     repository: Path,
 ) -> None:

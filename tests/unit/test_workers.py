@@ -310,6 +310,26 @@ async def test_what_the_whole_machine_stood_still_is_no_silence_of_a_worker() ->
     assert await receiving is report
 
 
+async def test_workers_have_settled_once_all_that_answer_have_done_what_they_were_told(
+    settings: ServeSettings,
+) -> None:
+    pool = Pool(settings, AdoptionStatus(), 0, None, None)
+    process, link = None, SimpleNamespace(send=lambda _: None)
+    first, second, starting = (
+        Attended(process, link, number)  # type: ignore[arg-type]
+        for number in range(3)
+    )
+    first.report = second.report = Report(0, ())
+    pool._workers.update((first, second, starting))
+    pool.set_serving(True)
+    settled = asyncio.create_task(pool.settled())
+    for one in (first, second):
+        await asyncio.sleep(0.01)
+        assert not settled.done()
+        pool._take(one, Report(1, ()), asyncio.get_running_loop().create_future())
+    await settled
+
+
 class FakeAttended:
     """Says nothing and does not end by itself."""
 

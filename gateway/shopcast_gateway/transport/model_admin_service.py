@@ -1,7 +1,7 @@
 """ModelAdminService: the commands `platform models ...` as calls."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from shopcast.v1 import model_admin_service_pb2 as messages
 from shopcast.v1 import model_admin_service_pb2_grpc
 from shopcast_domain.manifest import ManifestError
 from shopcast_gateway.core.adoption_outcome import Outcomes, following
-from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.errors import (
     NotAdopted,
@@ -32,13 +32,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+async def at_once() -> None:
+    """Of one process, which answers with what it has adopted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Administered:
-    """What is administered. status: of this gateway. trial: the one that runs in it."""
+    """What is administered. status: of this gateway. trial: the one that runs in it. settled:
+    returns once calls are answered as the status says."""
 
     repository: Path
     status: AdoptionStatus
     trial: Callable[[], Trial | None]
+    settled: Callable[[], Awaitable[None]] = at_once
 
 
 class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
@@ -48,6 +54,7 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         """draining: once set, nobody waits any longer for an adoption."""
         self._repository, self._status = administered.repository, administered.status
         self._trial, self._draining = administered.trial, draining
+        self._settled = administered.settled
 
     async def ListModels(  # noqa: N802
         self, request: messages.ListModelsRequest, context: Context
@@ -111,7 +118,7 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         NotAdopted, Overtaken, Unavailable."""
         if not wait_s:
             return
-        outcome = asyncio.create_task(outcomes.of(version))
+        outcome = asyncio.create_task(self._outcome(outcomes, version))
         drains = asyncio.create_task(self._draining.wait())
         overtaken = asyncio.create_task(self._overtaken(version))
         waits = (outcome, drains, overtaken)
@@ -127,6 +134,12 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
             for one in waits:
                 one.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _outcome(self, outcomes: Outcomes, version: int) -> Refusal | None:
+        refusal = await outcomes.of(version)
+        if refusal is None:
+            await self._settled()
+        return refusal
 
     async def _overtaken(self, version: int) -> None:
         """Return once another version is to serve and the gateway is not at work on this one."""

@@ -252,6 +252,13 @@ class Pool:
             self._reported.clear()
             await self._reported.wait()
 
+    async def settled(self) -> None:
+        """Return once every worker that answers does so as it is told now."""
+        number = self._number
+        while any(one.report and one.report.number < number for one in self._workers):
+            self._reported.clear()
+            await self._reported.wait()
+
     async def _keep(self, number: int, up: "asyncio.Future[None]") -> None:
         """One worker after the other. up: set when the first answers."""
         first_s, longest_s = _PAUSES_S
