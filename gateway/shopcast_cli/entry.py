@@ -1,5 +1,7 @@
 """The console script. Works in the thinnest install, if only to say what is missing."""
 
+import os
+import signal
 import sys
 
 _EXTRA_OF = {
@@ -25,7 +27,9 @@ _EXTRA_OF = {
 
 def main() -> None:
     """Run `platform`. Exit codes: 0 done, 1 failed with a sentence, 2 wrong usage, 130 interrupted
-    before it began."""
+    before it began, 143 ended by SIGTERM before that."""
+    if os.getpid() == 1:  # of a container: the kernel lets no signal end it that has no handler
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         from shopcast_cli.app import app
 

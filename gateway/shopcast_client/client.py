@@ -53,7 +53,7 @@ class ShopcastClient(PredictionCalls, EventCalls, PeopleCalls, PrivacyCalls, Mod
         token_file: path of a file with a bearer token, read afresh for each call; not sent in plain
         text to another machine.
         Raises ValueError for what is no timeout, certificate, key or token or may not be sent, and
-        OSError for what cannot be read. A cert and key that are bytes are not looked at.
+        OSError for what cannot be read. A cert or key that is bytes is looked at on Linux only.
         """
         if not (isinstance(timeout_s, int | float) and 0 < timeout_s <= _LONGEST_S):
             raise ValueError("timeout_s must be more than 0 and at most 366 days.")

@@ -2,7 +2,9 @@
 
 import os
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -28,10 +30,8 @@ def channel_credentials(
     if cert is None or key is None:
         return grpc.ssl_channel_credentials(root)
     chain, own = _read(cert), _read(key)
-    if not isinstance(cert, bytes) and not isinstance(key, bytes):
-        # Only files can be checked: ssl takes nothing else.
-        paths = (cert, key)
-        if not _parsed(lambda context: context.load_cert_chain(*paths, password="")):
+    with _file(cert) as cert_file, _file(key) as key_file:
+        if cert_file and key_file and not _fit(cert_file, key_file):
             raise ValueError(
                 f"{_name(key, 'key')} is no private key, without passphrase and in PEM, that"
                 f" belongs to the certificate in {_name(cert, 'cert')}."
@@ -43,8 +43,30 @@ def _read(pem: Pem) -> bytes:
     return pem if isinstance(pem, bytes) else Path(pem).read_bytes()
 
 
+@contextmanager
+def _file(pem: Pem) -> Iterator[str | None]:
+    """The path of a file of it, since ssl takes nothing else. Bytes get one that is in memory only;
+    None where the system has no such files."""
+    if not isinstance(pem, bytes):
+        yield os.fspath(pem)
+    elif sys.platform != "linux":
+        yield None
+    else:
+        number = os.memfd_create("pem")
+        try:
+            os.write(number, pem)
+            path = Path(f"/proc/self/fd/{number}")
+            yield os.fspath(path) if path.exists() else None  # there may be no /proc
+        finally:
+            os.close(number)
+
+
 def _name(pem: Pem, otherwise: str) -> str:
     return otherwise if isinstance(pem, bytes) else os.fspath(pem)
+
+
+def _fit(cert_file: str, key_file: str) -> bool:
+    return _parsed(lambda context: context.load_cert_chain(cert_file, key_file, password=""))
 
 
 def _parsed(parse: Callable[[ssl.SSLContext], None]) -> bool:

@@ -179,6 +179,9 @@ def _error(
         case grpc.StatusCode.FAILED_PRECONDITION if reason == "CHANGES_LOST":
             kind = ChangesLost
             message = f"Shopcast at {target} cannot go on there: {said}"
+        case grpc.StatusCode.FAILED_PRECONDITION if reason == "OVERTAKEN":
+            kind = Refused
+            message = f"Shopcast at {target} does not go on with it: {said}"
         case grpc.StatusCode.FAILED_PRECONDITION if reason in ("NOT_POSSIBLE", "VERSION_REFUSED"):
             kind = Refused
             message = f"Shopcast at {target} refused it: {said}"

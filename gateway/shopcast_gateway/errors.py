@@ -12,6 +12,7 @@ GatewayError
 ├── NotPossible           the model repository is not as the request needs it
 ├── VersionRefused        the version that was promoted must not serve
 ├── NotAdopted            it has not been taken up within the time that the caller would wait
+├── Overtaken             another version was named before it was taken up
 ├── Unavailable           a backend or a store is away, or we drain
 ├── DeadlineExpired       too late
 └── ContractMismatch      our tensors did not fit the model: our mistake
@@ -118,6 +119,12 @@ class NotAdopted(GatewayError):
     """What was promoted has been neither taken up nor refused within the time given."""
 
     reason = "NOT_ADOPTED"
+
+
+class Overtaken(GatewayError):
+    """Another version is to serve by now, and what was promoted had not been taken up."""
+
+    reason = "OVERTAKEN"
 
 
 class Unavailable(GatewayError):

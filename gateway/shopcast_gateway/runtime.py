@@ -27,9 +27,10 @@ from shopcast_gateway.settings import ServeSettings
 from shopcast_gateway.supervisor import Supervisor
 from shopcast_gateway.tracing import OtlpTracer, traced
 from shopcast_gateway.transport.admin_server import ADMIN_METHODS, build_admin_server
+from shopcast_gateway.transport.binding import address_of
 from shopcast_gateway.transport.credentials import server_credentials
 from shopcast_gateway.transport.exposure import check_exposure, check_metrics_exposure
-from shopcast_gateway.transport.model_admin_service import Administered
+from shopcast_gateway.transport.model_admin_service import Administered, at_once
 from shopcast_gateway.transport.server import GatewayServer
 from shopcast_gateway.triton.status import TritonStatus
 from shopcast_gateway.workers.pool import Pool, open_pool
@@ -110,6 +111,7 @@ async def _serve(
         if settings.workers > 1:
             server = pool = await stack.enter_async_context(open_pool(settings, status, access))
             switch, registry = pool.switch, pool.registry
+            settled = pool.settled
             health.listeners.append(pool.tell_triton)
             if rotation is not None:
                 rotation.listeners.append(pool.tell_rotation)
@@ -121,10 +123,11 @@ async def _serve(
             server = frontend.build_server(settings.port)
             switch, registry, recorder = frontend.switch, frontend.registry, frontend.recorder
             calls, tracer, busy = frontend.calls, frontend.tracer, frontend.busy
+            settled = at_once
         admin = None
         if settings.admin_port is not None:
             admin = build_admin_server(
-                Administered(settings.repository, status, lambda: switch.trial),
+                Administered(settings.repository, status, lambda: switch.trial, settled),
                 host=settings.admin_host,
                 port=settings.admin_port,
                 credentials=admin_credentials,
@@ -179,7 +182,7 @@ async def _serve(
         server.set_serving(True)
         server.set_accepting(True)
         _log.info("version %d adopted, its goldens reproduce", engine.version)
-        address = f"{settings.host}:{server.port}"
+        address = address_of(settings.host, server.port)
         ready(
             Serving(address, engine.version, engine.address, metrics, admin.port if admin else None)
         )

@@ -5,14 +5,16 @@ and no answer waits. opentelemetry is optional: pip install 'shopcast[otlp]'.
 """
 
 import asyncio
-import os
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from shopcast_gateway.core.stages import Spent
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.transport.exposure import loopback_only
 from shopcast_gateway.transport.recording import Metadata
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 SERVICE = "shopcast-gateway"
-"""service.name of the spans, unless OTEL_SERVICE_NAME says otherwise."""
+"""service.name of the spans, unless the environment says otherwise."""
 _QUEUE_SPANS = 8_192
 _MOST_CHARS = 512  # of a traceparent or tracestate
 _FAREWELL_S = 3.0  # for what has not been sent at the end
@@ -50,9 +52,10 @@ async def traced(endpoint: str | None) -> "AsyncIterator[OtlpTracer | None]":
 def _provider(endpoint: str) -> "TracerProvider":
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from requests import Session
     except ImportError:
         raise StartupError(
             "traces need OpenTelemetry: pip install 'shopcast[otlp]', or leave --otlp-endpoint out"
@@ -61,12 +64,35 @@ def _provider(endpoint: str) -> "TracerProvider":
         raise StartupError(
             "--otlp-endpoint is no URL of a collector: give one such as http://localhost:4318"
         )
-    name = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
+    _keep_out_of_the_log()
+    name = OTELResourceDetector().detect().attributes.get("service.name", SERVICE)
     resource = Resource.create({"service.name": name})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=5.0)
+    session = None
+    if loopback_only(urlsplit(endpoint).hostname or ""):
+        session = Session()
+        session.trust_env = False  # a proxy does not lead to this machine
+    exporter = OTLPSpanExporter(
+        endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=5.0, session=session
+    )
     provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=_QUEUE_SPANS))
     return provider
+
+
+def _keep_out_of_the_log() -> None:
+    """opentelemetry quotes what it cannot read: what a caller sent as tracestate, and headers for
+    the collector, which may be secrets."""
+    logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
+    logging.getLogger("opentelemetry.util.re").addFilter(_without_header)
+
+
+def _without_header(record: logging.LogRecord) -> bool:
+    record.msg = (
+        "what is no header is left out of OTEL_EXPORTER_OTLP_HEADERS: give name=value, with commas"
+        " between them"
+    )
+    record.args = ()
+    return True
 
 
 class OtlpTracer:

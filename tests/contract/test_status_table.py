@@ -95,6 +95,7 @@ def test_the_codes_are_the_agreed_ones() -> None:
         "NotPossible": "FAILED_PRECONDITION",
         "VersionRefused": "FAILED_PRECONDITION",
         "NotAdopted": "DEADLINE_EXCEEDED",
+        "Overtaken": "FAILED_PRECONDITION",
         "Unavailable": "UNAVAILABLE",
         "DeadlineExpired": "DEADLINE_EXCEEDED",
         "ContractMismatch": "INTERNAL",

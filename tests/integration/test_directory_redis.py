@@ -487,7 +487,7 @@ async def test_a_primary_that_cannot_be_looked_at_holds_up_no_other(
         raise Unavailable("one of several")
 
     monkeypatch.setattr(redis_store, "_LOOK_S", 0.0)
-    monkeypatch.setattr(redis_store.RedisStore, "_memory", away)
+    monkeypatch.setattr(redis_store.RedisStore, "_of_servers", away)
     async with opened(own_server.url) as directory:
         assert (await directory.record([event(1)])).recorded == 1
 
@@ -639,6 +639,22 @@ async def test_a_server_without_a_log_of_writes_is_complained_of(
             assert "appendonly no" in caplog.text
     finally:
         server.kill()
+
+
+async def test_a_server_that_keeps_no_log_any_more_is_complained_of_once(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_store, "_LOOK_S", 0.0)
+    async with opened(own_server.url) as directory:
+        await directory.record([event(1)])
+        assert not caplog.text
+        for times in (1, 2):
+            own_server.call("CONFIG", "SET", "appendonly", "no")
+            await directory.record([event(2)])
+            await directory.record([event(3)])
+            assert caplog.text.count("keeps no log of what is written") == times
+            own_server.call("CONFIG", "SET", "appendonly", "yes")
+            await directory.record([event(4)])
 
 
 # Servers that fail

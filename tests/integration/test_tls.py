@@ -269,6 +269,8 @@ def test_a_key_that_anyone_may_read_is_warned_of(
         ({"cert": b"", "key": b""}, "Give ca"),
         ({"ca": OURS.cert, "key": b""}, "Give ca"),
         ({"ca": b"nothing"}, "ca is no certificate in PEM"),
+        ({"ca": OURS.cert, "cert": OURS.sign().cert, "key": OTHERS.sign().key}, "^key is no priv"),
+        ({"ca": OURS.cert, "cert": b"", "key": b""}, "^key is no private key"),
     ],
 )
 def test_a_client_says_what_is_wrong_with_what_it_is_given(
@@ -284,6 +286,8 @@ def test_a_client_says_which_files_are_wrong(tmp_path: Path) -> None:
         key.write_bytes(spoilt)
         with pytest.raises(ValueError, match=f"^{key} is no private key"):
             ShopcastClient("127.0.0.1:1", ca=OURS.cert, cert=cert, key=key)
+        with pytest.raises(ValueError, match=f"^key is no private key.*{cert}"):
+            ShopcastClient("127.0.0.1:1", ca=OURS.cert, cert=cert, key=spoilt)
     with pytest.raises(FileNotFoundError, match=r"none\.pem"):
         ShopcastClient("127.0.0.1:1", ca=tmp_path / "none.pem")
 

@@ -201,6 +201,56 @@ async def test_an_endpoint_that_is_none_is_told() -> None:
             pass
 
 
+async def test_a_collector_on_this_machine_is_sent_to_without_a_proxy(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_grpc_proxy", "127.0.0.1")  # the caller of this test
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with serving(FakePredictor(), collector.url) as stub:
+        await stub.Predict(REQUEST)
+    assert "shopcast.v1.PredictionService/Predict" in collector.spans()
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "shopcast-gateway"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=theirs"}, "theirs"),
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "service.name=theirs", "OTEL_SERVICE_NAME": "ours"},
+            "ours",
+        ),
+    ],
+)
+async def test_spans_have_the_name_that_the_environment_says(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    async with serving(FakePredictor(), collector.url) as stub:
+        await stub.Predict(REQUEST)
+    sent = ExportTraceServiceRequest.FromString(collector.bodies[0])
+    assert attributes(sent.resource_spans[0].resource)["service.name"].string_value == name
+
+
+async def test_what_callers_and_headers_hold_is_not_in_the_log(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer s3cr3t")
+    metadata = (
+        ("traceparent", f"00-{TRACE}-{CALLER}-01"),
+        ("tracestate", f"{USER_ID}=1,A B=2,a={USER_ID}"),
+    )
+    async with serving(FakePredictor(), collector.url) as stub:
+        await stub.Predict(REQUEST, metadata=metadata)
+    assert collector.spans(), "the call is traced all the same"
+    assert USER_ID not in caplog.text
+    assert "s3cr3t" not in caplog.text
+    assert "left out of OTEL_EXPORTER_OTLP_HEADERS" in caplog.text
+
+
 class Client:
     """Remembers the metadata of an inference, and answers none."""
 

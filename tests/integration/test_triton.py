@@ -1,6 +1,7 @@
 """The real Triton, with tiny graphs whose answers can be worked out by hand."""
 
 import asyncio
+import ctypes
 import importlib
 import os
 import random
@@ -409,6 +410,27 @@ async def test_a_server_that_dies_is_noticed(
         if process.name() == "tritonserver":
             process.kill()
     assert await asyncio.wait_for(triton.wait(), 10.0) != 0
+
+
+async def test_a_server_that_dies_leaves_no_child_to_whoever_is_process_1(
+    triton_environment: TritonEnvironment, repository: Path, tmp_path: Path
+) -> None:
+    libc, subreaper = ctypes.CDLL(None), 36
+    libc.prctl(subreaper, 1)  # as process 1 is
+    try:
+        triton = await TritonProcess.start(triton_environment, repository, log=tmp_path / "log")
+        backend = await TritonBackend.connect(triton.grpc_address, repository=repository)
+        await backend.load("encoder", 1)
+        mine = descendants(triton.grpc_address)
+        family = {below.pid for one in mine for below in (one, *one.children(recursive=True))}
+        for process in mine:
+            if process.name() == "tritonserver":
+                process.kill()
+        await asyncio.wait_for(triton.wait(), 10.0)
+        await backend.close()
+        assert not family & {one.pid for one in psutil.Process().children(recursive=True)}
+    finally:
+        libc.prctl(subreaper, 0)
 
 
 PARENT = """

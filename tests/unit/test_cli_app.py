@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -398,3 +399,20 @@ def test_an_early_interrupt_leaves_no_trace(
         main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == ""
+
+
+def test_the_first_process_of_a_container_is_ended_by_sigterm_before_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told_to_stop() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    monkeypatch.setattr("shopcast_cli.app.app", told_to_stop)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as the kernel does there
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143

@@ -625,6 +625,24 @@ def test_other_token_ids_than_at_build_time_are_told(sound: Installation) -> Non
 
 
 @pytest.mark.parametrize("model", [ENCODER, BEHAVIOR])
+@pytest.mark.parametrize("how", ["missing", "another"])
+def test_a_configuration_for_a_triton_started_by_hand_is_that_of_the_version_that_serves(
+    sound: Installation, model: str, how: str
+) -> None:
+    path = sound.repository / model / CONFIG
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_text("name: 'another'")
+    found = only(sound, "repository")
+    assert found.state == "warning"
+    assert f"{model}/{CONFIG} is missing or not that of version 1" in found.found
+    assert "platform models promote 1" in found.remedy
+    promote(sound.repository, 1)
+    assert only(sound, "repository").state == "ok"
+
+
+@pytest.mark.parametrize("model", [ENCODER, BEHAVIOR])
 def test_a_configuration_that_warms_up_something_else_is_told(
     sound: Installation, model: str
 ) -> None:

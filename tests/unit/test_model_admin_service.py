@@ -9,6 +9,7 @@ import pytest
 from shopcast.v1 import model_admin_service_pb2 as messages
 from shopcast_domain.manifest import BEHAVIOR, ENCODER, Manifest
 from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.errors import Overtaken
 from shopcast_gateway.transport.model_admin_service import Administered, ModelAdminService
 from shopcast_repository.publishing import publish
 from shopcast_repository.served import write_configs
@@ -30,6 +31,57 @@ def repository(tmp_path: Path, manifest: Manifest) -> Path:
     return tmp_path / "models"
 
 
+async def written(service: ModelAdminService) -> None:
+    """Return once version 2 is to serve."""
+    context: Any = None
+    wanted = 1
+    while wanted != 2:
+        await asyncio.sleep(0.01)
+        wanted = (await service.GetServing(messages.GetServingRequest(), context)).state.wanted
+
+
+async def test_who_waits_for_a_version_is_told_that_another_was_named_before_it_was_taken_up(
+    repository: Path,
+) -> None:
+    status = AdoptionStatus(wanted=1, serving=1)
+    context: Any = None
+    service = ModelAdminService(
+        Administered(repository, status, lambda: None), draining=asyncio.Event()
+    )
+    request = messages.PromoteModelRequest(version=2)
+    request.wait.FromSeconds(60)
+    promotion = asyncio.create_task(service.PromoteModel(request, context))
+    await written(service)
+    rollback(repository)
+    with pytest.raises(Overtaken):
+        await asyncio.wait_for(promotion, 20)
+
+
+async def test_who_waits_for_a_version_is_told_once_calls_are_answered_with_it(
+    repository: Path,
+) -> None:
+    status = AdoptionStatus(wanted=1, serving=1)
+    context: Any = None
+    settled = asyncio.Event()
+
+    async def settle() -> None:
+        await settled.wait()
+
+    service = ModelAdminService(
+        Administered(repository, status, lambda: None, settle), draining=asyncio.Event()
+    )
+    request = messages.PromoteModelRequest(version=2)
+    request.wait.FromSeconds(60)
+    promotion = asyncio.create_task(service.PromoteModel(request, context))
+    await written(service)
+    status.want(2)
+    status.adopted(2)
+    await asyncio.sleep(0.05)
+    assert not promotion.done(), "workers answer with version 1"
+    settled.set()
+    assert (await promotion).state.serving == 2
+
+
 async def test_who_waited_is_told_what_somebody_else_has_decided_meanwhile(
     repository: Path,
 ) -> None:
@@ -41,10 +93,7 @@ async def test_who_waited_is_told_what_somebody_else_has_decided_meanwhile(
     request = messages.PromoteModelRequest(version=2)
     request.wait.FromSeconds(60)
     promotion = asyncio.create_task(service.PromoteModel(request, context))
-    wanted = 1
-    while wanted != 2:
-        await asyncio.sleep(0.01)
-        wanted = (await service.GetServing(messages.GetServingRequest(), context)).state.wanted
+    await written(service)
     rollback(repository)
     while not promotion.done():  # the gateway had begun with it
         status.want(2)

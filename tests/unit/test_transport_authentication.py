@@ -9,9 +9,9 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -515,6 +515,46 @@ def test_a_body_that_comes_byte_by_byte_is_not_waited_for(monkeypatch: pytest.Mo
             fetch_url(f"http://127.0.0.1:{server.getsockname()[1]}/keys")
         over.set()
         thread.join()
+
+
+@contextmanager
+def saying(body: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """The URL of a server that answers one request with a body; what it was asked."""
+    asked: list[bytes] = []
+
+    def answer(server: socket.socket) -> None:
+        with suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                asked.append(connection.recv(4096))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (thread := threading.Thread(target=answer, args=(server,), daemon=True)).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/keys", asked
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_no_proxy_says_which_keys_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    with saying(b"ours") as (url, asked), saying(b"of the proxy") as (proxy, of_proxy):
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert fetch_url(url) == b"ours"
+        assert asked and not of_proxy
+
+
+def test_a_proxy_leads_to_the_keys_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_keys, "loopback_only", lambda _: False)
+    with saying(b"") as (proxy, of_proxy):
+        monkeypatch.setenv("https_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with suppress(OSError):
+            fetch_url("https://login.example/keys")
+        assert of_proxy[0].startswith(b"CONNECT login.example:443 ")
 
 
 # -- the caller of a call

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from shopcast_client.tokens import stays_here
 from shopcast_gateway.errors import StartupError
+from shopcast_gateway.transport.binding import address_of
 from shopcast_gateway.transport.credentials import Tls
 from shopcast_gateway.transport.exposure import (
     check_exposure,
@@ -79,3 +81,12 @@ def test_a_name_without_an_address_is_not_this_machine(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     assert not loopback_only("shop")
     assert not loopback_only("a" * 70 + ".example")
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("127.0.0.1", "127.0.0.1:50051"), ("localhost", "localhost:50051"), ("::1", "[::1]:50051")],
+)
+def test_an_address_is_told_as_clients_take_it(host: str, told: str) -> None:
+    assert address_of(host, 50051) == told
+    assert stays_here(told)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from virtual_time import VirtualLoop, now, timed
 
 from shopcast_gateway.backend.rotation import Ejected, Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
@@ -284,6 +285,49 @@ def test_who_looks_after_workers_waits_for_those_that_hold_an_engine() -> None:
     ):
         attended.report = report
         assert attended.holds(engine, 3) == holds  # type: ignore[arg-type]
+
+
+@timed
+async def test_a_silence_that_is_too_long_is_told() -> None:
+    attended, began = Attended(None, FakeLink(), 0), now()  # type: ignore[arg-type]
+    attended.report = Report(1, ())
+    with pytest.raises(TimeoutError):
+        await attended.receive()
+    assert now() - began == pytest.approx(pools.SILENCE_S)
+
+
+@timed
+async def test_what_the_whole_machine_stood_still_is_no_silence_of_a_worker() -> None:
+    link, loop = FakeLink(), asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    attended, report = Attended(None, link, 0), Report(2, ())  # type: ignore[arg-type]
+    attended.report = Report(1, ())
+    receiving = asyncio.create_task(attended.receive())
+    await asyncio.sleep(5)
+    loop.now += 3600
+    await asyncio.sleep(0.5)
+    link.received.put_nowait(report)
+    assert await receiving is report
+
+
+async def test_workers_have_settled_once_all_that_answer_have_done_what_they_were_told(
+    settings: ServeSettings,
+) -> None:
+    pool = Pool(settings, AdoptionStatus(), 0, None, None)
+    process, link = None, SimpleNamespace(send=lambda _: None)
+    first, second, starting = (
+        Attended(process, link, number)  # type: ignore[arg-type]
+        for number in range(3)
+    )
+    first.report = second.report = Report(0, ())
+    pool._workers.update((first, second, starting))
+    pool.set_serving(True)
+    settled = asyncio.create_task(pool.settled())
+    for one in (first, second):
+        await asyncio.sleep(0.01)
+        assert not settled.done()
+        pool._take(one, Report(1, ()), asyncio.get_running_loop().create_future())
+    await settled
 
 
 class FakeAttended:

@@ -1,7 +1,7 @@
 """Whether a Redis server will do, by what it says of itself (INFO)."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from shopcast_gateway.errors import StartupError
@@ -17,8 +17,21 @@ def policy_of_loss(info: Mapping[str, Any]) -> str:
     return policy if info.get("maxmemory") and policy.startswith("allkeys") else ""
 
 
+def without_log(found: Mapping[str, Mapping[str, Any]], told: Collection[str]) -> frozenset[str]:
+    """The servers that keep no log, of what each says of itself by its address; warns of those that
+    had not been told of."""
+    places = frozenset(place for place, info in found.items() if not info.get("aof_enabled"))
+    for place in sorted(places.difference(told)):
+        _log.warning(
+            "the directory at %s keeps no log of what is written (appendonly no):"
+            " what is acknowledged is lost when it ends",
+            place,
+        )
+    return places
+
+
 def check_fit(info: Mapping[str, Any], place: str) -> None:
-    """Raises StartupError where a server will not do; warns of one that keeps no log."""
+    """Raises StartupError where a server will not do."""
     version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     if version < _OLDEST:
         raise StartupError(f"{place} runs Redis {info['redis_version']}: 7.0 or newer is needed.")
@@ -28,10 +41,4 @@ def check_fit(info: Mapping[str, Any], place: str) -> None:
         raise StartupError(
             f"{place} throws keys away when its memory is full (maxmemory-policy {policy}): set it"
             " to noeviction."
-        )
-    if not info.get("aof_enabled"):
-        _log.warning(
-            "the directory at %s keeps no log of what is written (appendonly no):"
-            " what is acknowledged is lost when it ends",
-            place,
         )

@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shopcast_gateway.directory.places import redis_url, shown, unusable
-from shopcast_gateway.directory.redis_fitness import check_fit, policy_of_loss
+from shopcast_gateway.directory.redis_fitness import check_fit, policy_of_loss, without_log
 from shopcast_gateway.directory.redis_packing import Argument
 from shopcast_gateway.errors import BadRequest, StartupError, Unavailable
 
@@ -88,6 +88,7 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._places = asyncio.Semaphore(_CONNECTIONS)
         self._closed = self._throws_away = False
+        self._without_log: frozenset[str] = frozenset()
         self._look_at_s = time.monotonic() + _LOOK_S
         self._keys = (f"{{{name}}}:meta", f"{{{name}}}:never")
         self.place = place
@@ -114,9 +115,8 @@ class RedisStore:
         store = cls(client, name, place, timeout_s)
         try:
             info = await store._information()
-            if not info.get("cluster_enabled"):
-                check_fit(info, place)
-            else:
+            servers = {place: info}
+            if info.get("cluster_enabled"):
                 await client.aclose()
                 if url.startswith("unix:"):
                     raise StartupError(
@@ -126,8 +126,10 @@ class RedisStore:
                 store._client = cluster
                 async with store._reaching(), store._with_rights():
                     await cluster.initialize()
-                for address, of_primary in (await store._of_primaries(cluster)).items():
-                    check_fit(of_primary, address)
+                servers = await store._of_primaries(cluster)
+            for address, of_one in servers.items():
+                check_fit(of_one, address)
+            store._without_log = without_log(servers, ())
             await store._check_rights()
         except Unavailable as error:
             await store.close()
@@ -174,7 +176,7 @@ class RedisStore:
 
     async def size_bytes(self) -> int:
         """Memory the server uses, or all primaries of the cluster do."""
-        return sum(int(one["used_memory"]) for one in (await self._memory()).values())
+        return sum(int(one["used_memory"]) for one in (await self._of_servers()).values())
 
     async def close(self) -> None:
         """Wait for what is under way, no longer than it may take, and disconnect."""
@@ -185,12 +187,12 @@ class RedisStore:
             await self._places.acquire()
         await self._client.aclose()
 
-    async def _memory(self) -> dict[str, dict[str, Any]]:
-        """What the server, or each primary, says of its memory, by its address."""
+    async def _of_servers(self) -> dict[str, dict[str, Any]]:
+        """What the server, or each primary, says of its memory and of its log, by its address."""
         if isinstance(self._client, RedisCluster):
             return await self._of_primaries(self._client)
         async with self._reaching():
-            return {self.place: await self._client.info("memory")}
+            return {self.place: await self._client.info("memory", "persistence")}
 
     async def _check_keeping(self) -> None:
         """As at the start, for who sets a server otherwise while it is used. Raises Unavailable."""
@@ -198,8 +200,9 @@ class RedisStore:
             self._look_at_s = now_s + _LOOK_S
             before = self._throws_away
             with suppress(Unavailable):  # of another primary, perhaps, than the call needs
-                found = await self._memory()
+                found = await self._of_servers()
                 self._throws_away = any(map(policy_of_loss, found.values()))
+                self._without_log = without_log(found, self._without_log)
             if self._throws_away and not before:
                 _log.error(
                     "the directory at %s throws keys away when its memory is full: nothing is"

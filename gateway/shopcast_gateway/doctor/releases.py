@@ -79,7 +79,31 @@ def _record(folder: Path, versions: list[int]) -> list[Answer]:
         return [warning(f"{SERVING} is missing, so the newest version serves", promote)]
     if said.version not in versions:
         return [failed(f"{SERVING} names version {said.version}, which is not published", promote)]
-    return []
+    return _by_hand(folder, said.version)
+
+
+def _by_hand(folder: Path, serves: int) -> list[Answer]:
+    """Which configurations of a Triton that is started by hand are not those of the version that
+    serves; no gateway reads them."""
+    answers = []
+    for model in (ENCODER, BEHAVIOR):
+        try:
+            wanted = (folder / model / str(serves) / CONFIG).read_bytes()
+        except OSError:
+            continue  # told with the version
+        try:
+            same = (folder / model / CONFIG).read_bytes() == wanted
+        except OSError:
+            same = False
+        if not same:
+            answers.append(
+                warning(
+                    f"{model}/{CONFIG} is missing or not that of version {serves}, so a Triton that"
+                    " is started by hand serves otherwise than gateways do",
+                    f"write it again with `platform models promote {serves}`",
+                )
+            )
+    return answers
 
 
 def _version(folder: Path, version: int, serves: int | None) -> Answer | None:

@@ -8,6 +8,15 @@ import grpc
 from shopcast_gateway.errors import StartupError
 
 
+def address_of(host: str, port: int) -> str:
+    """A host and a port as gRPC takes them.
+
+    >>> address_of("::1", 50051)
+    '[::1]:50051'
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def bind(
     server: grpc.aio.Server,
     host: str,
@@ -18,7 +27,7 @@ def bind(
 ) -> int:
     """The port it is bound to; of 0, a free one. prefix: of the options --host and --port that
     named the address. Raises StartupError when it cannot be had."""
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = address_of(host, port)
     try:
         if credentials:
             return server.add_secure_port(address, credentials)

@@ -1,7 +1,8 @@
 """ModelAdminService: the commands `platform models ...` as calls."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -10,25 +11,40 @@ from shopcast.v1 import model_admin_service_pb2 as messages
 from shopcast.v1 import model_admin_service_pb2_grpc
 from shopcast_domain.manifest import ManifestError
 from shopcast_gateway.core.adoption_outcome import Outcomes, following
-from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.core.adoption_status import AdoptionStatus, Refusal
 from shopcast_gateway.core.trial import Trial
-from shopcast_gateway.errors import NotAdopted, NotFound, NotPossible, Unavailable, VersionRefused
+from shopcast_gateway.errors import (
+    NotAdopted,
+    NotFound,
+    NotPossible,
+    Overtaken,
+    Unavailable,
+    VersionRefused,
+)
 from shopcast_gateway.transport import convert_models
 from shopcast_gateway.transport.interceptor import Context
 from shopcast_repository import serving
 from shopcast_repository.errors import RepositoryError, UnknownVersion
 
+_LOOK_S = 0.5
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+async def at_once() -> None:
+    """Of one process, which answers with what it has adopted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Administered:
-    """What is administered. status: of this gateway. trial: the one that runs in it."""
+    """What is administered. status: of this gateway. trial: the one that runs in it. settled:
+    returns once calls are answered as the status says."""
 
     repository: Path
     status: AdoptionStatus
     trial: Callable[[], Trial | None]
+    settled: Callable[[], Awaitable[None]] = at_once
 
 
 class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
@@ -38,6 +54,7 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
         """draining: once set, nobody waits any longer for an adoption."""
         self._repository, self._status = administered.repository, administered.status
         self._trial, self._draining = administered.trial, draining
+        self._settled = administered.settled
 
     async def ListModels(  # noqa: N802
         self, request: messages.ListModelsRequest, context: Context
@@ -98,23 +115,40 @@ class ModelAdminService(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
 
     async def _adopted(self, outcomes: Outcomes, version: int, wait_s: float) -> None:
         """Return once a version is adopted, or at once where wait_s is 0. Raises VersionRefused,
-        NotAdopted, Unavailable."""
+        NotAdopted, Overtaken, Unavailable."""
         if not wait_s:
             return
-        outcome = asyncio.create_task(outcomes.of(version))
+        outcome = asyncio.create_task(self._outcome(outcomes, version))
         drains = asyncio.create_task(self._draining.wait())
+        overtaken = asyncio.create_task(self._overtaken(version))
+        waits = (outcome, drains, overtaken)
         try:
-            await asyncio.wait(
-                {outcome, drains}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(waits, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             if not outcome.done():
-                raise Unavailable("the gateway drains") if drains.done() else NotAdopted
+                if drains.done():
+                    raise Unavailable("the gateway drains")
+                raise Overtaken if overtaken.done() else NotAdopted
             if (refusal := outcome.result()) is not None:
                 raise VersionRefused(f"version {version} is refused: {refusal.sentence}")
         finally:
-            outcome.cancel()
-            drains.cancel()
-            await asyncio.gather(outcome, drains, return_exceptions=True)
+            for one in waits:
+                one.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _outcome(self, outcomes: Outcomes, version: int) -> Refusal | None:
+        refusal = await outcomes.of(version)
+        if refusal is None:
+            await self._settled()
+        return refusal
+
+    async def _overtaken(self, version: int) -> None:
+        """Return once another version is to serve and the gateway is not at work on this one."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            with suppress(RepositoryError):
+                said = await asyncio.to_thread(serving.read_serving, self._repository)
+                if said and said.version != version != self._status.wanted:
+                    return
 
 
 async def _done(ask: Callable[P, R], *given: P.args, **more: P.kwargs) -> R:

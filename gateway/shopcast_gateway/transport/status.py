@@ -57,8 +57,12 @@ TABLE: dict[type[errors.GatewayError], StatusRow] = {
     errors.VersionRefused: StatusRow(grpc.StatusCode.FAILED_PRECONDITION, None),
     errors.NotAdopted: StatusRow(
         grpc.StatusCode.DEADLINE_EXCEEDED,
-        "It was written, and the gateway has neither adopted nor refused it yet, or something else"
-        " has been written since; ask GetServing.",
+        "It was written, and the gateway has neither adopted nor refused it yet; ask GetServing.",
+    ),
+    errors.Overtaken: StatusRow(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "It was written, and another version has been named since, before the gateway adopted this"
+        " one; ask GetServing.",
     ),
     errors.Unavailable: StatusRow(
         grpc.StatusCode.UNAVAILABLE,

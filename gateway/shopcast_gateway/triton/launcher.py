@@ -17,13 +17,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 STOP = b"stop"
 STOP_GRACE_S = 10.0
 _LOOK_S = 0.5
+_BURIAL_S = 1.0
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def run(links: Path, shm_prefix: str, command: list[str]) -> int:
@@ -32,6 +35,9 @@ def run(links: Path, shm_prefix: str, command: list[str]) -> int:
         # A handler, unlike SIG_IGN, is not handed down to Triton.
         signal.signal(ignored, lambda *_: None)
     libc = ctypes.CDLL(None)
+    # What Triton leaves behind comes to us and not to process 1, which may be a gateway that is the
+    # first process of a container and waits for nobody else's children.
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # This process has one thread, so running Python between fork and exec is safe here.
     triton = subprocess.Popen(
         command,
@@ -51,9 +57,20 @@ def run(links: Path, shm_prefix: str, command: list[str]) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(triton.pid, signal.SIGKILL)
         status = triton.wait()
+        _bury_orphans()
         os.close(pidfd)
         clean_up(links, shm_prefix)
     return status
+
+
+def _bury_orphans() -> None:
+    """Wait for the processes that Triton has left, which are ending; not for long, as one may be
+    stuck."""
+    until_s = time.monotonic() + _BURIAL_S
+    with contextlib.suppress(ChildProcessError):  # there is none any more
+        while time.monotonic() < until_s:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.01)
 
 
 def clean_up(links: Path, shm_prefix: str) -> None:

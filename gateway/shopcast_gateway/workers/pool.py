@@ -95,7 +95,12 @@ class Worker:
         """The next message; None when there is none any more. Raises TimeoutError after a silence
         that is too long."""
         limit_s = SILENCE_S if self.report is not None else _START_S
-        return await asyncio.wait_for(self._link.receive(), limit_s)
+        # Looks are counted, not time: who stood still together with its workers, as on a machine
+        # that was paused, would take that for their silence.
+        for _ in range(round(limit_s / _LOOK_S)):
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(self._link.receive(), _LOOK_S)
+        raise TimeoutError
 
     def holds(self, engine: Engine, number: int) -> bool:
         """Whether it may call the Triton of an engine that the assignment of this number does
@@ -244,6 +249,13 @@ class Pool:
     async def _released(self, engine: Engine) -> None:
         number = self._number
         while any(worker.holds(engine, number) for worker in self._workers):
+            self._reported.clear()
+            await self._reported.wait()
+
+    async def settled(self) -> None:
+        """Return once every worker that answers does so as it is told now."""
+        number = self._number
+        while any(one.report and one.report.number < number for one in self._workers):
             self._reported.clear()
             await self._reported.wait()
 

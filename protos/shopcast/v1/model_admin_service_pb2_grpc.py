@@ -97,7 +97,8 @@ class ModelAdminServiceServicer(object):
         """Lets a version serve; a trial ends.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), NOT_FOUND for a version that is not published,
         FAILED_PRECONDITION (with google.rpc.PreconditionFailure) for one that is not whole or failed its gate (reason
-        NOT_POSSIBLE) and, with `wait`, for one that this gateway refuses (reason VERSION_REFUSED), UNAVAILABLE,
+        NOT_POSSIBLE) and, with `wait`, for one that this gateway refuses (reason VERSION_REFUSED) or had not
+        taken up when another version was named (reason OVERTAKEN), UNAVAILABLE,
         DEADLINE_EXCEEDED (with `wait`, reason NOT_ADOPTED: it is written, and this gateway has neither taken it up nor
         refused it), INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
@@ -110,8 +111,8 @@ class ModelAdminServiceServicer(object):
         """Takes the last change back: a trial ends, or where there is none, the version serves that did so before.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), FAILED_PRECONDITION (with
         google.rpc.PreconditionFailure) where there is nothing to take back or the version before is not whole (reason
-        NOT_POSSIBLE) and, with `wait`, where this gateway refuses it (reason VERSION_REFUSED), UNAVAILABLE,
-        DEADLINE_EXCEEDED (as PromoteModel), INTERNAL;
+        NOT_POSSIBLE) and, with `wait`, where this gateway refuses it (reason VERSION_REFUSED) or it was
+        overtaken (reason OVERTAKEN), UNAVAILABLE, DEADLINE_EXCEEDED (as PromoteModel), INTERNAL;
         each carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
