@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 from fine_tuning_steps import Spoken
 from intervals import with_interval
 from rich.console import Console
@@ -121,7 +122,8 @@ def main() -> None:
     table = Table(title="returns on the test: AUC, PR-AUC, log loss")
     for name in ("slice", "returned, %", "published", "boosting", "better by", "the gate"):
         table.add_column(name)
-    more = {"encoder.steps": 0, "threads": 1, "seed": given.seed}
+    torch.set_num_threads(1)
+    more = {"encoder.steps": 0, "seed": given.seed}
     results = []
     for one in slices(given.events, given.mapping, given.slices, **more):
         found = compared(one)
