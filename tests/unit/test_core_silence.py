@@ -9,7 +9,7 @@ import pytest
 
 from shopcast_gateway.core import silence as module
 from shopcast_gateway.core.silence import Silence
-from shopcast_gateway.errors import Unavailable
+from shopcast_gateway.errors import ContractMismatch, Unavailable
 
 SILENT_S = 0.05
 
@@ -55,6 +55,14 @@ async def test_an_answer_to_anybody_ends_it(silence: Silence) -> None:
         assert not await told(silence)
         await asyncio.sleep(1.5 * SILENT_S)
         assert await told(silence)
+
+
+async def test_a_refusal_is_an_answer(silence: Silence) -> None:
+    with silence.asking():
+        await asyncio.sleep(1.5 * SILENT_S)
+        with pytest.raises(ContractMismatch), silence.asking():
+            raise ContractMismatch
+        assert not await told(silence)
 
 
 async def test_giving_up_is_no_answer(silence: Silence) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shopcast_gateway.errors import Unavailable
+from shopcast_gateway.errors import DeadlineExpired, Unavailable
 
 SILENT_S = 1.0
 """How long nobody must have been answered, at least."""
@@ -26,20 +26,24 @@ class Silence:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Something is asked, for as long as the block runs; raising is no answer."""
+        """Something is asked, for as long as the block runs. Who gives up got no answer, nor who
+        found it away; any other error is one."""
         # Who gave up a moment ago may have been all there were: that does not end a silence.
         if not self._under_way and time.monotonic() - self._failed_at > SILENT_S:
             self._since = time.monotonic()
         self._under_way += 1
+        answered = True
         try:
             yield
-        except BaseException:
-            self._failed_at = time.monotonic()
+        except (asyncio.CancelledError, TimeoutError, DeadlineExpired, Unavailable):
+            answered = False
             raise
-        else:
-            self._since, self._failed_at = time.monotonic(), float("-inf")
         finally:
             self._under_way -= 1
+            if answered:
+                self._since, self._failed_at = time.monotonic(), float("-inf")
+            else:
+                self._failed_at = time.monotonic()
 
     async def check(self, timeout_s: float, *, places: int = 1) -> None:
         """Raises Unavailable where whoever has so much time would wait in vain: nobody has been
