@@ -31,27 +31,25 @@ def repository(tmp_path: Path, manifest: Manifest) -> Path:
     return tmp_path / "models"
 
 
-async def written(service: ModelAdminService) -> None:
-    """Return once version 2 is to serve."""
+async def promoting(administered: Administered) -> "asyncio.Task[messages.PromoteModelResponse]":
+    """Promote version 2 and wait for it to be taken up; returns once it is to serve."""
+    service = ModelAdminService(administered, draining=asyncio.Event())
     context: Any = None
+    request = messages.PromoteModelRequest(version=2)
+    request.wait.FromSeconds(60)
+    promotion = asyncio.create_task(service.PromoteModel(request, context))
     wanted = 1
     while wanted != 2:
         await asyncio.sleep(0.01)
         wanted = (await service.GetServing(messages.GetServingRequest(), context)).state.wanted
+    return promotion
 
 
 async def test_who_waits_for_a_version_is_told_that_another_was_named_before_it_was_taken_up(
     repository: Path,
 ) -> None:
     status = AdoptionStatus(wanted=1, serving=1)
-    context: Any = None
-    service = ModelAdminService(
-        Administered(repository, status, lambda: None), draining=asyncio.Event()
-    )
-    request = messages.PromoteModelRequest(version=2)
-    request.wait.FromSeconds(60)
-    promotion = asyncio.create_task(service.PromoteModel(request, context))
-    await written(service)
+    promotion = await promoting(Administered(repository, status, lambda: None))
     rollback(repository)
     with pytest.raises(Overtaken):
         await asyncio.wait_for(promotion, 20)
@@ -61,19 +59,12 @@ async def test_who_waits_for_a_version_is_told_once_calls_are_answered_with_it(
     repository: Path,
 ) -> None:
     status = AdoptionStatus(wanted=1, serving=1)
-    context: Any = None
     settled = asyncio.Event()
 
     async def settle() -> None:
         await settled.wait()
 
-    service = ModelAdminService(
-        Administered(repository, status, lambda: None, settle), draining=asyncio.Event()
-    )
-    request = messages.PromoteModelRequest(version=2)
-    request.wait.FromSeconds(60)
-    promotion = asyncio.create_task(service.PromoteModel(request, context))
-    await written(service)
+    promotion = await promoting(Administered(repository, status, lambda: None, settle))
     status.want(2)
     status.adopted(2)
     await asyncio.sleep(0.05)
@@ -86,14 +77,7 @@ async def test_who_waited_is_told_what_somebody_else_has_decided_meanwhile(
     repository: Path,
 ) -> None:
     status = AdoptionStatus(wanted=1, serving=1)
-    context: Any = None
-    service = ModelAdminService(
-        Administered(repository, status, lambda: None), draining=asyncio.Event()
-    )
-    request = messages.PromoteModelRequest(version=2)
-    request.wait.FromSeconds(60)
-    promotion = asyncio.create_task(service.PromoteModel(request, context))
-    await written(service)
+    promotion = await promoting(Administered(repository, status, lambda: None))
     rollback(repository)
     while not promotion.done():  # the gateway had begun with it
         status.want(2)

@@ -34,7 +34,6 @@ from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.learning.shopper_model import ShopperModel
 from shopcast_build.learning.stages import joint_stage, young_head_stage
 from shopcast_build.learning.timeline import Timeline
-from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import Calibration, Teacher
 
 UNTRAINED = "untrained"
@@ -211,7 +210,6 @@ def without_history(examples: Examples) -> Examples:
     features = examples.features.copy()
     features[:, HISTORY_FEATURES] = 0.0
     # Unless an order is being placed, the basket is a cart, and so of the person's past.
-    looking = features[:, FEATURES.index("quantity")] == 0.0
-    features[np.ix_(looking, BASKET_FEATURES)] = 0.0
+    features[np.ix_(~examples.at_orders, BASKET_FEATURES)] = 0.0
     values = {name: getattr(examples, name) for name in Examples.__slots__}
     return Examples(**(values | {"features": features, "first": examples.position}))

@@ -119,7 +119,7 @@ class Questions:
         name = max(theirs, key=lambda rival: theirs[rival][0])
         more = ours - theirs[name]
         low = float(np.nanquantile(more[1:], _NOISE[0]))
-        limit = calibration_limit(self._outcome, self._resampling)
+        limit = calibration_limit(self._outcome, self._resampling, self._looked)
         found = (
             f"probabilities miss observed shares by {ours[0]:.4f} beyond chance, those of"
             f" {name} by {theirs[name][0]:.4f}: {more[0]:+.4f}, at least {low:+.4f}, where"

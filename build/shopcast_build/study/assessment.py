@@ -64,13 +64,13 @@ def headline_of(outcome: Ints, looked: Mask | None = None) -> str:
     return PURCHASE if PURCHASE in found else "return"
 
 
-def calibration_limit(outcome: Ints, resampling: Resampling) -> float:
+def calibration_limit(outcome: Ints, resampling: Resampling, looked: Mask | None = None) -> float:
     """The mean gap of predicted and observed shares up to which the former can be read as shares.
 
     A tenth of the share of the headline, or the standard error of that share, by person, where so
     few exposures do not tell a tenth of it; WELL_CALIBRATED at most.
     """
-    hit = targets(outcome)[headline_of(outcome)]
+    hit = targets(outcome)[headline_of(outcome, looked)]
     hits, size = resampling.sums(np.stack((hit, np.ones(len(hit))), axis=1)).T
     share = hits[size > 0] / size[size > 0]  # a draw may be without any of a few people
     return float(min(WELL_CALIBRATED, max(share[0] / 10, share[1:].std())))
@@ -86,7 +86,7 @@ class Assessment:
         self._known: dict[tuple[str, str, str], dict[str, list[Floats]]] = {}
         self.headline = headline_of(test.outcome, test.looked)
         self.headline_metric = f"{self.headline}_auc"
-        self.calibration_limit = calibration_limit(test.outcome, self._resampling)
+        self.calibration_limit = calibration_limit(test.outcome, self._resampling, test.looked)
 
     def __contains__(self, key: str) -> bool:
         return key in self._contenders
