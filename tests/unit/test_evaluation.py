@@ -176,6 +176,20 @@ def test_outcomes_that_do_not_occur_have_no_metrics() -> None:
     assert np.isfinite(list(found.values())).all()
 
 
+def test_an_order_is_ranked_against_orders() -> None:
+    """Which of both an exposure is tells much of its outcome, and is no merit."""
+    looked = np.arange(40) < 20
+    outcome = np.where(looked, np.arange(40) % 2, 1 + np.arange(40) % 2)
+    probabilities = np.where(looked[:, None], [0.5, 0.5, 0.0], [0.0, 0.5, 0.5])
+    found = judge(probabilities, outcome, PLAIN, looked)
+    names = ("view", "buy", "return")
+    assert [found[f"{name}_auc"] for name in names] == [0.5] * 3
+    assert found["return_pr_auc"] == 0.5
+    assert judge(probabilities, outcome, PLAIN)["view_auc"] > 0.8
+    nothing = judge(probabilities, np.where(looked, 0, 2), PLAIN, looked)
+    assert not [name for name in nothing if name.endswith("auc")]
+
+
 def test_calibration_error_tells_an_honest_predictor_from_a_wrong_one() -> None:
     logits, outcome = honest(20_000)
     probabilities = IDENTITY.apply(logits)

@@ -37,6 +37,17 @@ def test_metrics_of_a_case_small_enough_to_count() -> None:
     assert validation_metric("macro_f1", LOGITS, OUTCOME) == pytest.approx(expected)
 
 
+def test_orders_are_ranked_against_orders() -> None:
+    looked = np.arange(8) < 4
+    outcome = np.concatenate((OUTCOME, [1, 1, 2, 2]))
+    logits = np.concatenate((LOGITS, np.log(np.tile(np.float32([[0.01, 0.5, 0.49]]), (4, 1)))))
+    among_all = validation_metric("auc", logits, outcome)
+    # Views: 3/4. Buys: 3/4 of the four pairs of views, half of the four of orders. Returns: half.
+    expected = (3 / 4 + (3 / 4 + 1 / 2) / 2 + 1 / 2) / 3
+    assert validation_metric("auc", logits, outcome, looked) == pytest.approx(expected)
+    assert among_all > expected
+
+
 def test_metrics_of_numbers_that_are_none() -> None:
     assert np.isnan(validation_metric("auc", LOGITS * np.nan, OUTCOME))
     assert validation_metric("auc", LOGITS, OUTCOME * 0) == 1.0

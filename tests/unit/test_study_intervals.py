@@ -65,6 +65,41 @@ def test_an_order_is_no_purchase_told_from_a_view() -> None:
     assert "purchase_auc" not in orders
 
 
+def test_returns_are_told_among_views_and_among_orders() -> None:
+    """More of what a till sells comes back than of what a shop shows. Who knows only that ranks
+    nothing; who ranks one of both is told by its pairs."""
+    looked = np.arange(400) < 300
+    back = np.where(looked, np.arange(400) % 10 == 0, np.arange(400) % 2 == 0)
+    outcome = np.where(back, 2, np.where(looked, 0, 1))
+    kind = np.where(looked, 0.1, 0.5)
+    resampling = resample(np.arange(400) // 4, draws=20)
+
+    def draws(chance: Floats) -> tuple[Floats, Floats]:
+        said = np.stack([1 - chance, np.zeros(400), chance], axis=1)
+        found = metric_draws(said, outcome, (1.0, 1.0, 1.0), resampling, looked=looked)
+        return found["return_auc"], found["return_pr_auc"]
+
+    areas, precisions = draws(kind)
+    np.testing.assert_allclose(areas, 0.5)
+    in_views, in_orders = 30 * 270, 50 * 50
+    every = in_views + in_orders
+    assert precisions[0] == pytest.approx((0.1 * in_views + 0.5 * in_orders) / every)
+    areas, _ = draws(np.where(looked, kind, back))
+    assert areas[0] == pytest.approx((0.5 * in_views + in_orders) / every)
+
+
+def test_a_draw_without_the_few_hits_of_orders_ranks_the_views() -> None:
+    looked = np.arange(400) < 300
+    outcome = np.where(looked, np.arange(400) % 2, 1)
+    outcome[399] = 2  # the only one that came back
+    said = np.tile([0.5, 0.3, 0.2], (400, 1))
+    found = metric_draws(
+        said, outcome, (1.0, 1.0, 1.0), resample(np.arange(400) // 4, draws=20), looked=looked
+    )
+    np.testing.assert_allclose(found["buy_auc"], 0.5)
+    assert np.isnan(found["return_auc"]).any()
+
+
 def test_blocks_of_draws_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities, outcome, person = sample()
     resampling = resample(person, draws=30)

@@ -58,6 +58,8 @@ def report(
     *contenders: Contender, platform: str = "north", several: int = N, views: int = N
 ) -> StudyReport:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
+    looked = np.arange(N) < views
+    outcome = np.where(looked, TRUTH.outcome, np.maximum(TRUTH.outcome, 1))  # orders are purchases
     slices = {SEVERAL: ("people on several platforms", np.arange(N) < several)}
     counts = dict(zip(("view", "buy", "return"), np.bincount(TRUTH.outcome).tolist(), strict=True))
     data = Data(
@@ -69,7 +71,7 @@ def report(
     )  # fmt: skip
     return assess(
         contenders,
-        Exposures(TRUTH.outcome, TRUTH.person, slices, np.arange(N) < views),
+        Exposures(outcome, TRUTH.person, slices, looked),
         subject="after",
         data=data,
         base_model="tiny",

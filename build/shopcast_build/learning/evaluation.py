@@ -1,5 +1,6 @@
 """Judgement: metrics of predicted probabilities, and the rivals a model must beat."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats, Ints
 
 MAJORITY = "majority class"
+Mask = NDArray[np.bool_]
+
 _OF_ALL = 10.0  # exposures that the shares of all count for beside those of a platform
 GRADIENT_BOOSTING = "gradient boosting"
 
@@ -62,11 +65,48 @@ def macro_f1(outcome: Ints, decided: Ints) -> float:
     return float(np.mean(f1))
 
 
+def ranked_among(hit: Mask, looked: Mask | None) -> list[Mask]:
+    """Where hits are ranked against the rest: among views and carts, and among lines of orders.
+
+    An order is a purchase from the start: that a till's orders are told from a shop's views is no
+    merit. hit, looked: bool (n,); looked: the views and carts, None where all are. Returns masks
+    (n,), of which each holds some hits and some others; there may be none.
+    """
+    parts = [np.ones(len(hit), dtype=bool)] if looked is None else [looked, ~looked]
+    return [rows for rows in parts if hit[rows].any() and not hit[rows].all()]
+
+
+def rank(
+    score: Floats,
+    hit: Mask,
+    looked: Mask | None,
+    area: Callable[[Mask, Floats], float] = roc_auc_score,
+) -> float | None:
+    """The area under the ROC curve, or another that scikit-learn knows, among views and carts and
+    among lines of orders: their mean, by pairs of a hit and another. None where nothing can be
+    ranked."""
+    parts = ranked_among(hit, looked)
+    if not parts:
+        return None
+    areas = [float(area(hit[rows], score[rows])) for rows in parts]
+    return float(np.average(areas, weights=[pairs(hit[rows]) for rows in parts]))
+
+
+def pairs(hit: Mask) -> int:
+    """How many pairs of a hit and another there are."""
+    hits = int(hit.sum())
+    return hits * (len(hit) - hits)
+
+
 def judge(
-    probabilities: Floats, outcome: Ints, decision_weights: tuple[float, float, float]
+    probabilities: Floats,
+    outcome: Ints,
+    decision_weights: tuple[float, float, float],
+    looked: Mask | None = None,
 ) -> dict[str, float]:
     """Metrics by name. Per outcome that occurs: precision, recall, f1 (of the weighted decision),
-    auc and pr_auc (one against the rest); overall: macro_f1, accuracy, log_loss, ece."""
+    share, auc and pr_auc (one against the rest, where it can be ranked, see `rank`); overall:
+    macro_f1, accuracy, log_loss, ece."""
     decided = (probabilities * np.array(decision_weights)).argmax(1)
     labels = np.unique(outcome)
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -85,10 +125,12 @@ def judge(
             f"{name}_precision": float(precision[row]),
             f"{name}_recall": float(recall[row]),
             f"{name}_f1": float(f1[row]),
-            f"{name}_auc": float(roc_auc_score(hit, probabilities[:, label])),
-            f"{name}_pr_auc": float(average_precision_score(hit, probabilities[:, label])),
             f"{name}_share": float(hit.mean()),
         }
+        for metric, area in (("auc", roc_auc_score), ("pr_auc", average_precision_score)):
+            found = rank(probabilities[:, label], hit, looked, area)
+            if found is not None:
+                metrics[f"{name}_{metric}"] = found
     return metrics
 
 

@@ -4,13 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from shopcast_build.learning.evaluation import fit_decision, macro_f1
+from shopcast_build.learning.evaluation import Mask, fit_decision, macro_f1, rank
 from shopcast_domain.features import Floats, Ints
 
 
-def validation_metric(name: str, logits: NDArray[np.float32], outcome: Ints) -> float:
+def validation_metric(
+    name: str, logits: NDArray[np.float32], outcome: Ints, looked: Mask | None = None
+) -> float:
     """macro_f1 (of the decision that suits it best), auc or pr_auc (the mean over the outcomes, one
-    against the rest); nan for logits that are no numbers. logits: float32 (M, 3)."""
+    against the rest, see evaluation.rank); nan for logits that are no numbers. logits: float32
+    (M, 3). looked: the views and carts, bool (M,), None where all are."""
     if not np.isfinite(logits).all():
         return float("nan")
     probabilities = _softmax(logits)
@@ -18,10 +21,12 @@ def validation_metric(name: str, logits: NDArray[np.float32], outcome: Ints) -> 
         weights = fit_decision(probabilities, outcome)
         return macro_f1(outcome, (probabilities * weights).argmax(1))
     measure = {"auc": roc_auc_score, "pr_auc": average_precision_score}[name]
-    labels = np.unique(outcome)
-    if len(labels) == 1:
-        return 1.0  # nothing to tell apart
-    return float(np.mean([measure(outcome == label, probabilities[:, label]) for label in labels]))
+    found = [
+        rank(probabilities[:, label], outcome == label, looked, measure)
+        for label in np.unique(outcome)
+    ]
+    told = [area for area in found if area is not None]
+    return float(np.mean(told)) if told else 1.0  # nothing to tell apart
 
 
 def _softmax(logits: NDArray[np.float32]) -> Floats:

@@ -144,7 +144,7 @@ def _train(
             data_collator=training.collate,
             train_dataset=training,
             eval_dataset=validation,
-            compute_metrics=_compute(settings.stopping.metric),
+            compute_metrics=_compute(settings.stopping.metric, validation),
             optimizers=(optimiser, make_schedule(optimiser, stage.steps, settings.optimiser)),
             callbacks=callbacks,
         )
@@ -192,12 +192,16 @@ def _arguments(
     return arguments
 
 
-def _compute(metric: str) -> Callable[[EvalPrediction], dict[str, float]] | None:
+def _compute(
+    metric: str, validation: ExposureBatches
+) -> Callable[[EvalPrediction], dict[str, float]] | None:
     if metric == "loss":
         return None
+    looked = ~validation.examples.at_orders[validation.rows]
 
     def compute(predicted: EvalPrediction) -> dict[str, float]:
         outcome = np.asarray(predicted.label_ids)
-        return {metric: validation_metric(metric, np.asarray(predicted.predictions), outcome)}
+        logits = np.asarray(predicted.predictions)
+        return {metric: validation_metric(metric, logits, outcome, looked)}
 
     return compute

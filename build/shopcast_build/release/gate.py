@@ -10,12 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from shopcast_build.learning.evaluation import Judged
+from shopcast_build.learning.evaluation import Judged, Mask
 from shopcast_build.learning.examples import Examples
 from shopcast_build.study.assessment import (
     LEAST_EXPOSURES,
     LEAST_PEOPLE,
-    Mask,
     calibration_limit,
     headline_of,
 )

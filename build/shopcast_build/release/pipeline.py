@@ -158,7 +158,8 @@ def build_model(
         name: fit_decision(j.validation, parts.validation.outcome) for name, j in judged.items()
     }
     metrics = {
-        name: judge(j.test, parts.test.outcome, decisions[name]) for name, j in judged.items()
+        name: judge(j.test, parts.test.outcome, decisions[name], ~parts.test.at_orders)
+        for name, j in judged.items()
     }
     with reporter.stage("ask whether it is fit to publish") as progress:
         before = _Before(serving, repository, settings).judge(timeline, test, split)

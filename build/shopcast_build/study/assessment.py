@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from shopcast_build.learning.calibration import reliability
+from shopcast_build.learning.evaluation import Mask, ranked_among
 from shopcast_build.study.contenders import Contender
 from shopcast_build.study.estimates import Estimate, estimate, gain, is_gain, is_loss
 from shopcast_build.study.resampling import (
     PURCHASE,
     Resampling,
-    among,
     metric_draws,
     resample,
     score_of,
@@ -35,7 +34,6 @@ LEAST_EXPOSURES, LEAST_PEOPLE, LEAST_OF_A_KIND = 200, 30, 20
 WELL_CALIBRATED = 0.02
 """A small mean gap of predicted and observed shares, where the headline is no rare thing."""
 
-Mask = NDArray[np.bool_]
 _POINTS = 100
 _BINS = 10
 
@@ -114,9 +112,7 @@ class Assessment:
     ) -> Difference:
         """How much better one is than another on the exposures both were asked about."""
         name = metric or self.headline_metric
-        rows = self._rows(where, of, against)
-        if name == f"{PURCHASE}_auc":
-            rows = rows & among(PURCHASE, self._test.outcome, self._test.looked)
+        rows = self._told(name, self._rows(where, of, against))
         sides = [
             self._draws(key, where, frozenset({name}), (of, against)).get(name, [])
             for key in (of, against)
@@ -147,7 +143,7 @@ class Assessment:
 
     def curves(self, key: str) -> Curves:
         """Of a contender's first training, for the headline target."""
-        rows = self._rows(ALL, key) & among(self.headline, self._test.outcome, self._test.looked)
+        rows = self._told(self.headline_metric, self._rows(ALL, key))
         score = score_of(self.headline, self._contenders[key].runs[0][rows])
         hit = targets(self._test.outcome)[self.headline][rows]
         false, true, _ = roc_curve(hit, score)
@@ -160,6 +156,16 @@ class Assessment:
             reliability=tuple(_point(b.predicted, b.observed) for b in bins),
             bins=tuple(b.count for b in bins),
         )
+
+    def _told(self, metric: str, rows: Mask) -> Mask:
+        """Of some exposures those that a metric tells apart: all, unless it ranks them."""
+        hit = targets(self._test.outcome).get(metric.removesuffix("_auc").removesuffix("_pr"))
+        if hit is None:
+            return rows
+        told, among = np.zeros_like(rows), np.flatnonzero(rows)
+        for part in ranked_among(hit[rows], self._looked(rows)):
+            told[among[part]] = True
+        return told
 
     def _looked(self, rows: Mask) -> Mask | None:
         return None if self._test.looked is None else self._test.looked[rows]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from shopcast_build.learning.evaluation import Mask, pairs, ranked_among
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import Floats, Ints
 
@@ -80,23 +81,15 @@ def ranking(score: Floats, hit: NDArray[np.bool_], resampling: Resampling) -> tu
     return np.concatenate(areas), np.concatenate(precisions)
 
 
-def targets(outcome: Ints, looked: NDArray[np.bool_] | None = None) -> dict[str, NDArray[np.bool_]]:
+def targets(outcome: Ints, looked: Mask | None = None) -> dict[str, Mask]:
     """What can be told apart in a sample: outcomes, and a purchase (a buy or a return) from a view.
 
-    looked: the exposures at views and carts; None: all. Those that never or always occur among what
-    is asked are left out.
+    looked: the exposures at views and carts; None: all. What neither they nor the orders tell apart
+    is left out.
     """
     found = {kind.name.lower(): outcome == kind for kind in Outcome}
     found[PURCHASE] = outcome != Outcome.VIEW
-    rows = {name: hit[among(name, outcome, looked)] for name, hit in found.items()}
-    return {name: hit for name, hit in found.items() if 0 < rows[name].sum() < len(rows[name])}
-
-
-def among(target: str, outcome: Ints, looked: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """The exposures that a target is told apart among. An order is a purchase from the start: that
-    a till's orders are told from a shop's views is no merit."""
-    every = np.ones(len(outcome), dtype=bool)
-    return every if looked is None or target != PURCHASE else looked
+    return {name: hit for name, hit in found.items() if ranked_among(hit, looked)}
 
 
 def score_of(target: str, probabilities: Floats) -> Floats:
@@ -113,7 +106,7 @@ def metric_draws(
     resampling: Resampling,
     *,
     only: frozenset[str] | None = None,
-    looked: NDArray[np.bool_] | None = None,
+    looked: Mask | None = None,
 ) -> dict[str, Floats]:
     """Metrics in each draw, (1 + draws,) each.
 
@@ -125,9 +118,7 @@ def metric_draws(
     for name, hit in targets(outcome, looked).items():
         names = (f"{name}_auc", f"{name}_pr_auc")
         if only is None or only & set(names):
-            rows = among(name, outcome, looked)
-            score = score_of(name, probabilities)[rows]
-            ranks = ranking(score, hit[rows], resampling.only(rows))
+            ranks = _ranked(score_of(name, probabilities), hit, looked, resampling)
             found |= zip(names, ranks, strict=True)
     size = resampling.sums(np.ones((len(outcome), 1)))[:, 0]
     size[size == 0] = np.nan  # a draw without any of a few people
@@ -135,6 +126,17 @@ def metric_draws(
     found |= _calibration(probabilities, outcome, resampling, size)
     found |= _decided(probabilities, outcome, decision_weights, resampling, size)
     return found if only is None else {name: found[name] for name in only if name in found}
+
+
+def _ranked(
+    score: Floats, hit: Mask, looked: Mask | None, resampling: Resampling
+) -> tuple[Floats, Floats]:
+    """As `ranking`, among views and carts and among lines of orders: their mean, by pairs."""
+    parts = ranked_among(hit, looked)
+    each = np.array([ranking(score[rows], hit[rows], resampling.only(rows)) for rows in parts])
+    each = np.ma.masked_invalid(each)  # a draw may be without one of a few hits
+    area, precision = np.ma.average(each, axis=0, weights=[pairs(hit[rows]) for rows in parts])
+    return area.filled(np.nan), precision.filled(np.nan)
 
 
 def _losses(probabilities: Floats, outcome: Ints) -> Floats:
