@@ -48,6 +48,21 @@ def test_check_says_once_what_holds_for_many_platforms(log: Path) -> None:
     assert sum("before that of all" in one["sentence"] for one in told) == 30
 
 
+def test_check_says_whom_links_join(log: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links.csv"
+    header = "platform,platform_user_id,identifier_kind,identifier_hash\n"
+    links.write_text(header + "".join(f"web,anna-{n},email,{7:064x}\n" for n in range(3)))
+    done = run("check", "--events", log, "--links", links)
+    assert done.exit_code == 0, done.output
+    assert "50 accounts are of 48 people" in done.stdout
+    machine = json.loads(run("check", "--events", log, "--links", links, "--json").stdout)
+    assert machine["people"]["people"] == 48
+    links.write_text(header + f"web,anna-077,email,{7:064x}\nweb,anna-078,email,{7:064x}\n")
+    done = run("check", "--events", log, "--links", links)
+    assert done.exit_code == 1
+    assert "names an account that has events" in done.stderr
+
+
 def test_check_reports_before_a_limit_stops_it(log: Path, tmp_path: Path) -> None:
     log.write_text(LINES.replace("view", "gaze"))
     mapping = tmp_path / "mapping.toml"

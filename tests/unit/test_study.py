@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +85,30 @@ def test_links_of_nobody_in_the_log_stop_a_build_and_a_study(
     given |= {"base_model": str(tiny_base), "repository": repository}
     with pytest.raises(DataError, match="names an account that has events"):
         build_model([market.events], **given)
+
+
+def test_links_that_an_outcome_makes_are_told_beside_the_figures(tmp_path: Path) -> None:
+    """Whoever buys something in the shop is linked with an account of the till."""
+    rows, ends = [], ["platform,platform_user_id,identifier_kind,identifier_hash"]
+    for person in range(240):
+        for week in range(16):
+            at = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=7 * week, minutes=person)
+            rows.append(("shop", f"u{person}", f"i{person % 20}", "red hat", at, "view"))
+            if person < 120:
+                rows.append(("shop", f"u{person}", f"i{person % 20}", "red hat", at, "buy"))
+        if person < 120:
+            ends += [f"{name}{person},email,{person:064x}" for name in ("shop,u", "till,t")]
+            rows.append(("till", f"t{person}", "i1", "red hat", at, "buy"))
+    names = ("platform", "platform_user_id", "item_id", "title", "time", "kind")
+    pl.DataFrame(rows, schema=names, orient="row").write_parquet(tmp_path / "log.parquet")
+    links = tmp_path / "links.csv"
+    links.write_text("\n".join(ends))
+    found = read_material(
+        [tmp_path / "log.parquet"], links=links, mapping=Mapping(), settings=SETTINGS,
+        max_bad_share=0.01, reporter=Quiet(),
+    )  # fmt: skip
+    (doubt,) = found.data().doubts
+    assert doubt.startswith("On shop 100% of the accounts that are linked to others bought")
 
 
 def study(market: SimulationSummary, base: Path, *contenders: str, seeds: int = 1) -> StudyReport:

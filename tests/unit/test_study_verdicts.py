@@ -215,6 +215,13 @@ def test_the_page_shows_every_sentence_and_every_plot() -> None:
     assert html.count("<svg") == 7  # shares, two forests, reliability, ranking, learning, steps
 
 
+def test_the_page_begins_with_what_makes_every_model_look_better() -> None:
+    found = full()
+    data = found.data.model_copy(update={"doubts": ("Links give it away.",)})
+    html = render(found.model_copy(update={"data": data}))
+    assert html.index("Links give it away.") < html.index(found.verdicts[0].text[:20])
+
+
 def test_the_same_study_is_written_as_the_same_bytes(tmp_path: Path) -> None:
     first, second = (write_report(full(), tmp_path / name) for name in ("a", "b"))
     assert first.html.read_bytes() == second.html.read_bytes()

@@ -2,16 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.data.people import resolve_people
 from shopcast_build.data.report import Suspicion
-from shopcast_build.data.telling_links import telling_links
+from shopcast_build.data.telling_links import TELLING_LINKS, find_people
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -25,8 +23,8 @@ def found(folder: Path, events: list[tuple[str, str, str]], linked: list[int]) -
     times = pl.Series("time", [START + timedelta(minutes=n) for n in range(len(every))])
     rows = pl.DataFrame(every, schema=keys, orient="row").with_columns(times)
     rows.write_parquet(folder / "log.parquet")
-    log = clean([folder], Mapping())
-    ends: list[dict[str, Any]] = [
+    log = clean([folder / "log.parquet"], Mapping())
+    ends = [
         {
             "platform": platform,
             "platform_user_id": f"{platform[0]}{n}",
@@ -36,7 +34,12 @@ def found(folder: Path, events: list[tuple[str, str, str]], linked: list[int]) -
         for n in linked
         for platform in ("web", "till")
     ]
-    return telling_links(log, resolve_people(log.accounts, pl.DataFrame(ends)))
+    links = folder / "links.csv"
+    pl.DataFrame(ends).write_csv(links)
+    people, report = find_people(log, links)
+    assert people.count == log.report.accounts - len(linked)
+    assert report.suspicious[: len(log.report.suspicious)] == log.report.suspicious
+    return [one for one in report.suspicious if one.name == TELLING_LINKS]
 
 
 def test_visitors_who_are_linked_as_they_pay(tmp_path: Path) -> None:

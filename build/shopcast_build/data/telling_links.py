@@ -1,15 +1,30 @@
 """Links that only an outcome makes."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from shopcast_build.data.log import CleanLog
-from shopcast_build.data.people import People
-from shopcast_build.data.report import Suspicion
+from shopcast_build.data.people import People, read_links, resolve_people
+from shopcast_build.data.report import CleaningReport, Suspicion
 
+TELLING_LINKS = "links that an outcome makes"
+"""The name of what is suspicious of them."""
 _ENOUGH_ACCOUNTS = 100
 _SHARE_APART = 0.5
+
+
+def find_people(log: CleanLog, links: Path | None) -> tuple[People, CleaningReport]:
+    """The people of a log, and the report of the log with what is suspicious of their links.
+
+    Raises DataError for links that cannot be read.
+    """
+    people = resolve_people(log.accounts, read_links(links) if links else None)
+    suspicious = (*log.report.suspicious, *telling_links(log, people))
+    return people, replace(log.report, suspicious=suspicious)
 
 
 def telling_links(log: CleanLog, people: People) -> list[Suspicion]:
@@ -42,7 +57,7 @@ def telling_links(log: CleanLog, people: People) -> list[Suspicion]:
                 continue
             found.append(
                 Suspicion(
-                    "links that an outcome makes",
+                    TELLING_LINKS,
                     name,
                     int(joined.sum()),
                     int(joined.sum() + alone.sum()),

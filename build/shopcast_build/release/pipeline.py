@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +13,10 @@ import torch
 
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.data.people import check_links, read_links, resolve_people
+from shopcast_build.data.people import check_links
 from shopcast_build.data.quality import write_quality
 from shopcast_build.data.report import CleaningReport
-from shopcast_build.data.telling_links import telling_links
+from shopcast_build.data.telling_links import find_people
 from shopcast_build.data.thresholds import check_limits
 from shopcast_build.learning import processes
 from shopcast_build.learning.base_model import load_base_model
@@ -107,18 +107,13 @@ def build_model(
             purchase_horizon=settings.exposures.purchase_horizon,
             progress=progress,
         )
+        people, cleaning = find_people(log, links)
         if data_report is not None and processes.is_first():
-            write_quality(log.report, data_report)
-        check_limits(log.report, mapping.limits)
-        people = resolve_people(log.accounts, read_links(links) if links else None)
+            write_quality(cleaning, data_report)
+        check_limits(cleaning, mapping.limits)
         check_links(people.report)
     timeline, exposures, platforms = make_timeline(log, people, settings)
-    suspicious = (*log.report.suspicious, *telling_links(log, people))
-    cleaning, people_count, ends = (
-        replace(log.report, suspicious=suspicious),
-        people.count,
-        log.ends,
-    )
+    people_count, ends = people.count, log.ends
     del log, people  # the names of everybody are not needed any more, and they are large
     split = split_by_time(exposures, cleaning.last_time, settings.exposures)
     frames = part_frames(exposures, split, settings.exposures, ends)

@@ -51,7 +51,8 @@ def render(report: StudyReport) -> str:
     ]
     return render_page(
         report.title,
-        [Sentence(one.text, _TONES[one.claim]) for one in report.verdicts],
+        [Sentence(doubt, "bad") for doubt in report.data.doubts]
+        + [Sentence(one.text, _TONES[one.claim]) for one in report.verdicts],
         [section for section in sections if section is not None],
         footer=f"Shopcast {report.shopcast_version}; base model {report.base_model}",
     )

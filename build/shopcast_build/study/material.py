@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from shopcast_build.data.cleaning import clean
 from shopcast_build.data.mapping import Mapping
-from shopcast_build.data.people import check_links, read_links, resolve_people
+from shopcast_build.data.people import check_links
+from shopcast_build.data.telling_links import TELLING_LINKS, find_people
 from shopcast_build.learning.exposures import Split, split_by_time
 from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
 from shopcast_build.learning.reporter import Reporter
@@ -30,7 +31,8 @@ NO_HISTORY_AT_ALL = "no history"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """frames: the exposures of the three parts, in the order of their examples."""
+    """frames: the exposures of the three parts, in the order of their examples. doubts: as in
+    Data."""
 
     timeline: Timeline = field(repr=False)
     accounts: Accounts = field(repr=False)
@@ -41,6 +43,7 @@ class Material:
     people: int
     log_span: tuple[datetime, datetime]
     settings: BuildSettings
+    doubts: tuple[str, ...] = ()
 
     def test(self) -> Test:
         """The test exposures with their slices."""
@@ -70,6 +73,7 @@ class Material:
             multi_platform_people=len(np.unique(test.person[several])),
             items=len(self.timeline.catalogue.text),
             outcomes=outcomes,
+            doubts=self.doubts,
         )
 
 
@@ -91,7 +95,7 @@ def read_material(
             purchase_horizon=settings.exposures.purchase_horizon,
             progress=progress,
         )
-        people = resolve_people(log.accounts, read_links(links) if links else None)
+        people, cleaning = find_people(log, links)
         check_links(people.report)
     timeline, exposures, platforms = make_timeline(log, people, settings)
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
@@ -108,6 +112,7 @@ def read_material(
         people=people.count,
         log_span=(log.events["time"][0], log.events["time"][-1]),
         settings=settings,
+        doubts=tuple(s.sentence for s in cleaning.suspicious if s.name == TELLING_LINKS),
     )
 
 

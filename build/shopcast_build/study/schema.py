@@ -16,7 +16,8 @@ class _Part(BaseModel):
 
 class Data(_Part):
     """What the study was made on. exposures: by part of the split. outcomes: platform -> outcome ->
-    test exposures. multi_platform_people: of the test, those with accounts on several platforms."""
+    test exposures. multi_platform_people: of the test, those with accounts on several platforms.
+    doubts: what may make every model look better than it is, in sentences."""
 
     log_start: datetime
     log_end: datetime
@@ -30,6 +31,7 @@ class Data(_Part):
     multi_platform_people: int
     items: int
     outcomes: dict[str, dict[str, int]]
+    doubts: tuple[str, ...] = ()
 
 
 class ContenderResult(_Part):

@@ -45,6 +45,10 @@ def check(
         Path | None,
         typer.Option(help="TOML file that maps the log's columns; see examples/."),
     ] = None,
+    links: Annotated[
+        Path | None,
+        typer.Option(help="Links between accounts, as for build-model; says whom they join."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder for the report: JSON and HTML.")
     ] = None,
@@ -59,22 +63,28 @@ def check(
     from shopcast_build.data.cleaning import clean
     from shopcast_build.data.errors import DataError
     from shopcast_build.data.mapping import Mapping, load_mapping
+    from shopcast_build.data.people import check_links
     from shopcast_build.data.quality import write_quality
+    from shopcast_build.data.telling_links import find_people
     from shopcast_build.data.thresholds import check_bad_rows, check_limits
 
     with failures(DataError, OSError):
         mapped = load_mapping(mapping) if mapping else Mapping()
         with ProgressReporter().stage("read and clean the log") as progress:
-            found = clean(events, mapped, max_bad_share=1.0, progress=progress).report
+            log = clean(events, mapped, max_bad_share=1.0, progress=progress)
+            people, found = find_people(log, links)
         page = write_quality(found, report) if report else None
         if as_json:
-            print_json(found.to_json())
+            print_json(found.to_json() | {"people": people.report.to_json()})
         else:
             show(found, page)
+            if links is not None:
+                out.print(f"{len(people.person):,} accounts are of {people.count:,} people")
         check_bad_rows(
             found.bad, found.examples, found.read - found.ruled, mapped.limits.max_bad_share
         )
         check_limits(found, mapped.limits)
+        check_links(people.report)
 
 
 @app.command("inspect")

@@ -154,6 +154,8 @@ def evaluate(
 def show(report: "StudyReport", written: "ReportFiles") -> None:
     """The sentences, one table, and where the rest is."""
     out.print()
+    for doubt in report.data.doubts:
+        out.print(styled("suspicious:", "yellow"), doubt, soft_wrap=True)
     for verdict in report.verdicts:
         mark = styled(*_MARKS.get(verdict.claim, ("-", "")))
         out.print(mark, verdict.text, soft_wrap=True)
