@@ -255,7 +255,8 @@ def test_a_log_of_one_platform_is_studied_without_arms(
     )  # fmt: skip
     assert {one.key for one in found.contenders} == {"majority", "trees", "before"}
     assert found.data.multi_platform_people == 0
-    assert "Does fusing platforms help?" not in {verdict.question for verdict in found.verdicts}
+    (told,) = (one for one in found.verdicts if one.question == "Does fusing platforms help?")
+    assert told.claim == "too small"
 
 
 def test_a_smaller_share_of_people_is_part_of_a_larger_one(material: Material) -> None:

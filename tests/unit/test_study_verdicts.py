@@ -138,6 +138,11 @@ def test_fusing_is_claimed_only_where_it_beats_one_platform_and_the_placebo() ->
     assert arms(BAD, GOOD, middle).startswith("Fusing platforms makes it worse")
 
 
+def test_fusing_cannot_be_told_where_nobody_has_several_platforms() -> None:
+    found = report(one("after", GOOD))
+    assert "nobody in the test period has accounts on several" in said(found, "Whether fusing")
+
+
 def test_nothing_is_claimed_of_a_slice_too_small() -> None:
     assert "cannot be told from 150 exposures" in arms(GOOD, BAD, BAD, several=150)
 

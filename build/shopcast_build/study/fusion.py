@@ -27,14 +27,14 @@ TRAINING = 60_000
 
 def train_arms(
     material: Material, heads: Heads, seeds: int, reporter: Reporter
-) -> tuple[list[Contender], Fusion | None]:
+) -> tuple[list[Contender], Fusion]:
     """A scorer for each arm and seed, on frozen vectors; arms share seeds, exposures and labels.
 
-    Nothing where nobody has accounts on several platforms.
+    No arms where nobody has accounts on several platforms.
     """
     settings, accounts = material.settings, material.accounts
     if not accounts.several.any():
-        return [], None
+        return [], Fusion(own_first_share=0.0, replaced=0, without_stranger=0)
     found = []
     for arm in ARMS:
         with reporter.stage(f"{arm} histories") as progress:

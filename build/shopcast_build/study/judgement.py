@@ -78,6 +78,7 @@ def assess(
             next(one for one in results if one.key == subject),
             assessment.headline,
             differences,
+            fusing=fusion is not None,
             calibration_limit=assessment.calibration_limit,
         ),
         contenders=tuple(results),

@@ -106,9 +106,11 @@ class StepPoint(_Part):
 
 
 class Fusion(_Part):
-    """How fusing was judged. own_first_share: test exposures of people with several platforms whose
-    window overflows, so that the fused arm differs from what is served. replaced: accounts whose
-    place a stranger's account took; without_stranger: those for which there was none."""
+    """How fusing was judged, where that was asked.
+
+    own_first_share: test exposures of people with several platforms whose window overflows, so that
+    the fused arm differs from what is served. replaced: accounts whose place a stranger's account
+    took; without_stranger: those for which there was none."""
 
     own_first_share: float
     replaced: int

@@ -45,9 +45,10 @@ def verdicts(
     headline: str,
     differences: tuple[Difference, ...],
     *,
+    fusing: bool,
     calibration_limit: float,
 ) -> tuple[Verdict, ...]:
-    """differences: the headline ones first."""
+    """differences: the headline ones first. fusing: whether it was asked if that helps."""
     found = [_level(subject, headline)]
     found += [
         _rival(one, _OVER[rival])
@@ -56,7 +57,8 @@ def verdicts(
     ]
     if one := find(differences, BEFORE, NO_HISTORY):
         found.append(_history(one))
-    found += _fusing(differences)
+    if fusing:
+        found.append(_fusing(differences))
     if one := find(differences, AFTER, BEFORE):
         found.append(_tuning(one))
     if one := find(differences, BEFORE, NO_TEXT, COLD_ITEMS):
@@ -126,12 +128,20 @@ def _history(one: Difference) -> Verdict:
     )
 
 
-def _fusing(differences: tuple[Difference, ...]) -> list[Verdict]:
+def _fusing(differences: tuple[Difference, ...]) -> Verdict:
+    question = "Does fusing platforms help?"
     claim = fusion_claim(differences)
     single = find(differences, FUSED, SINGLE, SEVERAL)
     placebo = find(differences, FUSED, PLACEBO, SEVERAL)
     if claim is None or single is None or placebo is None:
-        return []
+        return Verdict(
+            question=question,
+            text=(
+                "Whether fusing platforms helps cannot be told: nobody in the test period has"
+                " accounts on several platforms (--links says whose are one person's)."
+            ),
+            claim="too small",
+        )
     told = (
         f"for people who shop on several platforms, {_more(single)} than with one platform's"
         f" history, and {_more(placebo)} than with strangers' in its place"
@@ -145,7 +155,7 @@ def _fusing(differences: tuple[Difference, ...]) -> list[Verdict]:
             " on several."
         ),
     }[claim]
-    return [Verdict(question="Does fusing platforms help?", text=text, claim=claim)]
+    return Verdict(question=question, text=text, claim=claim)
 
 
 def _tuning(one: Difference) -> Verdict:
