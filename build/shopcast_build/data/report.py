@@ -72,7 +72,7 @@ class CleaningReport:
     duplicates: rows whose event id was there before. examples: up to three per reason, as
     'row N of FILE: VALUE', never with a user id. first_time, last_time: of the events kept.
     largest_account: events of the account that has most. early_returns, judged_returns: returns
-    within hours before their only purchase, and returns with one purchase.
+    hours before their only purchase, and returns with one purchase.
     """
 
     files: tuple[str, ...]

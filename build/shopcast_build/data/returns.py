@@ -8,8 +8,9 @@ import polars as pl
 from shopcast_build.data.report import Suspicion
 from shopcast_build.data.staging import PART_ROWS
 
-EARLY_H = 26.0
-"""No two clocks on Earth are further apart."""
+EARLY_H = (0.25, 26.0)
+"""No two clocks on Earth are further apart, and none by less than a quarter of an hour: a return
+minutes before its purchase is an invoice that was written anew."""
 _ENOUGH = 10
 _EARLY_SHARE = 0.02
 _UNKNOWN_SHARE = 0.5
@@ -20,7 +21,7 @@ class JudgedReturns:
     """Returns by platform name.
 
     returns, unknown (no purchase of that account and item in the log), single (just one). early_h:
-    by how many hours a return precedes its only purchase, where that is EARLY_H or less.
+    by how many hours a return precedes its only purchase, where clocks could be that far apart.
     """
 
     returns: dict[str, int]
@@ -43,7 +44,7 @@ def judge_returns(events: pl.DataFrame, platforms: tuple[str, ...]) -> JudgedRet
         name = platforms[int(str(code))]
         once = own.filter(pl.col("buys") == 1)["late_h"]
         returns[name], unknown[name], single[name] = len(own), own["buys"].null_count(), len(once)
-        early[name] = once.filter((once > 0) & (once <= EARLY_H)).sort()
+        early[name] = once.filter(once.is_between(*EARLY_H, closed="right")).sort()
     return JudgedReturns(returns, unknown, single, early)
 
 
