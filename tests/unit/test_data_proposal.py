@@ -228,6 +228,28 @@ def test_a_date_of_birth_is_not_when_it_happened(tmp_path: Path) -> None:
     assert "born" not in asked
 
 
+def test_columns_that_no_header_names(tmp_path: Path) -> None:
+    """As clicks are published for research: no header row, a code for a view, seconds since 1970.
+    What kind of event a row is shows in the words, whatever the column is called."""
+    path = tmp_path / "UserBehavior.csv"
+    words = ("pv", "pv", "cart", "buy")
+    path.write_text(
+        "".join(f"{n % 5},{n % 7},{words[n % 4]},{1511544070 + n}\n" for n in range(40))
+    )
+    names = ("user_id", "item_id", "what", "timestamp")
+    layouts = {path: sniff_layout(path, names)}
+    proposal = propose(scan([path], layouts.__getitem__), layouts)
+    assert proposal.mapping.columns == names
+    report = clean([path], proposal.mapping).report
+    assert (report.read, report.kinds) == (40, {"view": 20, "cart": 10, "buy": 10})
+
+
+def test_words_that_name_one_kind_are_no_column_of_kinds(tmp_path: Path) -> None:
+    header = "user_id,item_id,timestamp,button\n"
+    (tmp_path / "log.csv").write_text(header + "1,1,1511544070,add\n1,2,1511544071,add\n")
+    assert proposed(tmp_path / "log.csv").mapping.kind.column is None
+
+
 def test_a_file_without_anything_like_a_time_or_an_item_says_so(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("colour,size\nred,7\n")
     with pytest.raises(DataError, match=r"looks like time, item_id, platform_user_id; .*colour"):
@@ -240,6 +262,7 @@ def test_a_file_without_anything_like_a_time_or_an_item_says_so(tmp_path: Path) 
         (["2020-01-01T10:00:00Z", "2020-01-01 10:00+02:00"], ("iso", False, False)),
         (["2020-01-01 10:00", "2020-01-02"], ("iso", True, False)),
         (["2020-01-01", "2020-01-02"], ("iso", True, False)),
+        (["2020-01-01 07", "2020-01-02 23"], ("iso", True, False)),
         (["2019-10-01 00:00:00 UTC", "2019-10-01 00:00:01.5 UTC"], ("iso", False, False)),
         (["1600000000", "1600000001.5"], ("epoch_s", False, False)),
         (["1600000000000"], ("epoch_ms", False, False)),

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.reading import ROW, batches, collect, scan
+from shopcast_build.data.reading import ROW, Layout, Source, batches, collect, scan
 
 
 def rows(*paths: Path) -> list[list[str | None]]:
@@ -169,3 +169,25 @@ def test_errors_do_not_quote_cells(tmp_path: Path) -> None:
         rows(path)
     assert "zoe" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.xlsx", "old.csv"])
+def test_columns_are_named_where_no_header_row_does(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    table = pl.DataFrame({"x": ["007", "8"], "y": ["é", "f"]})
+    encoding = "cp1252" if name == "old.csv" else "utf-8"
+    if name.endswith("xlsx"):
+        table.write_excel(path, include_header=False)
+    else:
+        data = table.write_csv(include_header=False).encode(encoding)
+        path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+
+    def opened(*columns: str) -> Source:
+        return scan([path], lambda _: Layout(encoding=encoding, columns=columns))[0]
+
+    source = opened("who", "what")
+    assert collect(source, source.rows).rows() == [(1, "007", "é"), (2, "8", "f")]
+    with pytest.raises(DataError, match="has 2 columns, not the 1 that `columns` names"):
+        opened("who")
+    with pytest.raises(DataError, match="names two columns"):
+        opened("who", "who")

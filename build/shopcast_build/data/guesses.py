@@ -22,7 +22,10 @@ ROLES: dict[str, tuple[str, ...]] = {
         "productcode", "itemcode", "item", "product", "article",
     ),
     "event_id": ("eventid", "lineid", "orderlineid", "transactionlineid", "uuid", "rowid"),
-    "kind": ("kind", "eventtype", "event", "action", "type", "eventname", "activity"),
+    "kind": (
+        "kind", "eventtype", "event", "action", "type", "eventname", "activity", "behavior",
+        "behaviour", "behaviortype", "behaviourtype", "actiontype", "interaction",
+    ),
     "title": (
         "title", "itemtitle", "producttitle", "description", "productname", "itemname", "name",
     ),
@@ -42,8 +45,8 @@ ROLES: dict[str, tuple[str, ...]] = {
 """Names by role, compared in small letters and digits alone; the earlier, the likelier."""
 
 SYNONYMS: dict[str, str] = {
-    **dict.fromkeys(("view", "viewed", "pageview", "page_view", "impression", "detail", "click",
-                     "product_view", "view_item", "browse"), "view"),
+    **dict.fromkeys(("view", "viewed", "pageview", "page_view", "pv", "impression", "detail",
+                     "click", "product_view", "view_item", "browse"), "view"),
     **dict.fromkeys(("cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "add",
                      "cart_add"), "cart"),
     **dict.fromkeys(("buy", "bought", "purchase", "purchased", "order", "ordered", "sale", "sold",
@@ -60,7 +63,7 @@ _CLOCKS = (" %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "")
 _FORMATS = tuple(date + clock for date in _DATES for clock in _CLOCKS)
 _DATE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
 _FOUR_DIGITS = 1000  # %Y reads the year 09 as the year 9
-_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|z|UTC|[+-]\d\d(:?\d\d)?)?$"
+_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?\s*(Z|z|UTC|[+-]\d\d(:?\d\d)?)?$"
 _ISO_OFFSET = r"\d\s*(Z|z|UTC|[+-]\d\d(:?\d\d)?)$"
 _FIRST_YEAR = 2000  # what happened before is dropped
 _FITS = 0.95
@@ -84,7 +87,7 @@ class TimeGuess:
 def roles_of(sample: pl.DataFrame) -> dict[str, str]:
     """The likeliest column of each role that has one; each column plays one role.
 
-    sample: text columns. Times are recognised by their values too.
+    sample: text columns. Times and kinds are recognised by their values too.
     """
     plain = {column: _plain(column) for column in sample.columns}
     claims = sorted(
@@ -106,7 +109,20 @@ def roles_of(sample: pl.DataFrame) -> dict[str, str]:
         dated = recent_times(free) or [name for name in free.columns if time_guess(free[name])]
         if dated:
             roles["time"] = dated[0]
+    if "kind" not in roles:
+        free = sample.drop(list(roles.values()))
+        told = [name for name in free.columns if _tells_kinds(free[name])]
+        if told:
+            roles["kind"] = told[0]
     return roles
+
+
+def _tells_kinds(values: pl.Series) -> bool:
+    """Whether a column is of known words for two kinds or more, in most rows."""
+    words = values.drop_nulls().str.strip_chars().str.to_lowercase()
+    known = words.filter(words.is_in(list(SYNONYMS)))
+    kinds = {SYNONYMS[word] for word in known.unique()}
+    return len(kinds) > 1 and len(known) >= _FITS * len(words)
 
 
 def is_named(role: str, column: str) -> bool:

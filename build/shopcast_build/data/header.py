@@ -22,8 +22,8 @@ def instead(path: Path, columns: Collection[str], advice: str) -> str:
 
     >>> instead(Path("a.csv"), ["who", "what"], "name them in the mapping")
     'it has who, what; name them in the mapping.'
-    >>> instead(Path("a.csv"), ["web", "anna@example.com"], "name them in the mapping")
-    'its first row holds values, not names: add a header row.'
+    >>> instead(Path("a.csv"), ["web", "anna@example.com"], "name them in the mapping")[:38]
+    'its first row holds values, not names:'
     """
     if path.suffix.lower() not in (".parquet", ".jsonl", ".ndjson"):
         if any(column.startswith(_UNNAMED) for column in columns):
@@ -31,7 +31,10 @@ def instead(path: Path, columns: Collection[str], advice: str) -> str:
                 "its first row is no header row: delete what stands above the names of the columns."
             )
         if any(_VALUE.fullmatch(column.strip()) for column in columns):
-            return "its first row holds values, not names: add a header row."
+            return (
+                "its first row holds values, not names: add a header row, or name the columns"
+                " (`columns` of a mapping, --columns of `platform data inspect`)."
+            )
     names = [column for column in columns if _NAME.fullmatch(column)][:_MOST_NAMES]
     rest = len(columns) - len(names)
     told = ", ".join(names) + (f" and {rest} more" if names and rest else "")

@@ -167,7 +167,8 @@ class SourceMapping(_Table):
     platform_user_id, time, kind and item_id, where there is such a column for the others.
     drop: tried in order before anything else. absolute_quantity: quantities lose their sign.
     decimal: the mark before fractions in numbers that are written as text. separator, encoding: of
-    CSV files. sheet: the one sheet of a workbook to read; all otherwise.
+    CSV files. columns: the names of those of CSV files and sheets without a header row. sheet: the
+    one sheet of a workbook to read; all otherwise.
     """
 
     event_id: FieldSource | None = None
@@ -187,6 +188,7 @@ class SourceMapping(_Table):
     decimal: Literal[".", ","] = "."
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252"] = "utf-8"
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     sheet: str | None = None
 
     @model_validator(mode="after")
@@ -205,7 +207,7 @@ class SourceMapping(_Table):
     @property
     def layout(self) -> Layout:
         """How the files lie on disk."""
-        return Layout(self.separator, self.encoding, self.sheet)
+        return Layout(self.separator, self.encoding, self.sheet, self.columns)
 
 
 class FileMapping(SourceMapping):

@@ -153,6 +153,8 @@ class _Writer:
             for name in ("separator", "encoding")
             if getattr(self._layout, name) != getattr(usual, name)
         }
+        if self._layout.columns:
+            keys["columns"] = list(self._layout.columns)
         if self._decimal != ".":
             keys["decimal"] = self._decimal
         return "".join(f"{name} = {_quoted(value)}\n" for name, value in keys.items())
@@ -304,6 +306,6 @@ class _Writer:
         return self._sample.select(read_number(pl.col(column), decimal)).to_series()
 
 
-def _quoted(value: str) -> str:
-    """A TOML basic string, whose escapes are those of JSON."""
+def _quoted(value: str | list[str]) -> str:
+    """A TOML basic string or an array of them, whose escapes are those of JSON."""
     return json.dumps(value, ensure_ascii=False)

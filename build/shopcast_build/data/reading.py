@@ -31,11 +31,13 @@ _BATCH_ROWS = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file lies on disk: separator and encoding of CSV, the sheet of a workbook to read."""
+    """How a file lies on disk: separator and encoding of CSV; the sheet of a workbook to read;
+    columns: the names of those of CSV and sheets, where no header row tells them."""
 
     separator: str = ","
     encoding: str = "utf-8"
     sheet: str | None = None
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ def unread_of(paths: Sequence[Path]) -> list[Path]:
     return sorted(data.values())
 
 
-def sniff_layout(path: Path) -> Layout:
-    """The likeliest separator and encoding of a CSV file; the usual ones of any other."""
+def sniff_layout(path: Path, columns: tuple[str, ...] = ()) -> Layout:
+    """The likeliest separator and encoding of a CSV file, whose columns may be named; the usual
+    ones of any other."""
     if not (suffix := _suffix(path)) or not suffix.startswith(".csv"):
         return Layout()
     try:
@@ -89,7 +92,7 @@ def sniff_layout(path: Path) -> Layout:
     except UnicodeError:
         encoding = "cp1252"
     line = head.decode(encoding, "ignore").partition("\n")[0]
-    return Layout(max(",;\t|", key=line.count), encoding)
+    return Layout(max(",;\t|", key=line.count), encoding, columns=columns)
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
@@ -210,7 +213,7 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     state = _state(path)
     _check_head(path, suffix, layout)
     if suffix == ".xlsx":
-        return _sheets(path, layout.sheet, state)
+        return _sheets(path, layout, state)
     try:
         rows, nested = _scan(path, suffix, layout)
         types = dict(rows.collect_schema()) | nested
@@ -242,14 +245,18 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
     if suffix == ".parquet":
         return pl.scan_parquet(path, glob=False, hive_partitioning=False), {}
     if suffix in (".csv", ".csv.gz"):
-        # Text first: guessed types turn 00123 into 123 and depend on which rows come first.
-        if layout.encoding == "utf-8":
-            rows = pl.scan_csv(path, infer_schema=False, glob=False, separator=layout.separator)
-            return rows, {}
-        with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
-            text = file.read().decode(layout.encoding)
-        read = pl.read_csv(text.encode(), infer_schema=False, separator=layout.separator)
-        return read.lazy(), {}
+        data: Path | bytes = path
+        if layout.encoding != "utf-8":
+            with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
+                data = file.read().decode(layout.encoding).encode()
+        rows = pl.scan_csv(
+            data,
+            infer_schema=False,  # guessed types turn 00123 into 123 and depend on the first rows
+            glob=False,
+            separator=layout.separator,
+            has_header=not layout.columns,
+        )
+        return _named(path, rows, layout.columns), {}
     lines: str | bytes = glob.escape(str(path))
     with path.open("rb") as file:
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # which the library does not know
@@ -259,7 +266,23 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
     return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), nested
 
 
-def _sheets(path: Path, wanted: str | None, state: tuple[int, ...]) -> list[Source]:
+def _named(path: Path, rows: pl.LazyFrame, names: tuple[str, ...]) -> pl.LazyFrame:
+    """The rows of a file without a header under the given names; none: as they are."""
+    if not names:
+        return rows
+    columns = rows.collect_schema().names()
+    if len(columns) != len(names):
+        raise DataError(
+            f"{path} has {len(columns)} columns, not the {len(names)} that `columns` names: name"
+            " each of them, or correct the separator."
+        )
+    if len(set(names)) < len(names):
+        raise DataError(f"`columns` names two columns of {path} alike: name them apart.")
+    return rows.rename(dict(zip(columns, names, strict=True)))
+
+
+def _sheets(path: Path, layout: Layout, state: tuple[int, ...]) -> list[Source]:
+    wanted = layout.sheet
     try:
         book = fastexcel.read_excel(path)
         if wanted is not None and wanted not in book.sheet_names:
@@ -268,7 +291,9 @@ def _sheets(path: Path, wanted: str | None, state: tuple[int, ...]) -> list[Sour
                 " `sheet` in the mapping."
             )
         sheets = {
-            name: book.load_sheet(name, dtypes="string").to_polars()
+            name: book.load_sheet(
+                name, dtypes="string", header_row=None if layout.columns else 0
+            ).to_polars()
             for name in (book.sheet_names if wanted is None else [wanted])
         }
     except fastexcel.FastExcelError:
@@ -278,14 +303,18 @@ def _sheets(path: Path, wanted: str | None, state: tuple[int, ...]) -> list[Sour
     filled = {name: rows for name, rows in sheets.items() if rows.height}
     if not filled:
         raise DataError(f"{path} is empty; export it again.")
-    return [_sheet(path, f"{path.name} [{name}]", rows, state) for name, rows in filled.items()]
+    return [
+        _sheet(path, f"{path.name} [{name}]", _named(path, rows.lazy(), layout.columns), state)
+        for name, rows in filled.items()
+    ]
 
 
-def _sheet(path: Path, name: str, rows: pl.DataFrame, state: tuple[int, ...]) -> Source:
-    rows = rows.rename(_renamed(rows.columns))
-    numbered = rows.lazy().with_row_index(ROW, offset=1)
-    filled = numbered.filter(pl.any_horizontal(pl.col(*rows.columns).is_not_null()))
-    return Source(path, name, filled, dict(rows.schema), state)
+def _sheet(path: Path, name: str, rows: pl.LazyFrame, state: tuple[int, ...]) -> Source:
+    rows = rows.rename(_renamed(rows.collect_schema().names()))
+    schema = dict(rows.collect_schema())
+    numbered = rows.with_row_index(ROW, offset=1)
+    filled = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
+    return Source(path, name, filled, schema, state)
 
 
 def _check_head(path: Path, suffix: str, layout: Layout) -> None:

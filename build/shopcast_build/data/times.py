@@ -15,7 +15,8 @@ _ABSOLUTE = re.compile(r"%(?:[:#]*z|\+|s)")
 """What of a strftime pattern tells a moment whatever the zone: an offset, or seconds since 1970."""
 _TIME, _SKIPPED = "time", "skipped"
 _READ = pl.Struct({_TIME: pl.Datetime("us", "UTC"), _SKIPPED: pl.Boolean()})
-_ISO = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?$"
+_CLOCK = r"(\d\d)(?:(:\d\d)(:\d\d(?:\.\d+)?)?)?"
+_ISO = rf"^(\d{{4}}-\d\d-\d\d)(?:[T ]{_CLOCK})?\s*(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,13 @@ def _read_iso(column: pl.Series, zone: str) -> pl.Series:
 
 def _iso(text: pl.Expr, zone: str) -> TimeExpressions:
     part = text.str.extract_groups(_ISO).struct
-    clock = part.field("2").fill_null("00:00") + part.field("3").fill_null(":00")
+    clock = part.field("2").fill_null("00")
+    for finer in ("3", "4"):
+        clock = clock + part.field(finer).fill_null(":00")
     naive = (part.field("1") + "T" + clock).str.to_datetime(
         "%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False
     )
-    offset = part.field("4").str.replace(r"^(Z|z|UTC)$", "+00")
+    offset = part.field("5").str.replace(r"^(Z|z|UTC)$", "+00")
     digits = offset.str.replace(":", "", literal=True).str.slice(1)
     minutes = (
         digits.str.slice(0, 2).cast(pl.Int64) * 60

@@ -93,6 +93,10 @@ def inspect(
     output: Annotated[
         Path | None, typer.Option(help="Write the proposed mapping here; never over another file.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Names of the columns of CSV without a header row, with commas between."),
+    ] = None,
     rows: Annotated[
         int, typer.Option(help="Rows of each file to try the mapping on.", min=1)
     ] = 100_000,
@@ -112,7 +116,8 @@ def inspect(
     with failures(DataError, OSError):
         if output is not None and output.exists():
             raise DataError(f"{output} exists; name another file, or remove it first.")
-        layouts = {file: sniff_layout(file) for file in files_of([path])}
+        named = tuple(name.strip() for name in columns.split(",")) if columns else ()
+        layouts = {file: sniff_layout(file, named) for file in files_of([path])}
         sources = scan([path], layouts.__getitem__)
         proposal = propose(sources, layouts)
         with ProgressReporter().stage("try the mapping") as progress:
