@@ -18,7 +18,8 @@ def test_every_format_gives_the_same_text(tmp_path: Path) -> None:
     (tmp_path / "3.jsonl").write_text('{"a": "007", "b": "x"}\n{"b": "y"}\n')
     pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_parquet(tmp_path / "4.parquet")
     pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_excel(tmp_path / "5.xlsx")
-    assert rows(tmp_path) == [["007", None]] * 5
+    (tmp_path / "6.jsonl.gz").write_bytes(gzip.compress(b'{"a": "007"}\n{"b": "y"}\n', mtime=0))
+    assert rows(tmp_path) == [["007", None]] * 6
 
 
 def test_json_numbers_keep_their_digits(tmp_path: Path) -> None:
@@ -73,6 +74,7 @@ def test_a_name_with_brackets_is_that_file_only(tmp_path: Path, suffix: str) -> 
     assert rows(tmp_path / f"[a].{suffix}") == [["[a]"]]
 
 
+LONG = gzip.compress(b"".join(b'{"a": %d}\n' % (n * n) for n in range(20_000)), mtime=0)
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
@@ -83,6 +85,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
         ("log.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("log.jsonl", b"", "is empty"),
         ("log.png", PNG, "save it as CSV or Parquet"),
+        ("log.json", b"[]", "call it .jsonl if it is one JSON object per line"),
         ("log.xlsx", b"PK\x03\x04", "damaged or locked XLSX"),
         ("log.xlsx", PNG, "not an XLSX file"),
         ("log.csv", PNG, "not a text file"),
@@ -98,6 +101,9 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
         ("log.parquet", b"PAR1 damaged PAR1", "damaged Parquet"),
         ("log.jsonl", b'{"a": 1}\n{"a": \n', "not one JSON object per line"),
         ("log.jsonl", b'[1, 2]\n"x"\n', "not one JSON object per line"),
+        ("log.jsonl.gz", b'{"a": 1}\n', "not a complete gzip"),
+        ("log.jsonl.gz", LONG[: len(LONG) // 2], "or is cut off"),
+        ("log.jsonl.gz", LONG[:-4], "or is cut off"),
     ],
 )
 def test_unreadable_files_say_what_to_do(
@@ -119,11 +125,15 @@ def test_missing_paths(tmp_path: Path) -> None:
         scan([tmp_path])
 
 
-@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.jsonl", "log.parquet", "log.xlsx"])
+@pytest.mark.parametrize(
+    "name", ["log.csv", "log.csv.gz", "log.jsonl", "log.jsonl.gz", "log.parquet", "log.xlsx"]
+)
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, name: str) -> None:
     def write(values: list[str]) -> Path:
         table, path = pl.DataFrame({"a": values}), tmp_path / name
-        if name.endswith(".gz"):
+        if name.endswith("l.gz"):
+            path.write_bytes(gzip.compress(table.write_ndjson().encode()))
+        elif name.endswith(".gz"):
             path.write_bytes(gzip.compress("\n".join(["a", *values]).encode()))
         elif name.endswith("xlsx"):
             table.write_excel(path)

@@ -25,7 +25,7 @@ def instead(path: Path, columns: Collection[str], advice: str) -> str:
     >>> instead(Path("a.csv"), ["web", "anna@example.com"], "name them in the mapping")[:38]
     'its first row holds values, not names:'
     """
-    if path.suffix.lower() not in (".parquet", ".jsonl", ".ndjson"):
+    if not {suffix.lower() for suffix in path.suffixes} & {".parquet", ".jsonl", ".ndjson"}:
         if any(column.startswith(_UNNAMED) for column in columns):
             return (
                 "its first row is no header row: delete what stands above the names of the columns."

@@ -1,4 +1,5 @@
-"""Event logs as lazy frames: CSV, CSV.gz, Parquet, JSON lines and XLSX; files, folders, globs."""
+"""Event logs as lazy frames: CSV, JSON lines, both also as gzip files, Parquet and XLSX; files,
+folders, globs."""
 
 import codecs
 import glob
@@ -7,6 +8,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 import fastexcel
@@ -21,9 +23,10 @@ ROW = "__row__"
 Progress = Callable[[int, int], None]
 """Takes how many of how many are done."""
 
-_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".xlsx")
+_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_SUFFIXES = (".csv", ".csv.gz", ".parquet", *_LINES, ".xlsx")
 _NO_DATA = (".toml", ".md")
-_READABLE = "CSV, CSV.gz, Parquet, JSONL and XLSX files can be read"
+_READABLE = "CSV, CSV.gz, JSONL, JSONL.gz, Parquet and XLSX files can be read"
 _HEAD_BYTES = 4096
 _SNIFFED_BYTES = 1_000_000
 _BATCH_ROWS = 500_000
@@ -82,7 +85,7 @@ def sniff_layout(path: Path, columns: tuple[str, ...] = ()) -> Layout:
     if not (suffix := _suffix(path)) or not suffix.startswith(".csv"):
         return Layout()
     try:
-        with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
+        with _opened(path) as file:
             head = file.read(_SNIFFED_BYTES)
     except (OSError, EOFError, zlib.error):
         return Layout()  # opening it says what is wrong
@@ -196,6 +199,11 @@ def _inside(folder: Path) -> Iterator[Path]:
     return (file for file in every if file.is_file())
 
 
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    """What a file holds, unpacked."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def _suffix(path: Path) -> str | None:
     return next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), None)
 
@@ -206,6 +214,10 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     except UnicodeEncodeError:
         raise DataError(f"{path} has a name that is no UTF-8 text; rename it.") from None
     suffix = _suffix(path)
+    if suffix is None and path.suffix.lower() == ".json":
+        raise DataError(
+            f"{path} may hold anything: call it .jsonl if it is one JSON object per line."
+        )
     if suffix is None:
         raise DataError(
             f"{path} is of a type that cannot be read; save it as CSV or Parquet ({_READABLE})."
@@ -247,7 +259,7 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
     if suffix in (".csv", ".csv.gz"):
         data: Path | bytes = path
         if layout.encoding != "utf-8":
-            with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
+            with _opened(path) as file:
                 data = file.read().decode(layout.encoding).encode()
         rows = pl.scan_csv(
             data,
@@ -258,7 +270,7 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
         )
         return _named(path, rows, layout.columns), {}
     lines: str | bytes = glob.escape(str(path))
-    with path.open("rb") as file:
+    with _opened(path) as file:
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # which the library does not know
             lines = file.read()
     types = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema()
@@ -321,7 +333,7 @@ def _check_head(path: Path, suffix: str, layout: Layout) -> None:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; export it again.")
-        with gzip.open(path) if suffix == ".csv.gz" else path.open("rb") as file:
+        with _opened(path) as file:
             head = file.read(_HEAD_BYTES)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise DataError(f"{path} is not a complete gzip file; export it again.") from None
@@ -352,8 +364,11 @@ def _broken(path: Path, error: Exception) -> str:
             f"{path} is not UTF-8 text; save it as UTF-8, or name its `encoding` in the mapping"
             ' (such as "cp1252").'
         )
-    if _suffix(path) in (".jsonl", ".ndjson"):
-        return f"{path} is not one JSON object per line; export it again or save it as CSV."
+    if _suffix(path) in _LINES:
+        return (
+            f"{path} is not one JSON object per line, or is cut off; export it again or save it as"
+            " CSV."
+        )
     if _suffix(path) == ".parquet":
         return f"{path} is a damaged Parquet file or has nested columns; export it again."
     return (
