@@ -20,6 +20,7 @@ from shopcast_cli.commands import (
     serve,
     simulate,
     triton,
+    watch,
 )
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ app.add_typer(people.app, name="people")
 app.add_typer(triton.app, name="triton")
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
+app.command("watch")(watch.watch)
 app.command("predict")(requests.predict)
 app.command("record")(requests.record)
 app.command("link")(requests.link)

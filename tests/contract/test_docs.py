@@ -155,3 +155,23 @@ def test_every_metric_is_in_the_table_of_metrics() -> None:
     documented = re.findall(r"^\| `(shopcast_[^`]*)` \|", page, re.MULTILINE)
     assert len(documented) == len(set(documented))
     assert set(documented) == found
+
+
+def test_alerts_ask_for_metrics_and_labels_that_are_there() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    known: dict[str, set[str]] = {}
+    for name, _, labels in re.findall(r"^\| `(shopcast_\w+)(\{(.*)\})?` \|", page, re.MULTILINE):
+        known[name] = {"instance", *filter(None, labels.split(","))}
+        if re.search(rf"`{name}.*\| histogram", page):
+            known[f"{name}_bucket"] = known[name] | {"le"}
+    alerts = (ROOT / "examples" / "alerts.yml").read_text()
+    asked = re.findall(r"(shopcast_\w+)(?:\{([^}]*)\})?", alerts)
+    assert len(asked) > 10
+    for name, labels in asked:
+        told = set(re.findall(r"(\w+)(?:=~|!=|=)\"", labels))
+        assert told <= known[name], name
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9-]", "", one.lower().replace(" ", "-")) for one in headings}
+    runbooks = re.findall(r"runbook: docs/operations\.md#(\S+)", alerts)
+    assert len(runbooks) == alerts.count("- alert: ")
+    assert set(runbooks) <= anchors
