@@ -8,6 +8,7 @@ _EXTRA_OF = {
     "typer": "cli",
     "rich": "cli",
     "tritonclient": "gateway",
+    "prometheus_client": "gateway",
     "tokenizers": "gateway",
     "pydantic": "gateway",
     "grpc_health": "gateway",
