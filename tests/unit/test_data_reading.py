@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from shopcast_build.data.errors import DataError
-from shopcast_build.data.reading import ROW, Layout, Source, batches, collect, scan
+from shopcast_build.data.reading import ROW, Layout, Source, batches, collect, scan, unread_of
 
 
 def rows(*paths: Path) -> list[list[str | None]]:
@@ -85,7 +85,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
         ("log.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("log.jsonl", b"", "is empty"),
         ("log.png", PNG, "save it as CSV or Parquet"),
-        ("log.json", b"[]", "call it .jsonl if it is one JSON object per line"),
+        ("log.json", b'[{"a": 1}]', "not one JSON object per line"),
         ("log.xlsx", b"PK\x03\x04", "damaged or locked XLSX"),
         ("log.xlsx", PNG, "not an XLSX file"),
         ("log.csv", PNG, "not a text file"),
@@ -201,3 +201,44 @@ def test_columns_are_named_where_no_header_row_does(tmp_path: Path, name: str) -
         opened("who")
     with pytest.raises(DataError, match="names two columns"):
         opened("who", "who")
+
+
+def test_folders_tell_columns_as_spark_writes_them(tmp_path: Path) -> None:
+    written = {"web": ["1", "2"], "a%2Fb": ["3"], "__HIVE_DEFAULT_PARTITION__": ["4"]}
+    for platform, values in written.items():
+        folder = tmp_path / f"platform={platform}" / "day=2024-01-01"
+        folder.mkdir(parents=True)
+        pl.DataFrame({"a": values, "day": ["own"] * len(values)}).write_parquet(folder / "part-0")
+        (folder / "part-0").rename(folder / "part-0.snappy.parquet")
+        (folder / "_SUCCESS").touch()
+        hidden = tmp_path / "_temporary" / "0"
+        hidden.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"a": ["half written"]}).write_parquet(hidden / "part-0.parquet")
+    sources = scan([tmp_path])
+    found = pl.concat(collect(source, source.rows) for source in sources)
+    assert found.sort("a").select("a", "platform", "day").rows() == [
+        ("1", "web", "own"),
+        ("2", "web", "own"),
+        ("3", "a/b", "own"),
+        ("4", None, "own"),
+    ]
+    assert all(source.schema["platform"] == pl.String() for source in sources)
+
+
+def test_json_lines_of_a_folder_may_be_called_json(tmp_path: Path) -> None:
+    (tmp_path / "part-0.json").write_text('{"a": "1"}\n{"a": "2"}\n')
+    (tmp_path / "part-1.json.gz").write_bytes(gzip.compress(b'{"a": "3"}\n'))
+    (tmp_path / "schema.json").write_text('{\n  "a": "string"\n}\n')
+    (tmp_path / "broken.json.gz").write_bytes(b"{")
+    assert rows(tmp_path) == [["1", "2"], ["3"]]
+    assert [path.name for path in unread_of([tmp_path])] == ["broken.json.gz", "schema.json"]
+
+
+@pytest.mark.parametrize(("state", "name"), [("_delta_log", "Delta Lake"), (".hoodie", "Hudi")])
+def test_tables_whose_files_hold_more_than_the_table_are_refused(
+    tmp_path: Path, state: str, name: str
+) -> None:
+    (tmp_path / "sales" / state).mkdir(parents=True)
+    pl.DataFrame({"a": ["deleted"]}).write_parquet(tmp_path / "sales" / "part-0.parquet")
+    with pytest.raises(DataError, match=f"sales is a {name} table"):
+        scan([tmp_path])

@@ -4,12 +4,15 @@ folders, globs."""
 import codecs
 import glob
 import gzip
+import json
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
+from urllib.parse import unquote
 
 import fastexcel
 import polars as pl
@@ -23,9 +26,14 @@ ROW = "__row__"
 Progress = Callable[[int, int], None]
 """Takes how many of how many are done."""
 
-_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_ANY_JSON = (".json", ".json.gz")
+_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", *_ANY_JSON)
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", *_LINES, ".xlsx")
 _NO_DATA = (".toml", ".md")
+_TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi"}
+"""What keeps the state of a table beside files that hold rows of other states, too."""
+_PARTITION = re.compile(r"([A-Za-z]\w*)=(.*)")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _READABLE = "CSV, CSV.gz, JSONL, JSONL.gz, Parquet and XLSX files can be read"
 _HEAD_BYTES = 4096
 _SNIFFED_BYTES = 1_000_000
@@ -48,8 +56,9 @@ class Source:
     """One file of a log, or one sheet of it, by the name that reports give it.
 
     rows: its columns beside ROW, their names without blanks around them; those of CSV, JSONL and
-    XLSX are all text. schema: their types, but for columns of JSONL that hold objects or lists:
-    those of what is in them. state: of the file when it was opened.
+    XLSX are all text, and so are those that its folders tell, as in platform=web/. schema: their
+    types, but for columns of JSONL that hold objects or lists: those of what is in them. state: of
+    the file when it was opened.
     """
 
     path: Path
@@ -67,14 +76,18 @@ def scan(
     A path is a file, a folder (its readable files, recursively; hidden ones are skipped) or a glob.
     Raises DataError for what is missing, empty, or not what its name says.
     """
-    return [source for file in files_of(paths) for source in _open(file, layout_of(file))]
+    return [
+        _with_partitions(source)
+        for file in files_of(paths)
+        for source in _open(file, layout_of(file))
+    ]
 
 
 def unread_of(paths: Sequence[Path]) -> list[Path]:
     """Files in the folders of the paths that are of no type that can be read, in order of their
     names; hidden ones, mappings and notes (TOML, Markdown) aside."""
     folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
-    others = (file for folder in folders.values() for file in _inside(folder) if not _suffix(file))
+    others = (file for folder in folders.values() for file in _inside(folder) if not _is_log(file))
     data = {file.resolve(): file for file in others if file.suffix.lower() not in _NO_DATA}
     return sorted(data.values())
 
@@ -175,7 +188,7 @@ def nested_columns(source: Source) -> list[str]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        files = [file for file in _inside(path) if _suffix(file)]
+        files = [file for file in _inside(path) if _is_log(file)]
         if not files:
             raise DataError(f"The folder {path} holds no event log; {_READABLE}.")
         return files
@@ -194,9 +207,30 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """The files of a folder, recursively, but for hidden ones."""
-    every = (file for file in folder.rglob("*") if not file.name.startswith((".", "_", "~$")))
-    return (file for file in every if file.is_file())
+    """The files of a folder, recursively, but for hidden ones and those of hidden folders. Raises
+    DataError where they are those of a table in a format with a state of its own."""
+    for file in sorted(folder.rglob("*")):
+        if file.name in _TABLES and file.is_dir():
+            raise DataError(
+                f"{file.parent} is a {_TABLES[file.name]} table, whose files hold rows that were"
+                " deleted or replaced: export it as Parquet or CSV."
+            )
+        parts = file.relative_to(folder).parts
+        if not any(part.startswith((".", "_", "~$")) for part in parts) and file.is_file():
+            yield file
+
+
+def _is_log(file: Path) -> bool:
+    """Whether a file of a folder can be read. What is called .json is mostly something else: it is
+    a log if its first line is an object."""
+    suffix = _suffix(file)
+    if suffix not in _ANY_JSON:
+        return suffix is not None
+    try:
+        with _opened(file) as opened:
+            return isinstance(json.loads(opened.readline(_SNIFFED_BYTES)), dict)
+    except (OSError, EOFError, zlib.error, ValueError):
+        return False
 
 
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
@@ -214,10 +248,6 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     except UnicodeEncodeError:
         raise DataError(f"{path} has a name that is no UTF-8 text; rename it.") from None
     suffix = _suffix(path)
-    if suffix is None and path.suffix.lower() == ".json":
-        raise DataError(
-            f"{path} may hold anything: call it .jsonl if it is one JSON object per line."
-        )
     if suffix is None:
         raise DataError(
             f"{path} is of a type that cannot be read; save it as CSV or Parquet ({_READABLE})."
@@ -241,6 +271,24 @@ def _open(path: Path, layout: Layout) -> list[Source]:
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
     return [Source(path, path.name, numbered, schema, state)]
+
+
+def _with_partitions(source: Source) -> Source:
+    """With the columns that folders tell, as Spark and Hive write them: platform=web/. What the
+    file tells itself counts."""
+    told = {}
+    for part in source.path.parts[:-1]:
+        if (found := _PARTITION.fullmatch(part)) and found[1] not in source.schema:
+            value = unquote(found[2])
+            told[found[1]] = None if value == _NO_VALUE else value
+    if not told:
+        return source
+    columns = [pl.lit(value, pl.String).alias(name) for name, value in told.items()]
+    return replace(
+        source,
+        rows=source.rows.with_columns(columns),
+        schema=source.schema | dict.fromkeys(told, pl.String()),
+    )
 
 
 def _renamed(columns: Collection[str]) -> dict[str, str]:
