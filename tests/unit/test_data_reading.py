@@ -19,7 +19,8 @@ def test_every_format_gives_the_same_text(tmp_path: Path) -> None:
     pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_parquet(tmp_path / "4.parquet")
     pl.DataFrame({"a": ["007", None], "b": ["x", "y"]}).write_excel(tmp_path / "5.xlsx")
     (tmp_path / "6.jsonl.gz").write_bytes(gzip.compress(b'{"a": "007"}\n{"b": "y"}\n', mtime=0))
-    assert rows(tmp_path) == [["007", None]] * 6
+    (tmp_path / "7.tsv").write_text("a\tb\n007\tx\n\ty\n")
+    assert rows(tmp_path) == [["007", None]] * 7
 
 
 def test_json_numbers_keep_their_digits(tmp_path: Path) -> None:

@@ -73,13 +73,13 @@ def test_a_log_that_a_build_refuses_is_named(tmp_path: Path) -> None:
 
 
 def test_files_of_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
-    for name in ("b.csv.zst", "a.tsv", "mapping.toml", "README.md", "_SUCCESS", ".x.crc"):
+    for name in ("b.csv.zst", "a.txt", "mapping.toml", "README.md", "_SUCCESS", ".x.crc"):
         (tmp_path / name).write_bytes(b"?")
     (tmp_path / "log.zip").mkdir()
     pl.DataFrame([event(n) for n in range(40)]).write_parquet(tmp_path / "log.parquet")
     one = found(clean([tmp_path], Mapping()), "files that were not read")
     assert (one.platform, one.rows, one.of) == (None, 2, 3)
-    assert one.sentence.endswith("are left out: a.tsv, b.csv.zst.")
+    assert one.sentence.endswith("are left out: a.txt, b.csv.zst.")
     pattern = tmp_path.parent / f"{tmp_path.name}*"
     assert found(clean([pattern], Mapping()), "files that were not read") == one
     assert not names(clean([tmp_path / "log.parquet"], Mapping()))

@@ -1,4 +1,4 @@
-"""Event logs as lazy frames: CSV, JSON lines, both also as gzip files, Parquet and XLSX; files,
+"""Event logs as lazy frames: CSV, TSV and JSON lines, also as gzip files, Parquet and XLSX; files,
 folders, globs."""
 
 import codecs
@@ -28,13 +28,15 @@ Progress = Callable[[int, int], None]
 
 _ANY_JSON = (".json", ".json.gz")
 _LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", *_ANY_JSON)
-_SUFFIXES = (".csv", ".csv.gz", ".parquet", *_LINES, ".xlsx")
+_TSV = (".tsv", ".tsv.gz")
+_CSV = (".csv", ".csv.gz", *_TSV)
+_SUFFIXES = (*_CSV, ".parquet", *_LINES, ".xlsx")
 _NO_DATA = (".toml", ".md")
 _TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi"}
 """What keeps the state of a table beside files that hold rows of other states, too."""
 _PARTITION = re.compile(r"([A-Za-z]\w*)=(.*)")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-_READABLE = "CSV, CSV.gz, JSONL, JSONL.gz, Parquet and XLSX files can be read"
+_READABLE = "CSV, TSV and JSONL files, also as .gz, Parquet and XLSX files can be read"
 _HEAD_BYTES = 4096
 _SNIFFED_BYTES = 1_000_000
 _BATCH_ROWS = 500_000
@@ -95,7 +97,7 @@ def unread_of(paths: Sequence[Path]) -> list[Path]:
 def sniff_layout(path: Path, columns: tuple[str, ...] = ()) -> Layout:
     """The likeliest separator and encoding of a CSV file, whose columns may be named; the usual
     ones of any other."""
-    if not (suffix := _suffix(path)) or not suffix.startswith(".csv"):
+    if _suffix(path) not in _CSV:
         return Layout()
     try:
         with _opened(path) as file:
@@ -267,7 +269,7 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(_broken(path, error)) from None
     numbered = rows.with_row_index(ROW, offset=1)
-    if suffix.startswith(".csv"):
+    if suffix in _CSV:
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
     return [Source(path, path.name, numbered, schema, state)]
@@ -304,7 +306,7 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
     """The rows, and the types of columns that hold objects or lists and are read as text."""
     if suffix == ".parquet":
         return pl.scan_parquet(path, glob=False, hive_partitioning=False), {}
-    if suffix in (".csv", ".csv.gz"):
+    if suffix in _CSV:
         data: Path | bytes = path
         if layout.encoding != "utf-8":
             with _opened(path) as file:
@@ -313,7 +315,7 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
             data,
             infer_schema=False,  # guessed types turn 00123 into 123 and depend on the first rows
             glob=False,
-            separator=layout.separator,
+            separator="\t" if suffix in _TSV else layout.separator,
             has_header=not layout.columns,
         )
         return _named(path, rows, layout.columns), {}
