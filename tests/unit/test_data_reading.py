@@ -235,11 +235,19 @@ def test_json_lines_of_a_folder_may_be_called_json(tmp_path: Path) -> None:
     assert [path.name for path in unread_of([tmp_path])] == ["broken.json.gz", "schema.json"]
 
 
-@pytest.mark.parametrize(("state", "name"), [("_delta_log", "Delta Lake"), (".hoodie", "Hudi")])
+@pytest.mark.parametrize(
+    ("state", "name"),
+    [
+        ("_delta_log/0.json", "Delta Lake"),
+        (".hoodie/hoodie.properties", "Hudi"),
+        ("metadata/v1.metadata.json", "Iceberg"),
+    ],
+)
 def test_tables_whose_files_hold_more_than_the_table_are_refused(
     tmp_path: Path, state: str, name: str
 ) -> None:
-    (tmp_path / "sales" / state).mkdir(parents=True)
+    (tmp_path / "sales" / state).parent.mkdir(parents=True)
+    (tmp_path / "sales" / state).write_text("{}")
     pl.DataFrame({"a": ["deleted"]}).write_parquet(tmp_path / "sales" / "part-0.parquet")
-    with pytest.raises(DataError, match=f"sales is a {name} table"):
+    with pytest.raises(DataError, match=f"is the state of a table of {name}"):
         scan([tmp_path])

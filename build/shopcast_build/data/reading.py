@@ -32,8 +32,12 @@ _TSV = (".tsv", ".tsv.gz")
 _CSV = (".csv", ".csv.gz", *_TSV)
 _SUFFIXES = (*_CSV, ".parquet", *_LINES, ".xlsx")
 _NO_DATA = (".toml", ".md")
-_TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi"}
-"""What keeps the state of a table beside files that hold rows of other states, too."""
+_TABLES = {
+    "**/_delta_log": "Delta Lake",
+    "**/.hoodie": "Hudi",
+    "**/metadata/*.metadata.json": "Iceberg",
+}
+"""What keeps the state of a table, beside files that hold rows of other states, too."""
 _PARTITION = re.compile(r"([A-Za-z]\w*)=(.*)")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _READABLE = "CSV, TSV and JSONL files, also as .gz, Parquet and XLSX files can be read"
@@ -211,12 +215,13 @@ def _folders(path: Path) -> list[Path]:
 def _inside(folder: Path) -> Iterator[Path]:
     """The files of a folder, recursively, but for hidden ones and those of hidden folders. Raises
     DataError where they are those of a table in a format with a state of its own."""
-    for file in sorted(folder.rglob("*")):
-        if file.name in _TABLES and file.is_dir():
+    for pattern, kind in _TABLES.items():
+        if (state := next(folder.glob(pattern), None)) is not None:
             raise DataError(
-                f"{file.parent} is a {_TABLES[file.name]} table, whose files hold rows that were"
-                " deleted or replaced: export it as Parquet or CSV."
+                f"{state} is the state of a table of {kind}, whose files also hold rows that were"
+                " deleted or replaced: export the table as Parquet or CSV."
             )
+    for file in folder.rglob("*"):
         parts = file.relative_to(folder).parts
         if not any(part.startswith((".", "_", "~$")) for part in parts) and file.is_file():
             yield file
