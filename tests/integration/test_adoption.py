@@ -20,10 +20,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import numpy_helper
 from redis_servers import RedisServer
+from typer.testing import CliRunner
 from versions import again, nothing, torn_graph
 
 from shopcast_build.learning.reporter import Silent
 from shopcast_build.release.exporting import Variant, export
+from shopcast_cli.app import app
 from shopcast_client import Item, PredictResult, ServiceLevel, ShopcastClient
 from shopcast_domain.features import FEATURES
 from shopcast_domain.manifest import BEHAVIOR, Manifest
@@ -63,6 +65,13 @@ class Looks:
             text = answer.read().decode()
         found = [line for line in text.splitlines() if line.startswith(f"{name} ")]
         return float(found[0].split()[-1]) if found else 0.0
+
+    def watch(self) -> Any:
+        """What `platform watch` says of one second."""
+        url = f"http://127.0.0.1:{self._metrics}/metrics"
+        done = CliRunner().invoke(app, ["watch", "--metrics", url, "--every=1", "--once", "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
 
     def logged(self, words: str) -> bool:
         return self._gateway.logged(words)
@@ -211,6 +220,11 @@ def test_a_trial_answers_its_share_is_compared_and_harms_nobody(
         wait_until(lambda: version() == "1", "the version that serves answers again")
         wait_until(lambda: looks.metric("shopcast_shadow_items_total") > 9, "it is compared")
         assert looks.metric("shopcast_shadow_flips_total") == 0, "it is the same model"
+        seen = looks.watch()
+        assert (seen["serving"], seen["trial"]["version"], seen["triton_up"]) == (1, number, True)
+        assert seen["trial"]["flip_share"] == 0
+        assert list(seen["methods"]["PredictionService/Predict"]["codes"]) == ["OK"]
+        assert seen["answers"].keys() == {"FULL"}
         pairs = looks.metric("shopcast_shadow_rank_correlations_total")
         assert looks.metric("shopcast_shadow_rank_correlation_sum") == pytest.approx(pairs)
         rollback(models)
