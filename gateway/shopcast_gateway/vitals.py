@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shopcast_gateway.transport.exposure import loopback_only
 
 _MAX_BYTES = 16 << 20
-_SERVICE = "/shopcast.v1."
+_PACKAGE = "/shopcast.v1."
 _COMMON_REASON = "none"
 
 Labels = frozenset[tuple[str, str]]
@@ -139,14 +139,15 @@ def vitals(before: Look, after: Look) -> Vitals:
     now = stretch.now
     requests = stretch.grown("shopcast_requests_total")
     in_flight = now("shopcast_requests_in_flight")
+    ended, running = _by("method", requests), _by("method", in_flight)
     methods = {
-        _short(name): Method(
+        name.removeprefix(_PACKAGE): Method(
             stretch.timing("shopcast_request_seconds", "method", name),
             stretch.per_s(_by("code", _only("method", name, requests))),
-            int(sum(_only("method", name, in_flight).values())),
+            int(running.get(name, 0)),
         )
-        for name in sorted(_by("method", requests))
-        if _by("method", requests)[name] or sum(_only("method", name, in_flight).values())
+        for name in sorted(ended)
+        if ended[name] or running.get(name)
     }
     rows, calls = (
         _by("model", stretch.grown(f"shopcast_batch_rows_{what}")) for what in ("sum", "count")
@@ -290,8 +291,3 @@ def _by(label: str, samples: Mapping[Labels, float]) -> dict[str, float]:
 def _shares(counts: Mapping[str, float]) -> dict[str, float]:
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items()} if total else {}
-
-
-def _short(method: str) -> str:
-    """A method without the package; several services may have one of its name."""
-    return method.removeprefix(_SERVICE)
