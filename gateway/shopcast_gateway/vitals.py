@@ -100,10 +100,14 @@ class Vitals:
 
 def look_at(url: str, *, timeout_s: float = 5.0) -> Look:
     """Ask a gateway for its metrics. Raises MetricsError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
         raise MetricsError(f"{url} is no address of metrics: give it as http://HOST:PORT/metrics")
-    here = loopback_only(parts.hostname or "")  # which no proxy can reach
+    here = loopback_only(host)  # which no proxy can reach
     proxies = [urllib.request.ProxyHandler({})] if here else []
     try:
         with urllib.request.build_opener(*proxies).open(url, timeout=timeout_s) as response:

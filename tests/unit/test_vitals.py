@@ -151,6 +151,9 @@ def test_a_version_on_trial_is_told(gateway: Gateway) -> None:
         ("http://nowhere.invalid/metrics", "say where its metrics are with --metrics"),
         ("file:///etc/passwd", "no address of metrics"),
         ("127.0.0.1:9100", "no address of metrics"),
+        ("http://[x/metrics", "no address of metrics"),
+        ("http://127.0.0.1:99999/metrics", "no address of metrics"),
+        ("http://", "no address of metrics"),
     ],
 )
 def test_metrics_that_cannot_be_had_are_one_sentence(url: str, words: str) -> None:
