@@ -292,6 +292,8 @@ class Pool:
                 return "it was not needed any more"
             worker.send(Begin(self._settings, number, self.port, self._files()))
             worker.send(self._assignment())
+            if self._access is not None:
+                worker.send(Spent(self._access.quotas.lacking()))
             while (message := await worker.receive()) is not None:
                 if isinstance(message, Failed):
                     why = message.sentence
