@@ -332,6 +332,26 @@ async def test_workers_have_settled_once_all_that_answer_have_done_what_they_wer
     await settled
 
 
+async def test_what_is_on_trial_runs_once_all_that_answer_have_it(settings: ServeSettings) -> None:
+    pool = Pool(settings, AdoptionStatus(), 0, None, None)
+    process, link = None, SimpleNamespace(send=lambda _: None)
+    workers = [Attended(process, link, number) for number in range(3)]  # type: ignore[arg-type]
+    pool._workers.update(workers)
+    assert pool.trial is None
+    nothing: Any = None
+    trial: Any = SimpleNamespace(version=2, share=0.5, shadow=0.0)
+    engine: Any = FakeEngine(2, 6, Addresses(nothing))
+    engine.address = ELSEWHERE
+    await pool.switch.put_on_trial(trial, engine)
+    for reports, runs in (
+        ([Report(1, (5,)), Report(1, (5,))], False),
+        ([Report(1, (5, 6)), Report(1, (5,))], False),
+        ([Report(1, (5, 6)), Report(1, (5, 6))], True),
+    ):
+        workers[0].report, workers[1].report = reports
+        assert pool.trial is (trial if runs else None)
+
+
 class FakeAttended:
     """Says nothing and does not end by itself."""
 

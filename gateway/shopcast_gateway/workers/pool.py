@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 from shopcast_gateway.backend.rotation import Change as RotationChange
 from shopcast_gateway.backend.rotation import Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.held_folder import HeldFolder
@@ -154,6 +155,15 @@ class Pool:
                 "Processes that ended by themselves.",
                 registry=registry,
             )
+
+    @property
+    def trial(self) -> Trial | None:
+        """What is on trial, once every worker that answers has it, too."""
+        engine = self.switch.trial_engine
+        reports = [one.report for one in self._workers if one.report is not None]
+        if engine is None or any(engine.number not in report.held for report in reports):
+            return None
+        return self.switch.trial
 
     async def start(self) -> None:
         """Start the workers; returns when all answer. Raises StartupError when one cannot."""
