@@ -29,6 +29,8 @@ from shopcast_gateway.triton.environment import TritonEnvironment, install, loca
 # The tests' processes share few cores, and what they compute is too small to share among threads.
 # Said before the first library reads it; children inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+# As the command has it: no test tells ONNX Runtime's makers of itself.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("untimed", deadline=None)

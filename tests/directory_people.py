@@ -241,6 +241,19 @@ class IdentityConformance:
         assert [change.confidence for change in await journal(directory)] == [0.6, 0.8]
         assert (await directory.unlink(ANNA, ANNA_B)).removed == 1
 
+    async def test_a_link_that_was_surer_before_is_told(self, directory: Directory) -> None:
+        async def weakened(one: Account, other: Account, confidence: float) -> bool:
+            made = await directory.link(
+                one, other, kind=LinkKind.DEVICE, confidence=confidence, source=f"{confidence}"
+            )
+            return made.weakened
+
+        told = [await weakened(ANNA, ANNA_B, sure) for sure in (0.5, 0.5, 0.8)]
+        assert told == [False, False, False]
+        assert await weakened(ANNA_B, ANNA, 0.4)
+        assert not await weakened(ANNA_B, ANNA_C, 0.1)
+        assert not await weakened(ANNA, ANNA, 0.1)
+
     async def test_a_change_can_be_taken_back_and_that_too(self, directory: Directory) -> None:
         await directory.record([event("1", ANNA, at=1), event("2", ANNA_B, at=2)])
         other = await id_of(directory, ANNA_B)

@@ -31,6 +31,9 @@ def main() -> None:
     before it began, 143 ended by SIGTERM before that."""
     if os.getpid() == 1:  # of a container: the kernel lets no signal end it that has no handler
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # ONNX Runtime reads it while it is imported, here and in children, and tells its makers of
+    # machine, program and sessions else.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         from shopcast_cli.app import app
 

@@ -13,6 +13,7 @@ from shopcast_gateway.backend.rotation import RotationStatus
 from shopcast_gateway.call_metrics import CallMetrics
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.core.stages import UNRECORDED, Recorder
+from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.directory.open import open_directory
 from shopcast_gateway.drain import Leaving
 from shopcast_gateway.engine import Engine, Shared, Tritons
@@ -108,10 +109,11 @@ async def _serve(
         tracer: OtlpTracer | None = None
         recorder: Recorder = UNRECORDED
         busy: Callable[[], bool] = _never
+        on_trial: Callable[[], Trial | None]
         if settings.workers > 1:
             server = pool = await stack.enter_async_context(open_pool(settings, status, access))
             switch, registry = pool.switch, pool.registry
-            settled = pool.settled
+            settled, on_trial = pool.settled, lambda: pool.trial
             health.listeners.append(pool.tell_triton)
             if rotation is not None:
                 rotation.listeners.append(pool.tell_rotation)
@@ -123,11 +125,11 @@ async def _serve(
             server = frontend.build_server(settings.port)
             switch, registry, recorder = frontend.switch, frontend.registry, frontend.recorder
             calls, tracer, busy = frontend.calls, frontend.tracer, frontend.busy
-            settled = at_once
+            settled, on_trial = at_once, lambda: switch.trial
         admin = None
         if settings.admin_port is not None:
             admin = build_admin_server(
-                Administered(settings.repository, status, lambda: switch.trial, settled),
+                Administered(settings.repository, status, on_trial, settled),
                 host=settings.admin_host,
                 port=settings.admin_port,
                 credentials=admin_credentials,

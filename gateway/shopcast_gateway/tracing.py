@@ -27,7 +27,10 @@ _QUEUE_SPANS = 8_192
 _MOST_CHARS = 512  # of a traceparent or tracestate
 _FAREWELL_S = 3.0  # for what has not been sent at the end
 _OURS = frozenset((2, 13, 14, 15))  # UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's fault
+_GRPC_PORT = ":4317"  # of collectors, as a rule
 _LATE = 4  # DEADLINE_EXCEEDED, too, by OpenTelemetry's conventions
+
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -65,6 +68,11 @@ def _provider(endpoint: str) -> "TracerProvider":
             "--otlp-endpoint is no URL of a collector: give one such as http://localhost:4318"
         )
     _keep_out_of_the_log()
+    if urlsplit(endpoint).netloc.endswith(_GRPC_PORT):
+        _log.warning(
+            "traces are sent over HTTP, and port 4317 is where collectors take gRPC: where none"
+            " arrive, give --otlp-endpoint the port for HTTP, 4318 as a rule"
+        )
     name = OTELResourceDetector().detect().attributes.get("service.name", SERVICE)
     resource = Resource.create({"service.name": name})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

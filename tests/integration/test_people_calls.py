@@ -358,6 +358,9 @@ async def test_whoever_keeps_copies_is_told_of_what_is_withdrawn(
     with pytest.raises(NotFound):  # a call that fails may have done its work
         await client.undo_change(10**6)
     assert len(withdrawn) == 5
+    for confidence, times in ((0.5, 5), (0.5, 5), (0.8, 5), (0.4, 6)):
+        await client.link_accounts(ANNA, PHONE, kind=LinkKind.DEVICE, confidence=confidence)
+        assert len(withdrawn) == times
 
 
 async def test_who_changed_something_and_got_no_answer_is_told_to_look(

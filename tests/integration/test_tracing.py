@@ -201,6 +201,15 @@ async def test_an_endpoint_that_is_none_is_told() -> None:
             pass
 
 
+@pytest.mark.parametrize(("port", "warned"), [(4317, True), (4318, False), (14317, False)])
+async def test_the_port_of_collectors_for_grpc_is_told_to_be_none_for_http(
+    port: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with traced(f"http://127.0.0.1:{port}"):
+        pass
+    assert ("--otlp-endpoint the port for HTTP, 4318" in caplog.text) == warned
+
+
 async def test_a_collector_on_this_machine_is_sent_to_without_a_proxy(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -559,6 +559,14 @@ async def test_the_server_sees_no_secrets_of_ours(
     assert not [environment for environment in environments if "hush" in environment.values()]
 
 
+async def test_the_server_tells_nobody_of_itself(
+    backend: TritonBackend, triton: TritonProcess
+) -> None:
+    """ONNX Runtime makes an id of the machine, to be sent along, where it may."""
+    home = Path(triton.grpc_address.removeprefix("unix:")).parent
+    assert not list(home.rglob("deviceid"))
+
+
 async def test_an_install_that_fails_says_why_and_can_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

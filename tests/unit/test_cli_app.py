@@ -334,6 +334,21 @@ def without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
+def test_onnx_runtime_tells_its_makers_nothing(tmp_path: Path) -> None:
+    """It makes an id of the machine, to be sent along, where it may."""
+    script = (
+        "import contextlib, sys; from shopcast_cli.entry import main\n"
+        "sys.argv[1:] = ['--version']\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "import onnxruntime"
+    )
+    free = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for home in ("HOME", "XDG_CACHE_HOME"):
+        free[home] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", script], env=free, capture_output=True, check=True)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("package", "arguments", "extra"), EXTRAS)
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     package: str, arguments: tuple[str, ...], extra: str

@@ -3,8 +3,11 @@
 import getpass
 import importlib.util
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +109,27 @@ def test_no_file_says_who_ran_it_or_where(folder: Path) -> None:
             word for word in told if re.search(rf"\b{re.escape(word)}\b", f"{path.name} {content}")
         ]
         assert not found or path.name == "meta.yaml", path
+
+
+def test_trackers_tell_their_makers_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from shopcast_build.learning.tracking import MlflowRun, WandbRun\n"
+        "for kind in (MlflowRun, WandbRun):\n"
+        "    kind(Path(sys.argv[1]) / kind.__name__, 'shoes', {}).close(failed=False)\n"
+        "from mlflow.telemetry.utils import is_telemetry_disabled\n"
+        "from wandb.env import error_reporting_enabled\n"
+        "print(is_telemetry_disabled(), error_reporting_enabled())"
+    )
+    free = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}  # under pytest MLflow is silent
+    told = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        env=free,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["True", "False"]
 
 
 def test_a_tracker_that_is_not_installed_is_one_sentence(

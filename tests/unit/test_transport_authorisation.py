@@ -298,6 +298,19 @@ def test_what_others_let_in_is_owed(clock: Clock) -> None:
     here.spend(asked)
 
 
+def test_a_process_that_begins_later_knows_what_was_let_in(clock: Clock) -> None:
+    asked = [(("a",), Quota(requests_per_s=1, burst=3))]
+    here, later = (Quotas(clock=clock, shared=True) for _ in range(2))
+    assert here.lacking() == ()
+    for _ in range(3):
+        here.spend(asked)
+    clock.now_s += 1
+    later.charge(here.lacking())
+    later.spend(asked)
+    with pytest.raises(QuotaExceeded):
+        later.spend(asked)
+
+
 def test_the_callers_quota_goes_before_that_of_the_role(access: Callable[[str], Access]) -> None:
     other = SHOP.replace("shop", "other") + "quota = {requests_per_s = 1, burst = 3}\n"
     found = access(TOKENS + "[quotas.predict]\nrequests_per_s = 1\n" + SHOP + other)

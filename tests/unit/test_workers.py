@@ -12,10 +12,11 @@ from virtual_time import VirtualLoop, now, timed
 from shopcast_gateway.backend.rotation import Ejected, Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.engine import Engine, Switch
-from shopcast_gateway.errors import StartupError, Unavailable
+from shopcast_gateway.errors import QuotaExceeded, StartupError, Unavailable
 from shopcast_gateway.fleet import Addresses
 from shopcast_gateway.logs import Logs
 from shopcast_gateway.settings import ServeSettings
+from shopcast_gateway.transport.authentication import Caller
 from shopcast_gateway.transport.authorisation import Access
 from shopcast_gateway.workers import pool as pools
 from shopcast_gateway.workers import worker
@@ -30,6 +31,7 @@ from shopcast_gateway.workers.messages import (
     OnTrial,
     Place,
     Report,
+    Spent,
     Stop,
 )
 from shopcast_gateway.workers.pool import Pool
@@ -330,6 +332,26 @@ async def test_workers_have_settled_once_all_that_answer_have_done_what_they_wer
     await settled
 
 
+async def test_what_is_on_trial_runs_once_all_that_answer_have_it(settings: ServeSettings) -> None:
+    pool = Pool(settings, AdoptionStatus(), 0, None, None)
+    process, link = None, SimpleNamespace(send=lambda _: None)
+    workers = [Attended(process, link, number) for number in range(3)]  # type: ignore[arg-type]
+    pool._workers.update(workers)
+    assert pool.trial is None
+    nothing: Any = None
+    trial: Any = SimpleNamespace(version=2, share=0.5, shadow=0.0)
+    engine: Any = FakeEngine(2, 6, Addresses(nothing))
+    engine.address = ELSEWHERE
+    await pool.switch.put_on_trial(trial, engine)
+    for reports, runs in (
+        ([Report(1, (5,)), Report(1, (5,))], False),
+        ([Report(1, (5, 6)), Report(1, (5,))], False),
+        ([Report(1, (5, 6)), Report(1, (5, 6))], True),
+    ):
+        workers[0].report, workers[1].report = reports
+        assert pool.trial is (trial if runs else None)
+
+
 class FakeAttended:
     """Says nothing and does not end by itself."""
 
@@ -374,6 +396,38 @@ async def test_who_replaces_a_worker_gets_the_files_that_are_in_force(
     assert isinstance(received, Begin)
     assert received.files == begin.files
     assert "no text" not in repr(begin)
+    for task in (starting, *pool._keeping):
+        task.cancel()
+    await asyncio.gather(starting, *pool._keeping, return_exceptions=True)
+
+
+async def test_who_replaces_a_worker_begins_with_the_quotas_as_they_are(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, fake = tmp_path / "access.toml", FakeAttended()
+    file.write_text(
+        '[[caller]]\nname = "shop"\nroles = ["predict"]\ncertificates = ["CN:shop"]\n'
+        "quota = {requests_per_s = 0.001, burst = 3}\n"
+    )
+    parent, worker = (Access(file, certificates=True, shared=True) for _ in range(2))
+    parent.admit(Caller("shop"), "/shopcast.v1.PredictionService/Predict")
+    parent.admit(Caller("shop"), "/shopcast.v1.PredictionService/Predict")
+
+    async def start(*_: Any) -> FakeAttended:
+        return fake
+
+    monkeypatch.setattr(Attended, "start", start)
+    pool = Pool(settings, AdoptionStatus(), 0, None, None, parent)
+    starting = asyncio.create_task(pool.start())
+    async with asyncio.timeout(10):
+        while not fake.told:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    for message in fake.told:
+        if isinstance(message, Spent):
+            worker.quotas.charge(message.spendings)
+    worker.admit(Caller("shop"), "/shopcast.v1.PredictionService/Predict")
+    with pytest.raises(QuotaExceeded):
+        worker.admit(Caller("shop"), "/shopcast.v1.PredictionService/Predict")
     for task in (starting, *pool._keeping):
         task.cancel()
     await asyncio.gather(starting, *pool._keeping, return_exceptions=True)

@@ -107,6 +107,8 @@ class WandbRun:
     """A run of Weights & Biases; offline unless WANDB_MODE says otherwise."""
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
+        # Offline, too, it tells its makers of errors.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +151,8 @@ class MlflowRun:
     """A run of MLflow; in files of the folder unless MLFLOW_TRACKING_URI says otherwise."""
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
+        # Read while it is imported; in files, too, it tells its makers of its use.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
         uri = os.environ.get("MLFLOW_TRACKING_URI")

@@ -212,7 +212,10 @@ class RedisDirectory:
             arguments += (*self._new(one.account), *self._new(one.other), one.kind.value)
             arguments += (float(one.confidence), text_bytes(one.source))
         reply = await self._store.run("link", *arguments)
-        return [LinkResult(person_id(code), bool(merged)) for code, merged in reply]
+        return [
+            LinkResult(person_id(code), bool(merged), bool(weakened))
+            for code, merged, weakened in reply
+        ]
 
     async def unlink(
         self, account: Account, other: Account, *, kind: LinkKind | None = None

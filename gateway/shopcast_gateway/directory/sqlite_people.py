@@ -129,15 +129,16 @@ def _state(
     connection: sqlite3.Connection, numbers: Mapping[Account, int], statement: LinkStatement
 ) -> LinkResult:
     account, other = sorted((numbers[statement.account], numbers[statement.other]))
-    change = None
-    if account != other:
-        change = _link(
-            connection,
-            (account, other, statement.kind.value, statement.confidence, statement.source),
-        )
+    link = (account, other, statement.kind.value, statement.confidence, statement.source)
+    before = _standing(connection, link)
+    change = _link(connection, link) if account != other else None
     if change is None:
         return LinkResult(person_id(_code_of(connection, account)), merged=False)
-    return LinkResult(change.person_id, merged=change.other_person_id is not None)
+    return LinkResult(
+        change.person_id,
+        merged=change.other_person_id is not None,
+        weakened=before is not None and before[0] > statement.confidence,
+    )
 
 
 def unlink(
@@ -303,14 +304,19 @@ def _change(row: tuple[Any, ...]) -> Change:
     )
 
 
+def _standing(connection: sqlite3.Connection, link: Link) -> tuple[float, str] | None:
+    """The confidence and the source of a link as it stands; None where it does not."""
+    standing: tuple[float, str] | None = connection.execute(
+        "SELECT confidence, source FROM links WHERE account = ? AND other = ? AND kind = ?",
+        link[:3],
+    ).fetchone()
+    return standing
+
+
 def _link(connection: sqlite3.Connection, link: Link) -> Change | None:
     """Add or replace a link; None where it stands just so."""
-    account, other, kind, confidence, source = link
-    standing = connection.execute(
-        "SELECT confidence, source FROM links WHERE account = ? AND other = ? AND kind = ?",
-        (account, other, kind),
-    ).fetchone()
-    if standing == (confidence, source):
+    account, other, _, confidence, source = link
+    if _standing(connection, link) == (confidence, source):
         return None
     connection.execute(
         "INSERT INTO links VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"

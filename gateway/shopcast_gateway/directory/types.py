@@ -83,10 +83,12 @@ class LinkStatement:
 
 @dataclass(frozen=True, slots=True)
 class LinkResult:
-    """The person two accounts now belong to, and whether two persons became one."""
+    """The person two accounts now belong to, whether two persons became one, and whether the link
+    was surer before."""
 
     person_id: str
     merged: bool
+    weakened: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ Owner = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """Calls that were let in, by the owner and the quota that they were counted against."""
+    """Calls that were let in, by the owner and the quota that they were counted against. calls:
+    less where a bucket has filled since."""
 
     owner: Owner
     quota: Quota
-    calls: int
+    calls: float
 
 
 class _Bucket:
@@ -79,6 +80,14 @@ class Quotas:
         now_s = self._clock()
         for one in spent:
             self._bucket(one.owner, one.quota, now_s).left -= one.calls
+
+    def lacking(self) -> tuple[Spending, ...]:
+        """What a process that begins with full buckets is to be charged, to know what this does."""
+        now_s, lacking = self._clock(), []
+        for (owner, quota), bucket in self._buckets.items():
+            bucket.fill(quota, now_s)
+            lacking.append(Spending(owner, quota, quota.size - bucket.left))
+        return tuple(lacking)
 
     def _bucket(self, owner: Owner, quota: Quota, now_s: float) -> _Bucket:
         # With the quota in its key, one that is changed begins anew.

@@ -17,7 +17,7 @@ from shopcast.v1 import (
 from shopcast_domain.events import Event
 from shopcast_gateway.core.intake import Intake
 from shopcast_gateway.directory.protocol import Directory
-from shopcast_gateway.directory.types import RecordResult
+from shopcast_gateway.directory.types import LinkResult, RecordResult
 from shopcast_gateway.errors import DeadlineExpired
 from shopcast_gateway.transport import convert_events, convert_people, convert_privacy
 from shopcast_gateway.transport.interceptor import CALL, Context, Deadlines
@@ -98,7 +98,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
 
 class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
     """Which accounts belong to one person. draining: set when no new work is taken. withdrawn:
-    called when accounts may no longer be the person's."""
+    called when accounts may no longer be the person's, or less surely."""
 
     def __init__(
         self, directory: Directory, draining: asyncio.Event, withdrawn: Callable[[], None]
@@ -197,14 +197,17 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._draining.wait(), _LOOK_S)
 
-    async def _link(self, query: convert_people.LinkQuery) -> Any:
-        return await self._directory.link(
+    async def _link(self, query: convert_people.LinkQuery) -> LinkResult:
+        made = await self._directory.link(
             query.account,
             query.other,
             kind=query.kind,
             confidence=query.confidence,
             source=query.source,
         )
+        if made.weakened:
+            self._withdrawn()
+        return made
 
 
 class PrivacyService(privacy_service_pb2_grpc.PrivacyServiceServicer):

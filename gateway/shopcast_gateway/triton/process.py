@@ -226,6 +226,7 @@ def _variables(environment: TritonEnvironment, links: Path) -> dict[str, str]:
         "LD_LIBRARY_PATH": ":".join(libraries),
         "HOME": str(links),
         "TMPDIR": str(links),
+        "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime tells its makers of machine and sessions else
     }
 
 

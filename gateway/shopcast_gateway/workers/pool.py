@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 from shopcast_gateway.backend.rotation import Change as RotationChange
 from shopcast_gateway.backend.rotation import Moved
 from shopcast_gateway.core.adoption_status import AdoptionStatus
+from shopcast_gateway.core.trial import Trial
 from shopcast_gateway.engine import Engine, Switch
 from shopcast_gateway.errors import StartupError
 from shopcast_gateway.held_folder import HeldFolder
@@ -155,6 +156,15 @@ class Pool:
                 registry=registry,
             )
 
+    @property
+    def trial(self) -> Trial | None:
+        """What is on trial, once every worker that answers has it, too."""
+        engine = self.switch.trial_engine
+        reports = [one.report for one in self._workers if one.report is not None]
+        if engine is None or any(engine.number not in report.held for report in reports):
+            return None
+        return self.switch.trial
+
     async def start(self) -> None:
         """Start the workers; returns when all answer. Raises StartupError when one cannot."""
         first = [asyncio.get_running_loop().create_future() for _ in range(self._settings.workers)]
@@ -292,6 +302,8 @@ class Pool:
                 return "it was not needed any more"
             worker.send(Begin(self._settings, number, self.port, self._files()))
             worker.send(self._assignment())
+            if self._access is not None:
+                worker.send(Spent(self._access.quotas.lacking()))
             while (message := await worker.receive()) is not None:
                 if isinstance(message, Failed):
                     why = message.sentence

@@ -68,7 +68,7 @@ class EventServiceServicer(object):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,7 +80,7 @@ class EventServiceServicer(object):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +92,7 @@ class EventServiceServicer(object):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

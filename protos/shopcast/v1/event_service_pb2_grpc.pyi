@@ -120,7 +120,7 @@ class EventServiceStub(typing.Generic[_EventServiceRecordEventsType, _EventServi
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     StreamEvents: _EventServiceStreamEventsType
@@ -129,7 +129,7 @@ class EventServiceStub(typing.Generic[_EventServiceRecordEventsType, _EventServi
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     GetHistory: _EventServiceGetHistoryType
@@ -138,7 +138,7 @@ class EventServiceStub(typing.Generic[_EventServiceRecordEventsType, _EventServi
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
 EventServiceAsyncStub: typing_extensions.TypeAlias = EventServiceStub[
@@ -176,7 +176,7 @@ class EventServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -190,7 +190,7 @@ class EventServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -204,7 +204,7 @@ class EventServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

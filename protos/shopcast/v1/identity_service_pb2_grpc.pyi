@@ -265,7 +265,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     ResolvePerson: _IdentityServiceResolvePersonType
@@ -273,7 +273,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     BatchResolvePeople: _IdentityServiceBatchResolvePeopleType
@@ -281,7 +281,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     FindPerson: _IdentityServiceFindPersonType
@@ -290,7 +290,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     UnlinkAccounts: _IdentityServiceUnlinkAccountsType
@@ -299,7 +299,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     MergePeople: _IdentityServiceMergePeopleType
@@ -307,7 +307,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     SplitAccount: _IdentityServiceSplitAccountType
@@ -315,7 +315,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     UndoChange: _IdentityServiceUndoChangeType
@@ -324,7 +324,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     WatchChanges: _IdentityServiceWatchChangesType
@@ -336,7 +336,7 @@ class IdentityServiceStub(typing.Generic[_IdentityServiceLinkAccountsType, _Iden
     where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (reason CHANGES_LOST,
     with google.rpc.PreconditionFailure, where the journal ends before `after`), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
 IdentityServiceAsyncStub: typing_extensions.TypeAlias = IdentityServiceStub[
@@ -399,7 +399,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -412,7 +412,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -425,7 +425,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -439,7 +439,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -453,7 +453,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -466,7 +466,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -479,7 +479,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -493,7 +493,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), NOT_FOUND, UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -510,7 +510,7 @@ class IdentityServiceServicer(metaclass=abc.ABCMeta):
         where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (reason CHANGES_LOST,
         with google.rpc.PreconditionFailure, where the journal ends before `after`), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -64,7 +64,7 @@ class PredictionServiceServicer(object):
         where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (with
         google.rpc.PreconditionFailure, where the history at hand is older than max_history_age), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,7 +78,7 @@ class PredictionServiceServicer(object):
         deadline passes.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (where the message is over
         4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,7 +94,7 @@ class PredictionServiceServicer(object):
         caller cancels it is given up.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest) for bytes that are no message,
         RESOURCE_EXHAUSTED (where a message is over 4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -116,7 +116,7 @@ class PredictionServiceStub(typing.Generic[_PredictionServicePredictType, _Predi
     where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (with
     google.rpc.PreconditionFailure, where the history at hand is older than max_history_age), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     BatchPredict: _PredictionServiceBatchPredictType
@@ -127,7 +127,7 @@ class PredictionServiceStub(typing.Generic[_PredictionServicePredictType, _Predi
     deadline passes.
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (where the message is over
     4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     StreamPredict: _PredictionServiceStreamPredictType
@@ -140,7 +140,7 @@ class PredictionServiceStub(typing.Generic[_PredictionServicePredictType, _Predi
     caller cancels it is given up.
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest) for bytes that are no message,
     RESOURCE_EXHAUSTED (where a message is over 4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
 PredictionServiceAsyncStub: typing_extensions.TypeAlias = PredictionServiceStub[
@@ -174,7 +174,7 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
         where the server is full; without, where the message is over 4 MiB), FAILED_PRECONDITION (with
         google.rpc.PreconditionFailure, where the history at hand is older than max_history_age), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -190,7 +190,7 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
         deadline passes.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (where the message is over
         4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -208,7 +208,7 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
         caller cancels it is given up.
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest) for bytes that are no message,
         RESOURCE_EXHAUSTED (where a message is over 4 MiB), UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -67,7 +67,7 @@ class PrivacyServiceServicer(object):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,7 +78,7 @@ class PrivacyServiceServicer(object):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +90,7 @@ class PrivacyServiceServicer(object):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +106,7 @@ class PrivacyServiceServicer(object):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -138,7 +138,7 @@ class PrivacyServiceStub(typing.Generic[_PrivacyServiceSetConsentType, _PrivacyS
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     GetConsent: _PrivacyServiceGetConsentType
@@ -146,7 +146,7 @@ class PrivacyServiceStub(typing.Generic[_PrivacyServiceSetConsentType, _PrivacyS
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     ExportPerson: _PrivacyServiceExportPersonType
@@ -155,7 +155,7 @@ class PrivacyServiceStub(typing.Generic[_PrivacyServiceSetConsentType, _PrivacyS
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
     ErasePerson: _PrivacyServiceErasePersonType
@@ -168,7 +168,7 @@ class PrivacyServiceStub(typing.Generic[_PrivacyServiceSetConsentType, _PrivacyS
     Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
     where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
     DEADLINE_EXCEEDED, INTERNAL;
-    each carries google.rpc.ErrorInfo with a stable reason.
+    each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
     """
 
 PrivacyServiceAsyncStub: typing_extensions.TypeAlias = PrivacyServiceStub[
@@ -204,7 +204,7 @@ class PrivacyServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -217,7 +217,7 @@ class PrivacyServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -231,7 +231,7 @@ class PrivacyServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
     @abc.abstractmethod
@@ -249,7 +249,7 @@ class PrivacyServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (with google.rpc.BadRequest), RESOURCE_EXHAUSTED (with google.rpc.RetryInfo
         where the server is full; without, where the message is over 4 MiB), UNAVAILABLE,
         DEADLINE_EXCEEDED, INTERNAL;
-        each carries google.rpc.ErrorInfo with a stable reason.
+        each, but for a message over 4 MiB, carries google.rpc.ErrorInfo with a stable reason.
         """
 
 def add_PrivacyServiceServicer_to_server(servicer: PrivacyServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -37,8 +37,8 @@ local function note(kind, link, account, mine, other, theirs)
     mine.first, second})
 end
 
--- Make or replace a link; keep_links writes it. Whether two persons became one, and the number of the
--- change; no number where the link is there just so.
+-- Make or replace a link; keep_links writes it. Whether two persons became one, the number of the
+-- change, and whether it was surer before; no number where the link is there just so.
 local function connect(one, other, kind, confidence, source)
   local fewer, more = one, other
   if #links_of(more) < #links_of(fewer) then fewer, more = more, fewer end
@@ -58,7 +58,7 @@ local function connect(one, other, kind, confidence, source)
     count('people', -1)
     become_one(mine, theirs)
   end
-  return merged, change
+  return merged, change, before and before[CONFIDENCE] > confidence
 end
 
 -- Byte by byte.
