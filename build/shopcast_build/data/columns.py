@@ -10,6 +10,9 @@ from shopcast_build.data.reading import Source
 NOTHING = pl.lit(None, pl.String)
 _COMMA_NUMBER = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"
 _DOT_NUMBER = r"^[+-]?\d{1,3}(,\d{3})+\.\d+$"
+_ROUNDED = r"(?i)^-?\d(\.\d+)?e\+\d{2,}$"  # 4.91512E+12: several ids have become one
+_EXACT: dict[pl.DataType, float] = {pl.Float32(): 2.0**24, pl.Float64(): 2.0**53}
+"""Up to where floats tell all whole numbers apart."""
 _HEX_HASH = r"^[0-9A-Fa-f]{32,128}$"
 _BASE64_HASH = r"^[0-9A-Za-z+/_-]{22,88}={0,2}$"
 
@@ -29,6 +32,15 @@ def id_text(source: Source, name: str) -> pl.Expr:
     return text(source, name).str.replace(r"^(-?\d+)\.0$", "${1}")
 
 
+def id_rounded(source: Source, name: str) -> pl.Expr:
+    """Whether an id of a column may stand for several, which a spreadsheet or floats made one."""
+    by_form = text(source, name).str.contains(_ROUNDED)
+    exact = _EXACT.get(source.schema[name])
+    if exact is None:
+        return by_form
+    return by_form | (pl.col(name).abs() >= exact) & pl.col(name).is_not_nan()
+
+
 def field_text(source: Source, field: FieldSource | None) -> pl.Expr:
     """A field as text; null where no source is given."""
     return _field(field) if field is None or field.column is None else text(source, field.column)
@@ -37,6 +49,13 @@ def field_text(source: Source, field: FieldSource | None) -> pl.Expr:
 def field_id(source: Source, field: FieldSource | None) -> pl.Expr:
     """A field as ids."""
     return _field(field) if field is None or field.column is None else id_text(source, field.column)
+
+
+def field_id_rounded(source: Source, field: FieldSource | None) -> pl.Expr:
+    """Whether an id of a field may stand for several."""
+    if field is None or field.column is None:
+        return pl.lit(False)
+    return id_rounded(source, field.column)
 
 
 def field_label(source: Source, field: FieldSource | None) -> pl.Expr:
