@@ -1,9 +1,11 @@
 """Columns of a file as text, whatever their type, and what a mapping makes of them."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import polars as pl
 
+from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Condition, FieldSource
 from shopcast_build.data.reading import Source
 
@@ -39,6 +41,16 @@ def id_rounded(source: Source, name: str) -> pl.Expr:
     if exact is None:
         return by_form
     return by_form | (pl.col(name).abs() >= exact) & pl.col(name).is_not_nan()
+
+
+def check_ids(path: Path, rounded: pl.Series) -> None:
+    """Raise DataError where ids of a file may stand for several. rounded: of each row."""
+    if n := int(rounded.sum()):
+        raise DataError(
+            f"{path} has {n:,} rows with an id that a spreadsheet rounded, such as 4.91512E+12, or"
+            " that is too large for a float: several accounts would become one. Export it again"
+            " without opening it in a spreadsheet, or with ids as text."
+        )
 
 
 def field_text(source: Source, field: FieldSource | None) -> pl.Expr:

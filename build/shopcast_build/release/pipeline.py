@@ -113,7 +113,11 @@ def build_model(
         people = resolve_people(log.accounts, read_links(links) if links else None)
         check_links(people.report)
     timeline, exposures, platforms = make_timeline(log, people, settings)
-    suspicious = (*log.report.suspicious, *telling_links(log, people))
+    suspicious = (
+        *log.report.suspicious,
+        *people.report.suspicious,
+        *telling_links(log, people),
+    )
     cleaning, people_count, ends = (
         replace(log.report, suspicious=suspicious),
         people.count,
