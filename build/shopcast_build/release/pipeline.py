@@ -25,6 +25,7 @@ from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_decision, judge
 from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import Split, split_by_time
+from shopcast_build.learning.giveaways import giveaways
 from shopcast_build.learning.learner import Learned, Learner
 from shopcast_build.learning.preparation import (
     Parts,
@@ -118,16 +119,14 @@ def build_model(
         *people.report.suspicious,
         *telling_links(log, people),
     )
-    cleaning, people_count, ends = (
-        replace(log.report, suspicious=suspicious),
-        people.count,
-        log.ends,
-    )
+    cleaning, people_count, ends = log.report, people.count, log.ends
     del log, people  # the names of everybody are not needed any more, and they are large
     split = split_by_time(exposures, cleaning.last_time, settings.exposures)
     frames = part_frames(exposures, split, settings.exposures, ends)
     del exposures
     parts = make_parts(timeline, frames, settings, reporter)
+    suspicious = (*suspicious, *giveaways(parts.train, platforms))
+    cleaning = replace(cleaning, suspicious=suspicious)
     test = frames["test"]
     rates = base_rates(frames["training"], timeline.catalogue, platforms)
     del frames

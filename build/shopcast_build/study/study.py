@@ -12,6 +12,7 @@ from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Mapping
 from shopcast_build.learning.base_model import BaseModel, load_base_model
 from shopcast_build.learning.examples import Progress
+from shopcast_build.learning.giveaways import giveaways
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings
 from shopcast_build.study.contenders import AFTER, BEFORE, PUBLISHED, Contender
@@ -19,7 +20,7 @@ from shopcast_build.study.contest import Contest, StudyOptions
 from shopcast_build.study.judgement import assess
 from shopcast_build.study.material import Material, read_material
 from shopcast_build.study.published import PublishedModel, find_version, why_not_judged
-from shopcast_build.study.schema import StudyReport
+from shopcast_build.study.schema import StudyReport, Verdict
 
 
 def study_logs(
@@ -97,7 +98,17 @@ def run_study(
             fusion=fusion,
             progress=progress,
         )
-    return report.model_copy(update={"seconds": reporter.seconds()})
+    level, *rest = report.verdicts
+    verdicts = (level, *_warnings(material), *rest)
+    return report.model_copy(update={"verdicts": verdicts, "seconds": reporter.seconds()})
+
+
+def _warnings(material: Material) -> Iterator[Verdict]:
+    """What makes every figure of the report look better than it is."""
+    for one in giveaways(material.parts.train, material.platforms):
+        yield Verdict(
+            question="Does a number give the outcome away?", text=one.sentence, claim="worse"
+        )
 
 
 def _check_subject(settings: BuildSettings, options: StudyOptions) -> None:
