@@ -3,6 +3,7 @@
 import codecs
 import glob
 import gzip
+import os
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ def scan(
 ) -> list[Source]:
     """Open every file of the paths, in order of their names, each once; sheets as they come.
 
-    A path is a file, a folder (its readable files, recursively; hidden ones are skipped) or a glob.
+    A path is a file, a folder (its readable files, recursively and through links; hidden ones are
+    skipped) or a glob.
     Raises DataError for what is missing, empty, or not what its name says.
     """
     return [source for file in files_of(paths) for source in _open(file, layout_of(file))]
@@ -188,9 +190,24 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """The files of a folder, recursively, but for hidden ones."""
-    every = (file for file in folder.rglob("*") if not file.name.startswith((".", "_", "~$")))
-    return (file for file in every if file.is_file())
+    """The files of a folder, recursively and through links, but for hidden ones. Raises DataError
+    for links that lead nowhere and folders that cannot be listed: what is there would be missed."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
+        here = Path(place)
+        if here.resolve() in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        for file in (here / name for name in names if not name.startswith((".", "_", "~$"))):
+            if file.is_file():
+                yield file
+            elif file.is_symlink():
+                raise DataError(f"{file} is a link to what is not there; correct or remove it.")
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"The folder {error.filename} cannot be read ({error.strerror}); check it.")
 
 
 def _suffix(path: Path) -> str | None:
