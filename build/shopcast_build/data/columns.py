@@ -99,7 +99,8 @@ def read_number(text: pl.Expr, decimal: str) -> pl.Expr:
 
 def decimal_of(source: Source, column: str | None, decimal: str) -> str:
     """The mark before fractions in a column: what a mapping says of it is of text alone."""
-    return decimal if column is not None and source.schema[column] == pl.String else "."
+    written = column is not None and source.schema[column] == pl.String
+    return decimal if written and column not in source.numbers else "."
 
 
 def condition_holds(source: Source, rule: Condition, decimal: str) -> pl.Expr:

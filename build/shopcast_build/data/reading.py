@@ -45,7 +45,8 @@ class Source:
 
     rows: its columns beside ROW, their names without blanks around them; those of CSV, JSONL and
     XLSX are all text. schema: their types, but for columns of JSONL that hold objects or lists:
-    those of what is in them. state: of the file when it was opened.
+    those of what is in them. state: of the file when it was opened. numbers: columns of JSONL that
+    hold numbers only, with a dot before fractions, whatever texts have.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Source:
     rows: pl.LazyFrame
     schema: dict[str, pl.DataType]
     state: tuple[int, ...]
+    numbers: frozenset[str] = frozenset()
 
 
 def scan(
@@ -229,7 +231,8 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     if suffix == ".xlsx":
         return _sheets(path, layout.sheet, state)
     try:
-        rows, nested = _scan(path, suffix, layout)
+        rows, told = _scan(path, suffix, layout)
+        nested = {name: dtype for name, dtype in told.items() if dtype.is_nested()}
         types = dict(rows.collect_schema()) | nested
         names = _renamed(types)
         rows = rows.rename(names)
@@ -242,7 +245,8 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     if suffix.startswith(".csv"):
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
-    return [Source(path, path.name, numbered, schema, state)]
+    numbers = frozenset(names.get(name, name) for name in told if told[name].is_numeric())
+    return [Source(path, path.name, numbered, schema, state, numbers)]
 
 
 def _renamed(columns: Collection[str]) -> dict[str, str]:
@@ -255,7 +259,7 @@ def _renamed(columns: Collection[str]) -> dict[str, str]:
 
 
 def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
-    """The rows, and the types of columns that hold objects or lists and are read as text."""
+    """The rows, and the types of what is read as text and need not be."""
     if suffix == ".parquet":
         return pl.scan_parquet(path, glob=False, hive_partitioning=False), {}
     if suffix in (".csv", ".csv.gz"):
@@ -272,8 +276,7 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # which the library does not know
             lines = file.read()
     types = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema()
-    nested = {name: dtype for name, dtype in types.items() if dtype.is_nested()}
-    return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), nested
+    return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), dict(types)
 
 
 def _sheets(path: Path, wanted: str | None, state: tuple[int, ...]) -> list[Source]:
