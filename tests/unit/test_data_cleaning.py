@@ -157,6 +157,15 @@ def test_times_that_a_spreadsheet_rounded_are_not_taken_for_the_moment(
     assert log.report.dropped == ({"time rounded by a spreadsheet": 1} if rounded else {})
 
 
+def test_of_two_columns_of_one_name_none_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"{','.join(GOOD)},price,note,price,note\n{','.join(GOOD.values())},1,a,2,b\n")
+    with pytest.raises(DataError, match=r"has several columns called price: rename all but"):
+        clean([path], IDENTITY)
+    other = Mapping.model_validate({"price": {"constant": 3}})
+    assert clean([path], other).items["price"].to_list() == [3.0]
+
+
 def test_too_many_unknown_kinds_say_how_to_map_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"log\.csv: purchase.*map the kind with --mapping"):
         run(tmp_path, {"kind": "purchase"}, bad=0.01)

@@ -28,6 +28,7 @@ _READABLE = "CSV, CSV.gz, Parquet, JSONL and XLSX files can be read"
 _HEAD_BYTES = 4096
 _SNIFFED_BYTES = 1_000_000
 _BATCH_ROWS = 500_000
+_AGAIN = "_duplicated_0"  # how polars names the second column of a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +142,20 @@ def _state(path: Path) -> tuple[int, ...]:
 
 
 def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
-    """Raise DataError when the file lacks one of the columns, naming those it has, or where one
-    holds objects or lists."""
+    """Raise DataError when the file lacks one of the columns, naming those it has, or has several
+    of a name, or where one holds objects or lists."""
     wanted = set(wanted)
     nested = sorted(wanted.intersection(nested_columns(source)))
     if nested:
         raise DataError(
             f"{source.path} holds objects or lists in {', '.join(nested)}: export what is in them"
             " as columns of their own, or map other columns."
+        )
+    twice = sorted(name for name in wanted if f"{name}{_AGAIN}" in source.schema)
+    if twice and (_suffix(source.path) or "").startswith(".csv"):
+        raise DataError(
+            f"{source.path} has several columns called {', '.join(twice)}: rename all but the one"
+            " that is meant."
         )
     missing = sorted(wanted.difference(source.schema))
     if not missing:
