@@ -357,6 +357,23 @@ def test_a_version_is_judged_by_the_outcomes_it_learned_and_not_on_them(first: M
     for window in ("purchase_horizon_days", "return_window_days"):
         other = exposures.model_copy(update={window: 3.0})
         assert "within other windows" in str(why_not_judged(first, split, other))
+    own = first.model_copy(update={"training": told.model_copy(update={"currency": None})})
+    for version, currency in ((first, "EUR"), (first, None), (own, "JPY")):
+        assert why_not_judged(version, split, exposures, currency) is None
+    assert "prices in EUR, and these are in JPY" in str(
+        why_not_judged(first, split, exposures, "JPY")
+    )
+
+
+def test_a_version_is_not_asked_with_prices_of_another_currency(built: Path) -> None:
+    market = built.parent / "market"
+    yen = Mapping.model_validate({"currencies": {"base": "JPY", "rates": {"EUR": 160}}})
+    with pytest.raises(DataError, match=r"prices in EUR, and these are in JPY: .*base = .EUR"):
+        study_logs(
+            [market / "events"], links=market / "links.csv", mapping=yen, base_model="nowhere",
+            settings=SETTINGS, repository=built, number=1, max_bad_share=0.01,
+            options=StudyOptions(("majority",), seeds=1), reporter=Quiet(),
+        )  # fmt: skip
 
 
 def test_a_version_is_not_evaluated_on_what_it_learned_from(

@@ -90,6 +90,7 @@ def build_model(
     began = time.monotonic()
     if not processes.is_first():
         reporter = Silent()
+    currency = mapping.currencies.base if mapping.currencies else None
     # First: a broken repository or tracker must not cost a training.
     serving = serving_version(repository)
     if run:
@@ -164,7 +165,7 @@ def build_model(
         name: judge(j.test, parts.test.outcome, decisions[name]) for name, j in judged.items()
     }
     with reporter.stage("ask whether it is fit to publish") as progress:
-        before = _Before(serving, repository, settings).judge(timeline, test, split)
+        before = _Before(serving, repository, settings, currency).judge(timeline, test, split)
         gate = _gate(learned, decisions[best], parts, platforms, before)
         progress(1, 1)
     if force:
@@ -198,7 +199,7 @@ def build_model(
             exposures=parts.sizes(),
             platforms=platforms,
             settings=settings.model_dump(mode="json"),
-            currency=mapping.currencies.base if mapping.currencies else None,
+            currency=currency,
         ),
         gate=gate,
         created=datetime.now(UTC),
@@ -246,6 +247,7 @@ class _Before:
     version: int | None
     repository: Path
     settings: BuildSettings
+    currency: str | None
 
     def judge(
         self, timeline: Timeline, test: pl.DataFrame, split: Split
@@ -267,7 +269,7 @@ class _Before:
             return unasked(f"cannot be read ({error})", passed=False)
         if problems:
             return unasked(f"is not whole ({problems[0]})", passed=False)
-        if why := why_not_judged(manifest, split, self.settings.exposures):
+        if why := why_not_judged(manifest, split, self.settings.exposures, self.currency):
             return unasked(why, passed=True)
         examples = build_examples(
             timeline,

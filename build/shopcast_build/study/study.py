@@ -19,7 +19,12 @@ from shopcast_build.study.contenders import AFTER, BEFORE, PUBLISHED, Contender
 from shopcast_build.study.contest import Contest, StudyOptions
 from shopcast_build.study.judgement import assess
 from shopcast_build.study.material import Material, read_material
-from shopcast_build.study.published import PublishedModel, find_version, why_not_judged
+from shopcast_build.study.published import (
+    PublishedModel,
+    find_version,
+    in_other_currency,
+    why_not_judged,
+)
 from shopcast_build.study.schema import StudyReport, Verdict
 
 
@@ -44,7 +49,14 @@ def study_logs(
     if repository is None:
         _check_subject(settings, options)  # before the log is read
     else:
-        published = PublishedModel(repository, find_version(repository, number), settings.threads)
+        manifest = find_version(repository, number)
+        currency = mapping.currencies.base if mapping.currencies else None
+        if why := in_other_currency(manifest, currency):
+            raise DataError(
+                f"Version {manifest.behavior_version} {why}: give the mapping"
+                f' base = "{manifest.training.currency}" in [currencies], with rates into it.'
+            )
+        published = PublishedModel(repository, manifest, settings.threads)
     timed = TimedReporter(reporter)
     material = read_material(
         events,
