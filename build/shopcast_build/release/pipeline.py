@@ -43,7 +43,7 @@ from shopcast_build.release.gate import NOT_WORSE, Candidate, ask, refuse
 from shopcast_build.study.published import PublishedModel, why_not_judged
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import Check, Gate, Manifest, ManifestError, Training
-from shopcast_repository.errors import RepositoryError
+from shopcast_repository.errors import PublishError, RepositoryError
 from shopcast_repository.publishing import check_place, publish
 from shopcast_repository.serving import serving_version
 from shopcast_repository.verification import verify
@@ -214,10 +214,18 @@ def build_model(
     if run:
         run.publishing(release.created)
     with reporter.stage("export, verify and publish") as progress:
-        manifest = publish(
-            repository,
-            lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
-        )
+        try:
+            manifest = publish(
+                repository,
+                lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
+            )
+        except PublishError as error:
+            if run is None or run.published(repository):
+                raise
+            # "run this again" alone would begin anew.
+            raise PublishError(
+                f"{error}; with --resume the networks are not trained again"
+            ) from None
         progress(1, 1)
     return done(manifest)
 
