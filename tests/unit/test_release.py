@@ -407,7 +407,9 @@ def test_a_version_is_not_evaluated_on_what_it_learned_from(
         events = pl.read_csv(file, infer_schema=False)
         shorter = pl.col("time").str.to_datetime(time_zone="UTC") < log_end - timedelta(days=20)
         events.filter(shorter).write_csv(tmp_path / file.name)
-    with pytest.raises(DataError, match=r"Version 1 learned from.*a log that goes on for longer"):
+    with pytest.raises(
+        DataError, match=r"Version 1 learned from.*--set exposures\.test_start=TIME"
+    ):
         study_logs(
             [tmp_path], links=market / "links.csv", mapping=Mapping(), base_model="nowhere",
             settings=settings_of(first), repository=built, number=1, max_bad_share=0.01,

@@ -71,7 +71,8 @@ def study_logs(
         if why is not None:
             raise DataError(
                 f"Version {published.manifest.behavior_version} {why}: give a log that goes on for"
-                " longer, or leave --repository out to study what a build from this one is worth."
+                " longer, a later test with --set exposures.test_start=TIME, or leave --repository"
+                " out to study what a build from this one is worth."
             )
     # A version may have been built from a folder that is not here, and most rivals need no BERT.
     base = load_base_model(base_model, settings.encoder) if options.needs_base_model() else None
