@@ -32,6 +32,8 @@ def read(values: list[Any], **source: str) -> tuple[list[datetime | None], list[
         ("2010-07-01 08:30:05 -0800", datetime(2010, 7, 1, 16, 30, 5, tzinfo=UTC)),
         ("2010-07-01 08:30:05.5 UTC", datetime(2010, 7, 1, 8, 30, 5, 500_000, tzinfo=UTC)),
         ("2010-07-01T08:30:05+02", datetime(2010, 7, 1, 6, 30, 5, tzinfo=UTC)),
+        ("2010-07-01T08:30:05+99:99", None),
+        ("2010-07-01 08:30:05-05:75", None),
         ("01/07/2010 08:30", None),
         ("2010-13-01", None),
         ("2010-02-30T10:00", None),

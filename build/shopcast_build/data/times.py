@@ -17,7 +17,8 @@ _ABSOLUTE = re.compile(r"%(?:[:#]*z|\+|s)")
 """What of a strftime pattern tells a moment whatever the zone: an offset, or seconds since 1970."""
 _TIME, _SKIPPED = "time", "skipped"
 _READ = pl.Struct({_TIME: pl.Datetime("us", "UTC"), _SKIPPED: pl.Boolean()})
-_ISO = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?$"
+_OFFSET = r"Z|z|UTC|[+-][01]\d(?::?[0-5]\d)?"
+_ISO = rf"^(\d{{4}}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*({_OFFSET})?$"
 
 
 @dataclass(frozen=True, slots=True)
