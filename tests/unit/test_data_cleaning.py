@@ -98,9 +98,10 @@ DEFECTS = [
     ({"platform_user_id": "u" * 257}, "id too long"),
     ({"item_id": "i" * 257}, "id too long"),
     ({"event_id": "e" * 129}, "id too long"),
-    ({"platform_user_id": "4.91512E+12"}, "id rounded by a spreadsheet"),
-    ({"item_id": "1E+06"}, "id rounded by a spreadsheet"),
-    ({"event_id": "2.5E+11"}, "id rounded by a spreadsheet"),
+    ({"platform_user_id": "4.91512E+12"}, "id rounded by a spreadsheet, or as a float"),
+    ({"platform_user_id": "1.2345678901234568e+18"}, "id rounded by a spreadsheet, or as a float"),
+    ({"item_id": "1E+06"}, "id rounded by a spreadsheet, or as a float"),
+    ({"event_id": "2.5E+11"}, "id rounded by a spreadsheet, or as a float"),
 ]
 
 
@@ -114,6 +115,55 @@ def test_defects_are_dropped_up_to_the_share_and_no_further(
     assert log.report.kept == 3
     with pytest.raises(DataError, match=rf"1 of 4 rows \(25%\).*{reason}.*row 4 of log\.csv"):
         run(tmp_path, *rows, bad, bad=0.24)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exact", "merged"),
+    [(pl.Float64, 2**53 - 1, 2**53), (pl.Float32, 2**24 - 1, 2**24)],
+)
+def test_floats_that_hold_ids_are_taken_as_far_as_they_tell_them_apart(
+    tmp_path: Path, dtype: type[pl.DataType], exact: int, merged: int
+) -> None:
+    ids = pl.Series(
+        "platform_user_id", [exact, merged, merged + 2, float("nan")], dtype, strict=False
+    )
+    path = tmp_path / "log.parquet"
+    pl.DataFrame([GOOD] * 4).with_columns(ids).write_parquet(path)
+    log = clean([path], IDENTITY, max_bad_share=1.0)
+    assert log.accounts["user"].to_list() == [str(exact)]
+    assert log.report.dropped == {
+        "id rounded by a spreadsheet, or as a float": 2,
+        "missing user": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("epoch", "written", "rounded"),
+    [
+        ("epoch_ms", "1.76723E+12", True),
+        ("epoch_ms", "1.767225600E+12", False),
+        ("epoch_ms", "1.767225600123000000e+12", False),
+        ("epoch_s", "1.76723E+09", True),
+        ("epoch_s", "1.767225600E+09", False),
+    ],
+)
+def test_times_that_a_spreadsheet_rounded_are_not_taken_for_the_moment(
+    tmp_path: Path, epoch: str, written: str, rounded: bool
+) -> None:
+    good = str(1_767_225_600_000 if epoch == "epoch_ms" else 1_767_225_600)
+    mapping = {"time": {"format": epoch}}
+    log = run(tmp_path, {"time": good}, {"time": written}, mapping=mapping)
+    assert log.report.kept == (1 if rounded else 2)
+    assert log.report.dropped == ({"time rounded by a spreadsheet": 1} if rounded else {})
+
+
+def test_of_two_columns_of_one_name_none_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"{','.join(GOOD)},price,note,price,note\n{','.join(GOOD.values())},1,a,2,b\n")
+    with pytest.raises(DataError, match=r"has several columns called price: rename all but"):
+        clean([path], IDENTITY)
+    other = Mapping.model_validate({"price": {"constant": 3}})
+    assert clean([path], other).items["price"].to_list() == [3.0]
 
 
 def test_too_many_unknown_kinds_say_how_to_map_them(tmp_path: Path) -> None:

@@ -91,6 +91,51 @@ def test_identifiers_of_many_accounts_are_ignored() -> None:
     assert people.pairs.is_empty()
 
 
+@pytest.mark.parametrize(
+    ("kind", "own", "shared"),
+    [("hashed_email", 10, 11), ("hashed_phone", 10, 11), ("device", 100, 101)],
+)
+def test_an_account_that_all_guests_share_joins_nobody(kind: str, own: int, shared: int) -> None:
+    def resolved(identifiers: int) -> People:
+        guests = [("a", "1", kind, f"h{n}") for n in range(identifiers)]
+        # With one kind too many, what else such an account has is nobody's own either.
+        also = [("a", "1", "login", "x"), ("b", "2", "login", "x")]
+        return resolve(*guests, ("b", "1", kind, "h0"), ("a", "3", kind, "h1"), *also)
+
+    assert resolved(own).count == 2
+    people = resolved(shared)
+    assert people.count == 5
+    assert people.pairs.is_empty()
+    assert people.report.accounts_ignored == 1
+    (found,) = people.report.suspicious
+    assert "1 account of the links has more than 10 logins" in found.sentence
+
+
+def test_an_account_that_is_paired_with_many_of_one_platform_joins_nobody() -> None:
+    def resolved(others: int) -> People:
+        row = {"platform": "a", "platform_user_id": "1", "other_platform": "b", "kind": "login"}
+        row |= {"source": None}
+        ends = [{"other_platform_user_id": str(n), "confidence": 0.99} for n in range(others)]
+        return resolve_people(EVENTS, pl.DataFrame([row | end for end in ends]))
+
+    assert resolved(10).count == 3
+    people = resolved(11)
+    assert (people.count, people.report.accounts_ignored) == (5, 1)
+
+
+def test_links_by_ids_that_a_spreadsheet_rounded_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "links.csv"
+    path.write_text(f"{','.join(COLUMNS)}\na,4.91512E+12,device,{H}\nb,1,device,{H}\n")
+    with pytest.raises(DataError, match="1 rows with an id that a spreadsheet rounded"):
+        read_links(path)
+    path.write_text(
+        "platform,platform_user_id,other_platform,other_platform_user_id,kind,confidence\n"
+        "a,1,b,1.2345678901234568e+18,device,1\n"
+    )
+    with pytest.raises(DataError, match="1 rows with an id that a spreadsheet rounded"):
+        read_links(path)
+
+
 def test_repeated_and_incomplete_links() -> None:
     people = resolve(
         ("a", "1", "login", "x"),

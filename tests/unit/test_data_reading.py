@@ -58,6 +58,25 @@ def test_folders_are_read_recursively_in_order_without_hidden_files(tmp_path: Pa
     assert rows(tmp_path) == [["1.csv"], ["2.csv"]]
 
 
+def test_folders_are_read_through_links_each_file_once(tmp_path: Path) -> None:
+    log, other = tmp_path / "log", tmp_path / "disk" / "shop_b"
+    for name in (log / "1.csv", other / "deep" / "2.csv"):
+        name.parent.mkdir(parents=True)
+        name.write_text(f"a,b\n{name.name},x\n")
+    (log / "shop_b").symlink_to(other)
+    (log / "again.csv").symlink_to(log / "1.csv")
+    (other / "above").symlink_to(other)
+    assert sorted(rows(log)) == [["1.csv"], ["2.csv"]]
+
+
+@pytest.mark.parametrize("name", ["shop_b", "2.csv"])
+def test_links_that_lead_nowhere_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "1.csv").write_text("a,b\n1,x\n")
+    (tmp_path / name).symlink_to(tmp_path / "unmounted" / name)
+    with pytest.raises(DataError, match=f"{name} is a link to what is not there"):
+        scan([tmp_path])
+
+
 def test_globs_and_overlapping_paths_read_each_file_once(tmp_path: Path) -> None:
     for name in ("1.csv", "2.csv", "3.jsonl"):
         (tmp_path / name).write_text('{"a": "j"}' if name.endswith("l") else f"a,b\n{name},x\n")

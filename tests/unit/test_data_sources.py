@@ -123,6 +123,17 @@ def test_formats_can_be_mixed(tmp_path: Path) -> None:
     assert log.accounts.rows() == [("shop", "007")]
 
 
+def test_a_decimal_comma_is_of_texts_and_not_of_numbers_of_json(tmp_path: Path) -> None:
+    row = {"platform": "shop", "platform_user_id": "u", "time": "2020-01-01 10:00", "kind": "buy"}
+    prices = {"a": ("1.234,50", 1234.5), "b": (12.345, 12.345), "c": (0.125, 0.125), "d": (7, 7)}
+    for item, (written, _) in prices.items():
+        line = json.dumps(row | {"item_id": item, "price": written})
+        (tmp_path / f"{item}.jsonl").write_text(line + "\n")
+    log = clean([tmp_path], Mapping(decimal=","))
+    found = dict(log.items.select("item_id", "price").iter_rows())
+    assert found == {item: price for item, (_, price) in prices.items()}
+
+
 def test_currencies_that_nobody_converts_are_suspicious(tmp_path: Path) -> None:
     rows = [
         {"platform": p, "platform_user_id": "u", "time": "2020-01-01", "kind": "buy",

@@ -143,6 +143,28 @@ def test_an_item_with_fifty_titles(tmp_path: Path) -> None:
     assert one.examples == ("reused (50 titles): Other 00; Other 01; Other 02",)
 
 
+@pytest.mark.parametrize(
+    ("renamed", "before", "suspected"), [(60, True, True), (49, True, False), (60, False, False)]
+)
+def test_titles_that_items_got_by_coming_back(
+    tmp_path: Path, renamed: int, before: bool, suspected: bool
+) -> None:
+    rows = []
+    for n in range(100):
+        item = event(n, item_id=f"coat-{n}", title="Coat" if before else None)
+        rows += [item, item | {"kind": "buy"}]
+        rows.append(item | {"kind": "return", "time": item["time"] + timedelta(days=3)})
+        for day in (5, 6) if n < renamed else ():
+            title = {"title": "Coat, used", "platform_user_id": f"secret-other-{n}"}
+            rows.append(item | title | {"time": item["time"] + timedelta(days=day)})
+    log = read(tmp_path, rows)
+    assert ("titles that a return gives" in names(log)) == suspected
+    if suspected:
+        one = found(log, "titles that a return gives")
+        assert (one.platform, one.rows, one.of) == ("shop", 60, 100)
+        assert "Of 100 items of shop that came back 60 are described by a title" in one.sentence
+
+
 def test_times_without_a_time_of_day(tmp_path: Path) -> None:
     day = datetime(2024, 1, 1)
     rows = [event(n, time=str((day + timedelta(days=n)).date())) for n in range(300)]

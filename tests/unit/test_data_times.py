@@ -36,6 +36,8 @@ def read(values: list[Any], **source: str) -> tuple[list[datetime | None], list[
         ("2010-07-01T08Z", datetime(2010, 7, 1, 8, tzinfo=UTC)),
         ("2010-07-01 +02", datetime(2010, 6, 30, 22, tzinfo=UTC)),
         ("2010-07-01 24", None),
+        ("2010-07-01T08:30:05+99:99", None),
+        ("2010-07-01 08:30:05-05:75", None),
         ("01/07/2010 08:30", None),
         ("2010-13-01", None),
         ("2010-02-30T10:00", None),

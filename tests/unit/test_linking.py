@@ -472,6 +472,11 @@ def strangers() -> list[Account]:
         (accounts(), ["--column", "shoe_size=x"], "not of the form ATTRIBUTE=COLUMN"),
         (accounts(), ["--output", "links.txt"], "neither .csv nor .parquet"),
         ([{"Ann": "1", "Smith": "2"}], [], "has no column platform; name"),
+        (
+            [one | {"platform_user_id": "1.5E+12"} for one in accounts()],
+            [],
+            "a spreadsheet rounded",
+        ),
         (strangers(), [], "No two accounts agree on enough attributes"),
     ],
 )

@@ -65,6 +65,7 @@ from shopcast_gateway.core.adoption_status import AdoptionStatus
 from shopcast_gateway.transport.convert_models import list_response
 from shopcast_repository import triton_config
 from shopcast_repository.errors import RepositoryError
+from shopcast_repository.locking import sole_writer
 from shopcast_repository.served import padding_for, served_models, sizes_up_to
 from shopcast_repository.serving import promote
 from shopcast_repository.verification import verify
@@ -132,6 +133,27 @@ def test_a_build_killed_after_it_published_ends_on_that_version(
     assert published_versions(repository) == [*before, version]
     with pytest.raises(DataError, match="was finished and published"):
         build(resume=True)
+
+
+def test_a_build_that_finds_another_at_publishing_says_how_to_go_on(
+    built: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    repository, market = tmp_path / "repository", built.parent / "market"
+    repository.mkdir()
+    build = (
+        "build-model", "--events", str(market / "events"), "--links", str(market / "links.csv"),
+        "--base-model", str(tiny_base), "--encoder-steps", "0", "--head-epochs", "1", "--force",
+        "--set", "encoder.max_tokens=16", "--set", "encoder.vector_dim=8", "--set", "threads=1",
+        "--track", "none", "--repository", str(repository), "--run-folder", str(tmp_path / "run"),
+    )  # fmt: skip
+    with sole_writer(repository):
+        refused = CliRunner().invoke(app, [*build])
+    assert refused.exit_code == 1
+    assert "another process is writing" in refused.stderr
+    assert "with --resume the networks are not trained again" in refused.stderr
+    assert published_versions(repository) == []
+    assert CliRunner().invoke(app, [*build, "--resume"]).exit_code == 0
+    assert published_versions(repository) == [1]
 
 
 def test_a_version_of_a_base_model_that_is_not_here_says_so_before_the_log_is_read(
@@ -357,6 +379,23 @@ def test_a_version_is_judged_by_the_outcomes_it_learned_and_not_on_them(first: M
     for window in ("purchase_horizon_days", "return_window_days"):
         other = exposures.model_copy(update={window: 3.0})
         assert "within other windows" in str(why_not_judged(first, split, other))
+    own = first.model_copy(update={"training": told.model_copy(update={"currency": None})})
+    for version, currency in ((first, "EUR"), (first, None), (own, "JPY")):
+        assert why_not_judged(version, split, exposures, currency) is None
+    assert "prices in EUR, and these are in JPY" in str(
+        why_not_judged(first, split, exposures, "JPY")
+    )
+
+
+def test_a_version_is_not_asked_with_prices_of_another_currency(built: Path) -> None:
+    market = built.parent / "market"
+    yen = Mapping.model_validate({"currencies": {"base": "JPY", "rates": {"EUR": 160}}})
+    with pytest.raises(DataError, match=r"prices in EUR, and these are in JPY: .*base = .EUR"):
+        study_logs(
+            [market / "events"], links=market / "links.csv", mapping=yen, base_model="nowhere",
+            settings=SETTINGS, repository=built, number=1, max_bad_share=0.01,
+            options=StudyOptions(("majority",), seeds=1), reporter=Quiet(),
+        )  # fmt: skip
 
 
 def test_a_version_is_not_evaluated_on_what_it_learned_from(
@@ -368,7 +407,9 @@ def test_a_version_is_not_evaluated_on_what_it_learned_from(
         events = pl.read_csv(file, infer_schema=False)
         shorter = pl.col("time").str.to_datetime(time_zone="UTC") < log_end - timedelta(days=20)
         events.filter(shorter).write_csv(tmp_path / file.name)
-    with pytest.raises(DataError, match=r"Version 1 learned from.*a log that goes on for longer"):
+    with pytest.raises(
+        DataError, match=r"Version 1 learned from.*--set exposures\.test_start=TIME"
+    ):
         study_logs(
             [tmp_path], links=market / "links.csv", mapping=Mapping(), base_model="nowhere",
             settings=settings_of(first), repository=built, number=1, max_bad_share=0.01,

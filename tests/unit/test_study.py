@@ -107,7 +107,7 @@ def test_links_that_an_outcome_makes_are_told_beside_the_figures(tmp_path: Path)
         [tmp_path / "log.parquet"], links=links, mapping=Mapping(), settings=SETTINGS,
         max_bad_share=0.01, reporter=Quiet(),
     )  # fmt: skip
-    (doubt,) = found.data().doubts
+    doubt, *_ = found.data().doubts
     assert doubt.startswith("On shop 100% of the accounts that are linked to others bought")
 
 

@@ -98,7 +98,7 @@ def clean(
     leads = count_leads(events, platforms, purchase_horizon)
     browsed = tuple(code for code, one in enumerate(leads) if one.browsed)
     table = item_table(items, events, words, texts, told, {platforms[code] for code in browsed})
-    titles = words.title.drop_nulls("text").select("item", "text").unique()
+    titles = words.title.drop_nulls("text").group_by("item", "text").agg(pl.col("first").min())
     report = _report(
         sources,
         read,
@@ -109,7 +109,7 @@ def clean(
             platforms=platforms,
             accounts=len(accounts),
             items=table,
-            titles=titles.select("item", texts["title"].gather(titles["text"]).alias("text")),
+            titles=titles.with_columns(texts["title"].gather(titles["text"]).alias("text")),
             currencies=currencies if mapping.currencies is None else currencies.clear(),
             item_column=mapping.item_id.column or "item_id",
             returns=judge_returns(events, platforms),

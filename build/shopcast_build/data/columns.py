@@ -1,15 +1,20 @@
 """Columns of a file as text, whatever their type, and what a mapping makes of them."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import polars as pl
 
+from shopcast_build.data.errors import DataError
 from shopcast_build.data.mapping import Condition, FieldSource
 from shopcast_build.data.reading import Source
 
 NOTHING = pl.lit(None, pl.String)
 _COMMA_NUMBER = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"
 _DOT_NUMBER = r"^[+-]?\d{1,3}(,\d{3})+\.\d+$"
+_ROUNDED = r"(?i)^-?\d(\.\d+)?e\+\d{2,}$"  # 4.91512E+12: several ids have become one
+_EXACT: dict[pl.DataType, float] = {pl.Float32(): 2.0**24, pl.Float64(): 2.0**53}
+"""Up to where floats tell all whole numbers apart."""
 _HEX_HASH = r"^[0-9A-Fa-f]{32,128}$"
 _BASE64_HASH = r"^[0-9A-Za-z+/_-]{22,88}={0,2}$"
 
@@ -29,6 +34,25 @@ def id_text(source: Source, name: str) -> pl.Expr:
     return text(source, name).str.replace(r"^(-?\d+)\.0$", "${1}")
 
 
+def id_rounded(source: Source, name: str) -> pl.Expr:
+    """Whether an id of a column may stand for several, which a spreadsheet or floats made one."""
+    by_form = text(source, name).str.contains(_ROUNDED)
+    exact = _EXACT.get(source.schema[name])
+    if exact is None:
+        return by_form
+    return by_form | (pl.col(name).abs() >= exact) & pl.col(name).is_not_nan()
+
+
+def check_ids(path: Path, rounded: pl.Series) -> None:
+    """Raise DataError where ids of a file may stand for several. rounded: of each row."""
+    if n := int(rounded.sum()):
+        raise DataError(
+            f"{path} has {n:,} rows with an id that a spreadsheet rounded, such as 4.91512E+12, or"
+            " that is too large for a float: several accounts would become one. Export it again"
+            " without opening it in a spreadsheet, or with ids as text."
+        )
+
+
 def field_text(source: Source, field: FieldSource | None) -> pl.Expr:
     """A field as text; null where no source is given."""
     return _field(field) if field is None or field.column is None else text(source, field.column)
@@ -37,6 +61,13 @@ def field_text(source: Source, field: FieldSource | None) -> pl.Expr:
 def field_id(source: Source, field: FieldSource | None) -> pl.Expr:
     """A field as ids."""
     return _field(field) if field is None or field.column is None else id_text(source, field.column)
+
+
+def field_id_rounded(source: Source, field: FieldSource | None) -> pl.Expr:
+    """Whether an id of a field may stand for several."""
+    if field is None or field.column is None:
+        return pl.lit(False)
+    return id_rounded(source, field.column)
 
 
 def field_label(source: Source, field: FieldSource | None) -> pl.Expr:
@@ -68,7 +99,8 @@ def read_number(text: pl.Expr, decimal: str) -> pl.Expr:
 
 def decimal_of(source: Source, column: str | None, decimal: str) -> str:
     """The mark before fractions in a column: what a mapping says of it is of text alone."""
-    return decimal if column is not None and source.schema[column] == pl.String else "."
+    written = column is not None and source.schema[column] == pl.String
+    return decimal if written and column not in source.numbers else "."
 
 
 def condition_holds(source: Source, rule: Condition, decimal: str) -> pl.Expr:

@@ -11,6 +11,7 @@ from shopcast_build.data.columns import (
     condition_holds,
     decimal_of,
     field_id,
+    field_id_rounded,
     field_label,
     field_number,
     field_text,
@@ -44,10 +45,11 @@ SCHEMA: dict[str, pl.DataType] = {
 UNREADABLE_TIME = "unreadable time"
 EARLY_TIME = "time before the year 2000"
 FUTURE_TIME = "time in the future"
+ROUNDED_TIME = "time rounded by a spreadsheet"
 UNKNOWN_KIND = "unknown kind"
 BAD_PLATFORM = "bad platform name"
 ID_TOO_LONG = "id too long"
-ROUNDED_ID = "id rounded by a spreadsheet"
+ROUNDED_ID = "id rounded by a spreadsheet, or as a float"
 MISSING_USER = "missing user"
 MISSING_ITEM = "missing item"
 SKIPPED_TIME = "local time skipped by a clock change (read with the offset from before it)"
@@ -58,7 +60,6 @@ REPAIRS = (SKIPPED_TIME, BAD_PRICE, UNKNOWN_CURRENCY, BAD_QUANTITY)
 
 _OPTIONAL = ("event_id", "title", "brand", "category", "price", "currency", "quantity")
 PLATFORM = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
-_ROUNDED = r"^-?\d(\.\d+)?E\+\d{2,}$"  # 4.91512E+12: several ids have become one
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_PRICE = 1e9
 _MAX_QUANTITY = 1_000_000
@@ -99,14 +100,17 @@ def canonical_rows(
         for rule in mapping.drop
     ]
     optional = {name: _optional(source, mapping, name) for name in _OPTIONAL}
+    ids = optional["event_id"], mapping.platform_user_id, mapping.item_id
     rows = source.rows.select(
         ROW,
         field_id(source, optional["event_id"]).alias("event_id"),
         field_text(source, mapping.platform).str.to_lowercase().alias("platform"),
         field_id(source, mapping.platform_user_id).alias("user"),
         field_id(source, mapping.item_id).alias("item_id"),
+        pl.any_horizontal(field_id_rounded(source, one) for one in ids).alias("rounded_id"),
         time.time.alias("time"),
         time.skipped.alias("skipped"),
+        time.rounded.alias("rounded_time"),
         _shown(source, mapping, mapping.time.column).alias("time_text"),
         _kind(source, mapping).alias("kind"),
         _shown(source, mapping, _kind_column(mapping.kind)).alias("kind_text"),
@@ -139,19 +143,19 @@ def _judged(
     pieces_hold = (pieces == pieces.floor()) & pieces.is_between(1, _MAX_QUANTITY)
     time, platform = pl.col("time"), pl.col("platform")
     too_long = [pl.col(name).str.len_chars() > n for name, n in _MAX_ID_CHARS.items()]
-    rounded = [pl.col(name).str.contains(_ROUNDED) for name in _MAX_ID_CHARS]
     currency = pl.col("currency").str.to_uppercase()
     rate: pl.Expr = pl.lit(1.0)
     if currencies is not None:
         rate = looked_up(currency, currencies.factors, pl.Float64())
     flaws = [
         _Flaw(DEFECT, UNREADABLE_TIME, time.is_null(), pl.col("time_text")),
+        _Flaw(DEFECT, ROUNDED_TIME, pl.col("rounded_time"), pl.col("time_text")),
         _Flaw(DEFECT, EARLY_TIME, time < _EARLIEST, pl.col("time_text")),
         _Flaw(DEFECT, FUTURE_TIME, time > datetime.now(UTC), pl.col("time_text")),
         _Flaw(DEFECT, UNKNOWN_KIND, pl.col("kind").is_null(), pl.col("kind_text")),
         _Flaw(DEFECT, BAD_PLATFORM, ~platform.fill_null("").str.contains(PLATFORM), platform),
         _Flaw(DEFECT, ID_TOO_LONG, pl.any_horizontal(too_long), NOTHING),
-        _Flaw(DEFECT, ROUNDED_ID, pl.any_horizontal(rounded), NOTHING),
+        _Flaw(DEFECT, ROUNDED_ID, pl.col("rounded_id"), NOTHING),
         _Flaw(GAP, MISSING_USER, pl.col("user").is_null(), NOTHING),
         _Flaw(GAP, MISSING_ITEM, pl.col("item_id").is_null(), NOTHING),
     ]

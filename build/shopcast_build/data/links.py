@@ -5,7 +5,14 @@ from pathlib import Path
 
 import polars as pl
 
-from shopcast_build.data.columns import NOTHING, hash_text, id_text, text
+from shopcast_build.data.columns import (
+    NOTHING,
+    check_ids,
+    hash_text,
+    id_rounded,
+    id_text,
+    text,
+)
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.reading import Source, check_columns, collect, scan
 
@@ -21,6 +28,7 @@ PAIR_COLUMNS = (
 )
 """Of a file of pairs, beside an optional `source`. Each file is told by its columns."""
 
+_ROUNDED = "rounded"
 _SHORT_KINDS = {"email": "hashed_email", "phone": "hashed_phone"}
 
 
@@ -30,8 +38,8 @@ def read_links(path: Path) -> pl.DataFrame:
     IDENTIFIER_COLUMNS of files of identifiers; PAIR_COLUMNS and source of files of pairs; where
     `path` holds both, all of them, null where a row is of the other sort. Kinds are those of
     IDENTIFIER_KINDS; email and phone stand for the hashed ones.
-    Raises DataError for files that cannot be read, columns that are missing, unknown kinds,
-    identifiers that are not hashed, and confidences that are none.
+    Raises DataError for files that cannot be read, columns that are missing, ids that were rounded,
+    unknown kinds, identifiers that are not hashed, and confidences that are none.
     """
     sources = scan([path])
     identifiers = [one for one in sources if not _holds_pairs(one)]
@@ -61,9 +69,11 @@ def _identifiers(path: Path, sources: Iterable[Source]) -> pl.DataFrame:
             id_text(source, "platform_user_id"),
             _kind(source, "identifier_kind"),
             text(source, "identifier_hash"),
+            id_rounded(source, "platform_user_id").alias(_ROUNDED),
         )
         parts.append(collect(source, rows))
     links = pl.concat(parts)
+    check_ids(path, links.drop_in_place(_ROUNDED))
     _check_kinds(path, links["identifier_kind"])
     hashes = links.select(hash_text(pl.col("identifier_hash"))).to_series()
     if hashes.null_count() > links["identifier_hash"].null_count():
@@ -86,9 +96,14 @@ def _pairs(path: Path, sources: Iterable[Source]) -> pl.DataFrame:
             _kind(source, "kind"),
             text(source, "confidence"),
             text(source, "source") if "source" in source.schema else NOTHING.alias("source"),
+            pl.any_horizontal(
+                id_rounded(source, "platform_user_id"),
+                id_rounded(source, "other_platform_user_id"),
+            ).alias(_ROUNDED),
         )
         parts.append(collect(source, rows))
     pairs = pl.concat(parts)
+    check_ids(path, pairs.drop_in_place(_ROUNDED))
     _check_kinds(path, pairs["kind"])
     confidence = pairs["confidence"].cast(pl.Float64, strict=False)
     if wrong := int((pairs["confidence"].is_not_null() & ~_is_confidence(confidence)).sum()):

@@ -18,8 +18,12 @@ from shopcast_build.data.links import (
     PAIR_COLUMNS,
     read_links,
 )
+from shopcast_build.data.report import Suspicion
 
 __all__ = ["People", "PeopleReport", "check_links", "read_links", "resolve_people"]
+
+_MOST_IDENTIFIERS, _MOST_DEVICES = 10, 100
+"""Logins, e-mails or phones, each, and devices of one person; browsers forget who they are."""
 
 MIN_CONFIDENCE = 0.95
 """Of pairs that make two accounts one person's."""
@@ -35,7 +39,8 @@ class PeopleReport:
     accounts_per_person: number of people by number of accounts. links: rows of the links file that
     are complete and told apart; links_incomplete: rows with an empty cell; links_used: links by an
     identifier that joins accounts; links_without_events: links of accounts that have no event.
-    identifiers_ignored: identifiers that more accounts share than one person has.
+    identifiers_ignored: identifiers that more accounts share than one person has. accounts_ignored:
+    accounts with more identifiers or pairs than one person has.
     pairs: pairs of accounts that are complete, told apart and certain enough; pairs_uncertain:
     those that are not. links_incomplete counts pairs with an empty cell too. linked: accounts with
     events that links or pairs name.
@@ -52,6 +57,7 @@ class PeopleReport:
     pairs: int = 0
     pairs_uncertain: int = 0
     linked: int = 0
+    accounts_ignored: int = 0
 
     @property
     def unmatched(self) -> str | None:
@@ -63,6 +69,25 @@ class PeopleReport:
             f"None of the {given:,} links names an account that has events: write platforms and"
             " user ids as the log does (spreadsheets take zeros from the front of numbers)."
         )
+
+    @property
+    def suspicious(self) -> tuple[Suspicion, ...]:
+        """Accounts that many people share, whose links join nobody."""
+        n = self.accounts_ignored
+        if not n:
+            return ()
+        few, many = _MOST_IDENTIFIERS, _MOST_DEVICES
+        have = "account of the links has" if n == 1 else "accounts of the links have"
+        found = Suspicion(
+            "accounts that many share",
+            None,
+            n,
+            self.accounts,
+            f"{n:,} {have} more than {few} logins, e-mails or phones, {many} devices or {few} pairs"
+            " with one platform, as one that all guests share: such links join nobody.",
+            "Leave such accounts out of the links, and give guests ids of their own.",
+        )
+        return (found,)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a dict of JSON types."""
@@ -97,8 +122,8 @@ def resolve_people(
 
     accounts: columns platform, user; those with events, in any order. links: as read_links gives
     them; None makes every account a person. An identifier of more than max_accounts_per_identifier
-    accounts (a shop's own address, a family computer) is ignored, and so is a pair of less than
-    min_confidence.
+    accounts (a shop's own address, a family computer) is ignored, and so are a pair of less than
+    min_confidence and all links of an account with more of them than a person has (that of guests).
     """
     whole, pairs, incomplete = _split(links)
     names = Interner()
@@ -117,10 +142,14 @@ def resolve_people(
     found = _told_pairs(pairs, ranked.of(first_end), ranked.of(other_end))
     del links, whole, pairs, seen, linked, first_end, other_end, names
     every = ranked.scoped("user")
-    holders = pl.len().over("identifier")
-    shared = told.filter(holders > 1, holders <= max_accounts_per_identifier)
-    ignored = told.filter(holders > max_accounts_per_identifier)["identifier"]
     certain = found.filter(pl.col("confidence") >= min_confidence)
+    crowded = _crowded(told, certain, every["platform"])
+    of_people = told.filter(~pl.col("account").is_in(crowded.implode()))
+    holders = pl.len().over("identifier")
+    shared = of_people.filter(holders > 1, holders <= max_accounts_per_identifier)
+    ignored = of_people.filter(holders > max_accounts_per_identifier)["identifier"]
+    of_crowded = (pl.col(end).is_in(crowded.implode()) for end in ("account", "other"))
+    certain = certain.filter(~pl.any_horizontal(of_crowded))
     edges = pl.concat([_shared_edges(shared), certain]).sort(pl.all())
     group = _components(edges, len(every))
     known = np.zeros(len(every), np.bool_)
@@ -143,6 +172,7 @@ def resolve_people(
         pairs=len(certain),
         pairs_uncertain=len(found) - len(certain),
         linked=int(known[np.unique(named)].sum()),
+        accounts_ignored=len(crowded),
     )
     return People(person_of_group[group[place]], len(groups), _named(edges, every), report)
 
@@ -190,6 +220,24 @@ def _shared_edges(shared: pl.DataFrame) -> pl.DataFrame:
     )
     edges = edges.filter(pl.col("account") != pl.col("other")).unique()
     return edges.with_columns(confidence=pl.lit(1.0), source=pl.lit(None, pl.String))
+
+
+def _crowded(told: pl.DataFrame, pairs: pl.DataFrame, platform: pl.Series) -> pl.Series:
+    """Accounts with more identifiers of a kind, or pairs with accounts of one platform, than a
+    person has. platform: of each account."""
+    of_devices = pl.col("kind").cast(pl.String) == "device"
+    most = pl.when(of_devices).then(_MOST_DEVICES).otherwise(_MOST_IDENTIFIERS)
+    busy = told.group_by("account", "kind").len().filter(pl.col("len") > most)["account"]
+    ends = ("account", "other")
+    both = pl.concat(
+        [
+            pairs.select(pl.col(a).alias("account"), pl.col(b).alias("far"))
+            for a, b in (ends, ends[::-1])
+        ]
+    ).unique()
+    there = platform.gather(both["far"]).alias("platform")
+    paired = both.with_columns(there).group_by("account", "platform").len()
+    return pl.concat([busy, paired.filter(pl.col("len") > _MOST_IDENTIFIERS)["account"]]).unique()
 
 
 def _told_pairs(pairs: pl.DataFrame, first: pl.Series, other: pl.Series) -> pl.DataFrame:

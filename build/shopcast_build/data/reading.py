@@ -5,6 +5,7 @@ import codecs
 import glob
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -33,9 +34,9 @@ _CSV = (".csv", ".csv.gz", *_TSV)
 _SUFFIXES = (*_CSV, ".parquet", *_LINES, ".xlsx")
 _NO_DATA = (".toml", ".md")
 _TABLES = {
-    "**/_delta_log": "Delta Lake",
-    "**/.hoodie": "Hudi",
-    "**/metadata/*.metadata.json": "Iceberg",
+    "_delta_log": "Delta Lake",
+    ".hoodie": "Hudi",
+    "metadata/*.metadata.json": "Iceberg",
 }
 """What keeps the state of a table, beside files that hold rows of other states, too."""
 _PARTITION = re.compile(r"([A-Za-z]\w*)=(.*)")
@@ -44,6 +45,7 @@ _READABLE = "CSV, TSV and JSONL files, also as .gz, Parquet and XLSX files can b
 _HEAD_BYTES = 4096
 _SNIFFED_BYTES = 1_000_000
 _BATCH_ROWS = 500_000
+_AGAIN = "_duplicated_0"  # how polars names the second column of a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class Source:
     rows: its columns beside ROW, their names without blanks around them; those of CSV, JSONL and
     XLSX are all text, and so are those that its folders tell, as in platform=web/. schema: their
     types, but for columns of JSONL that hold objects or lists: those of what is in them. state: of
-    the file when it was opened.
+    the file when it was opened. numbers: columns of JSONL that hold numbers only, with a dot before
+    fractions, whatever texts have.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class Source:
     rows: pl.LazyFrame
     schema: dict[str, pl.DataType]
     state: tuple[int, ...]
+    numbers: frozenset[str] = frozenset()
 
 
 def scan(
@@ -79,7 +83,8 @@ def scan(
 ) -> list[Source]:
     """Open every file of the paths, in order of their names, each once; sheets as they come.
 
-    A path is a file, a folder (its readable files, recursively; hidden ones are skipped) or a glob.
+    A path is a file, a folder (its readable files, recursively and through links; hidden ones are
+    skipped) or a glob.
     Raises DataError for what is missing, empty, or not what its name says.
     """
     return [
@@ -162,14 +167,20 @@ def _state(path: Path) -> tuple[int, ...]:
 
 
 def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
-    """Raise DataError when the file lacks one of the columns, naming those it has, or where one
-    holds objects or lists."""
+    """Raise DataError when the file lacks one of the columns, naming those it has, or has several
+    of a name, or where one holds objects or lists."""
     wanted = set(wanted)
     nested = sorted(wanted.intersection(nested_columns(source)))
     if nested:
         raise DataError(
             f"{source.path} holds objects or lists in {', '.join(nested)}: export what is in them"
             " as columns of their own, or map other columns."
+        )
+    twice = sorted(name for name in wanted if f"{name}{_AGAIN}" in source.schema)
+    if twice and (_suffix(source.path) or "").startswith(".csv"):
+        raise DataError(
+            f"{source.path} has several columns called {', '.join(twice)}: rename all but the one"
+            " that is meant."
         )
     missing = sorted(wanted.difference(source.schema))
     if not missing:
@@ -213,18 +224,40 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """The files of a folder, recursively, but for hidden ones and those of hidden folders. Raises
-    DataError where they are those of a table in a format with a state of its own."""
+    """The files of a folder, recursively and through links, but for hidden ones and those of hidden
+    folders. Raises DataError for links that lead nowhere and folders that cannot be listed, since
+    what is there would be missed, and for tables in a format with a state of its own."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
+        here = Path(place)
+        _refuse_table(here)
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        if here.resolve() in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        for file in (here / name for name in names if not _is_hidden(name)):
+            if file.is_file():
+                yield file
+            elif file.is_symlink():
+                raise DataError(f"{file} is a link to what is not there; correct or remove it.")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_", "~$"))
+
+
+def _refuse_table(folder: Path) -> None:
     for pattern, kind in _TABLES.items():
         if (state := next(folder.glob(pattern), None)) is not None:
             raise DataError(
                 f"{state} is the state of a table of {kind}, whose files also hold rows that were"
                 " deleted or replaced: export the table as Parquet or CSV."
             )
-    for file in folder.rglob("*"):
-        parts = file.relative_to(folder).parts
-        if not any(part.startswith((".", "_", "~$")) for part in parts) and file.is_file():
-            yield file
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"The folder {error.filename} cannot be read ({error.strerror}); check it.")
 
 
 def _is_log(file: Path) -> bool:
@@ -264,7 +297,8 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     if suffix == ".xlsx":
         return _sheets(path, layout, state)
     try:
-        rows, nested = _scan(path, suffix, layout)
+        rows, told = _scan(path, suffix, layout)
+        nested = {name: dtype for name, dtype in told.items() if dtype.is_nested()}
         types = dict(rows.collect_schema()) | nested
         names = _renamed(types)
         rows = rows.rename(names)
@@ -277,7 +311,8 @@ def _open(path: Path, layout: Layout) -> list[Source]:
     if suffix in _CSV:
         # Blank lines come as rows without any value.
         numbered = numbered.filter(pl.any_horizontal(pl.col(*schema).is_not_null()))
-    return [Source(path, path.name, numbered, schema, state)]
+    numbers = frozenset(names.get(name, name) for name in told if told[name].is_numeric())
+    return [Source(path, path.name, numbered, schema, state, numbers)]
 
 
 def _with_partitions(source: Source) -> Source:
@@ -308,7 +343,7 @@ def _renamed(columns: Collection[str]) -> dict[str, str]:
 
 
 def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
-    """The rows, and the types of columns that hold objects or lists and are read as text."""
+    """The rows, and the types of what is read as text and need not be."""
     if suffix == ".parquet":
         return pl.scan_parquet(path, glob=False, hive_partitioning=False), {}
     if suffix in _CSV:
@@ -329,8 +364,7 @@ def _scan(path: Path, suffix: str, layout: Layout) -> tuple[pl.LazyFrame, dict[s
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # which the library does not know
             lines = file.read()
     types = pl.scan_ndjson(lines, infer_schema_length=None).collect_schema()
-    nested = {name: dtype for name, dtype in types.items() if dtype.is_nested()}
-    return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), nested
+    return pl.scan_ndjson(lines, schema=dict.fromkeys(types, pl.String())), dict(types)
 
 
 def _named(path: Path, rows: pl.LazyFrame, names: tuple[str, ...]) -> pl.LazyFrame:

@@ -48,8 +48,8 @@ a kind is that of EventKind; a price is in major units, null where unknown."""
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How often events of a kind describe an item by each text: columns item, kind, text, len;
-    text may be null."""
+    """How often events of a kind describe an item by each text, and since when: columns item, kind,
+    text, len, first; text may be null."""
 
     title: pl.DataFrame
     brand: pl.DataFrame
@@ -154,7 +154,7 @@ class Staging:
         return Words(
             *(
                 rows.group_by("item", "kind", pl.col(name).alias("text"))
-                .len()
+                .agg(pl.len(), pl.col("time").min().alias("first"))
                 .collect(engine="streaming")
                 for name in _WORDS
             )

@@ -11,6 +11,7 @@ from shopcast_build.data.counting import counted
 from shopcast_build.data.fields import BAD_PRICE, BAD_QUANTITY
 from shopcast_build.data.leads import Leads, suspicious_leads
 from shopcast_build.data.non_items import non_items
+from shopcast_build.data.renaming import renamed_by_returns
 from shopcast_build.data.report import Suspicion
 from shopcast_build.data.returns import JudgedReturns, early_returns, unknown_purchases
 from shopcast_build.data.staging import PART_ROWS
@@ -38,12 +39,12 @@ _DAY_S = 86_400
 class Evidence:
     """What the checks look at.
 
-    events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item, text
-    (each different title of an item). currencies: columns platform, currency, rows, of prices that
-    were not converted. item_column: what the mapping reads item ids from. leads: of every platform,
-    within the purchase horizon. told: as Staging.told has it. repaired: rows by platform and
-    reason. examples: of rows by reason, of whatever platform. files: how many were read; unread:
-    names of those in the same folders that cannot be.
+    events: staging.EVENTS. platforms: names by code. items: items.ITEMS. titles: columns item,
+    text, first (each different title of an item, and when it was first told). currencies: columns
+    platform, currency, rows, of prices that were not converted. item_column: what the mapping reads
+    item ids from. leads: of every platform, within the purchase horizon. told: as Staging.told has
+    it. repaired: rows by platform and reason. examples: of rows by reason, of whatever platform.
+    files: how many were read; unread: names of those in the same folders that cannot be.
     """
 
     events: pl.DataFrame = field(repr=False)
@@ -82,6 +83,7 @@ def find_suspicions(evidence: Evidence) -> tuple[Suspicion, ...]:
         *_busy_accounts(evidence),
         *_near_duplicates(evidence),
         *_many_titles(evidence),
+        *renamed_by_returns(evidence.events, evidence.items, evidence.titles),
         *non_items(evidence.items, evidence.item_column),
     ]
     return tuple(sorted(found, key=lambda one: (one.platform is not None, one.platform or "")))

@@ -23,8 +23,8 @@ def find_people(log: CleanLog, links: Path | None) -> tuple[People, CleaningRepo
     Raises DataError for links that cannot be read.
     """
     people = resolve_people(log.accounts, read_links(links) if links else None)
-    suspicious = (*log.report.suspicious, *telling_links(log, people))
-    return people, replace(log.report, suspicious=suspicious)
+    of_links = (*people.report.suspicious, *telling_links(log, people))
+    return people, replace(log.report, suspicious=(*log.report.suspicious, *of_links))
 
 
 def telling_links(log: CleanLog, people: People) -> list[Suspicion]:

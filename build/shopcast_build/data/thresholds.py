@@ -16,6 +16,7 @@ _ADVICE = {
     fields.UNKNOWN_KIND: "map the kind with --mapping ([kind.synonyms] or [[kind.rules]])",
     fields.BAD_PLATFORM: "name the platform with --mapping ([platform]) in a-z, 0-9, '_', '-', '.'",
     fields.ID_TOO_LONG: "name the right columns with --mapping",
+    fields.ROUNDED_TIME: "export it again without opening it in a spreadsheet, or as ISO 8601",
     fields.ROUNDED_ID: "export it again without opening it in a spreadsheet, or with ids as text",
     CONFLICTING_ID: "give --mapping an event_id column that tells all events apart",
 }

@@ -1,7 +1,7 @@
 """Times of a log as UTC timestamps."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import polars as pl
@@ -10,21 +10,26 @@ from shopcast_build.data.mapping import TimeSource
 
 _DAY = timedelta(days=1)
 _EPOCH_UNITS_US = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
+_DIGITS_BELOW_S = {"epoch_s": 0, "epoch_ms": 3}
+_POWER = r"(?i)^\d(?:\.(\d*))?e\+?(\d+)$"  # 1.76723E+12, as spreadsheets show large numbers
 _USUAL_ISO = "%Y-%m-%dT%H:%M:%S%.f%#z"
 _ABSOLUTE = re.compile(r"%(?:[:#]*z|\+|s)")
 """What of a strftime pattern tells a moment whatever the zone: an offset, or seconds since 1970."""
 _TIME, _SKIPPED = "time", "skipped"
 _READ = pl.Struct({_TIME: pl.Datetime("us", "UTC"), _SKIPPED: pl.Boolean()})
 _CLOCK = r"(\d\d)(?:(:\d\d)(:\d\d(?:\.\d+)?)?)?"
-_ISO = rf"^(\d{{4}}-\d\d-\d\d)(?:[T ]{_CLOCK})?\s*(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?$"
+_OFFSET = r"Z|z|UTC|[+-][01]\d(?::?[0-5]\d)?"
+_ISO = rf"^(\d{{4}}-\d\d-\d\d)(?:[T ]{_CLOCK})?\s*({_OFFSET})?$"
 
 
 @dataclass(frozen=True, slots=True)
 class TimeExpressions:
-    """time: Datetime (us, UTC), null where unreadable. skipped: no clock showed it."""
+    """time: Datetime (us, UTC), null where unreadable. skipped: no clock showed it. rounded: it has
+    too few digits to tell the second."""
 
     time: pl.Expr
     skipped: pl.Expr
+    rounded: pl.Expr = field(default_factory=lambda: pl.lit(False))
 
 
 def time_expressions(source: TimeSource, dtype: pl.DataType) -> TimeExpressions:
@@ -41,7 +46,8 @@ def time_expressions(source: TimeSource, dtype: pl.DataType) -> TimeExpressions:
     text = column.cast(pl.String, strict=False).str.strip_chars()
     if source.format in _EPOCH_UNITS_US:
         micros = text.cast(pl.Float64, strict=False) * _EPOCH_UNITS_US[source.format]
-        return _in_utc(micros.round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC")))
+        time = micros.round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
+        return TimeExpressions(time, pl.lit(False), _rounded(text, source.format))
     if source.format == "iso":
         read = text.map_batches(
             lambda column: _read_iso(column, source.zone), return_dtype=_READ, is_elementwise=True
@@ -52,6 +58,13 @@ def time_expressions(source: TimeSource, dtype: pl.DataType) -> TimeExpressions:
         source.format, time_unit="us", time_zone="UTC" if absolute else None, strict=False
     )
     return _in_utc(parsed) if absolute else _localised(parsed, source.zone)
+
+
+def _rounded(text: pl.Expr, epoch: str) -> pl.Expr:
+    power = text.str.extract_groups(_POWER).struct
+    told = power.field("1").fill_null("").str.len_chars().cast(pl.Int64)
+    wanted = power.field("2").cast(pl.Int64, strict=False) - _DIGITS_BELOW_S[epoch]
+    return (told < wanted).fill_null(False)
 
 
 def _in_utc(time: pl.Expr) -> TimeExpressions:

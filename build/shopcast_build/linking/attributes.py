@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from shopcast_build.data.columns import id_text, text
+from shopcast_build.data.columns import check_ids, id_rounded, id_text, text
 from shopcast_build.data.errors import DataError
 from shopcast_build.data.reading import Source, collect, scan
 from shopcast_build.linking.normalising import normalised
@@ -187,6 +187,8 @@ def _rows(source: Source, columns: Mapping[str, Sequence[str]]) -> pl.DataFrame:
         & spelled[name].is_null()
         for name in _OF_A_FORM
     }
+    rounded = id_rounded(source, account["platform_user_id"]).alias("rounded")
+    check_ids(source.path, collect(source, source.rows.select(rounded)).to_series())
     return collect(source, raw.select(*_ACCOUNT, **spelled, **unread))
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from shopcast_build.learning.checkpoints import Run
 from shopcast_build.learning.evaluation import GRADIENT_BOOSTING, MAJORITY, fit_decision, judge
 from shopcast_build.learning.examples import build_examples
 from shopcast_build.learning.exposures import Split, split_by_time
+from shopcast_build.learning.giveaways import giveaways
 from shopcast_build.learning.learner import Learned, Learner
 from shopcast_build.learning.preparation import (
     Parts,
@@ -42,7 +43,7 @@ from shopcast_build.release.gate import NOT_WORSE, Candidate, ask, refuse
 from shopcast_build.study.published import PublishedModel, why_not_judged
 from shopcast_domain.events import Outcome
 from shopcast_domain.manifest import Check, Gate, Manifest, ManifestError, Training
-from shopcast_repository.errors import RepositoryError
+from shopcast_repository.errors import PublishError, RepositoryError
 from shopcast_repository.publishing import check_place, publish
 from shopcast_repository.serving import serving_version
 from shopcast_repository.verification import verify
@@ -89,6 +90,7 @@ def build_model(
     began = time.monotonic()
     if not processes.is_first():
         reporter = Silent()
+    currency = mapping.currencies.base if mapping.currencies else None
     # First: a broken repository or tracker must not cost a training.
     serving = serving_version(repository)
     if run:
@@ -119,6 +121,8 @@ def build_model(
     frames = part_frames(exposures, split, settings.exposures, ends)
     del exposures
     parts = make_parts(timeline, frames, settings, reporter)
+    told = giveaways(parts.train, platforms)
+    cleaning = replace(cleaning, suspicious=(*cleaning.suspicious, *told))
     test = frames["test"]
     rates = base_rates(frames["training"], timeline.catalogue, platforms)
     del frames
@@ -157,7 +161,7 @@ def build_model(
         for name, j in judged.items()
     }
     with reporter.stage("ask whether it is fit to publish") as progress:
-        before = _Before(serving, repository, settings).judge(timeline, test, split)
+        before = _Before(serving, repository, settings, currency).judge(timeline, test, split)
         gate = _gate(learned, decisions[best], parts, platforms, before)
         progress(1, 1)
     if force:
@@ -191,7 +195,7 @@ def build_model(
             exposures=parts.sizes(),
             platforms=platforms,
             settings=settings.model_dump(mode="json"),
-            currency=mapping.currencies.base if mapping.currencies else None,
+            currency=currency,
         ),
         gate=gate,
         created=datetime.now(UTC),
@@ -206,10 +210,18 @@ def build_model(
     if run:
         run.publishing(release.created)
     with reporter.stage("export, verify and publish") as progress:
-        manifest = publish(
-            repository,
-            lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
-        )
+        try:
+            manifest = publish(
+                repository,
+                lambda encoder, behavior, number: write_release(release, encoder, behavior, number),
+            )
+        except PublishError as error:
+            if run is None or run.published(repository):
+                raise
+            # "run this again" alone would begin anew.
+            raise PublishError(
+                f"{error}; with --resume the networks are not trained again"
+            ) from None
         progress(1, 1)
     return done(manifest)
 
@@ -239,6 +251,7 @@ class _Before:
     version: int | None
     repository: Path
     settings: BuildSettings
+    currency: str | None
 
     def judge(
         self, timeline: Timeline, test: pl.DataFrame, split: Split
@@ -260,7 +273,7 @@ class _Before:
             return unasked(f"cannot be read ({error})", passed=False)
         if problems:
             return unasked(f"is not whole ({problems[0]})", passed=False)
-        if why := why_not_judged(manifest, split, self.settings.exposures):
+        if why := why_not_judged(manifest, split, self.settings.exposures, self.currency):
             return unasked(why, passed=True)
         examples = build_examples(
             timeline,

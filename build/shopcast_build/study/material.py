@@ -14,6 +14,7 @@ from shopcast_build.data.mapping import Mapping
 from shopcast_build.data.people import check_links
 from shopcast_build.data.telling_links import TELLING_LINKS, find_people
 from shopcast_build.learning.exposures import Split, split_by_time
+from shopcast_build.learning.giveaways import giveaways
 from shopcast_build.learning.preparation import Parts, make_parts, make_timeline, part_frames
 from shopcast_build.learning.reporter import Reporter
 from shopcast_build.learning.settings import BuildSettings
@@ -101,6 +102,8 @@ def read_material(
     split = split_by_time(exposures, log.events["time"][-1], settings.exposures)
     frames = part_frames(exposures, split, settings.exposures, log.ends)
     parts = make_parts(timeline, frames, settings, reporter)
+    of_links = [one for one in cleaning.suspicious if one.name == TELLING_LINKS]
+    doubts = (*of_links, *giveaways(parts.train, platforms))
     training, validation, test = (frames[name] for name in ("training", "validation", "test"))
     return Material(
         timeline=timeline,
@@ -112,7 +115,7 @@ def read_material(
         people=people.count,
         log_span=(log.events["time"][0], log.events["time"][-1]),
         settings=settings,
-        doubts=tuple(s.sentence for s in cleaning.suspicious if s.name == TELLING_LINKS),
+        doubts=tuple(one.sentence for one in doubts),
     )
 
 

@@ -54,15 +54,17 @@ def find_version(repository: Path, number: int | None) -> Manifest:
     return manifest
 
 
-def why_not_judged(manifest: Manifest, split: Split, exposures: ExposureSettings) -> str | None:
+def why_not_judged(
+    manifest: Manifest, split: Split, exposures: ExposureSettings, currency: str | None = None
+) -> str | None:
     """Why a version cannot be judged on the test of a split, as the rest of a sentence; None: it
     can be.
 
     A test proves something only of a model that did not learn from it. All outcomes that a version
     learned from, those of validation and of a fit after it too, were known when its own test began.
-    exposures: how those of the split were cut.
+    exposures: how those of the split were cut. currency: of their prices, where it is known.
     """
-    if why := _reads_others(manifest):
+    if why := _reads_others(manifest) or in_other_currency(manifest, currency):
         return why
     told = manifest.training.settings.get("exposures", {})
     if any(told.get(name) != getattr(exposures, name) for name in _WINDOWS):
@@ -74,6 +76,14 @@ def why_not_judged(manifest: Manifest, split: Split, exposures: ExposureSettings
             f" {begins:%Y-%m-%d %H:%M}"
         )
     return None
+
+
+def in_other_currency(manifest: Manifest, currency: str | None) -> str | None:
+    """Whether a version would take prices for what they are not, as the rest of a sentence."""
+    own = manifest.training.currency
+    if own is None or currency is None or own == currency:
+        return None
+    return f"was built with prices in {own}, and these are in {currency}"
 
 
 def _reads_others(manifest: Manifest) -> str | None:

@@ -18,7 +18,12 @@ from shopcast_build.study.contenders import AFTER, BEFORE, PUBLISHED, Contender
 from shopcast_build.study.contest import Contest, StudyOptions
 from shopcast_build.study.judgement import assess
 from shopcast_build.study.material import Material, read_material
-from shopcast_build.study.published import PublishedModel, find_version, why_not_judged
+from shopcast_build.study.published import (
+    PublishedModel,
+    find_version,
+    in_other_currency,
+    why_not_judged,
+)
 from shopcast_build.study.schema import StudyReport
 
 
@@ -43,7 +48,14 @@ def study_logs(
     if repository is None:
         _check_subject(settings, options)  # before the log is read
     else:
-        published = PublishedModel(repository, find_version(repository, number), settings.threads)
+        manifest = find_version(repository, number)
+        currency = mapping.currencies.base if mapping.currencies else None
+        if why := in_other_currency(manifest, currency):
+            raise DataError(
+                f"Version {manifest.behavior_version} {why}: give the mapping"
+                f' base = "{manifest.training.currency}" in [currencies], with rates into it.'
+            )
+        published = PublishedModel(repository, manifest, settings.threads)
     timed = TimedReporter(reporter)
     material = read_material(
         events,
@@ -58,7 +70,8 @@ def study_logs(
         if why is not None:
             raise DataError(
                 f"Version {published.manifest.behavior_version} {why}: give a log that goes on for"
-                " longer, or leave --repository out to study what a build from this one is worth."
+                " longer, a later test with --set exposures.test_start=TIME, or leave --repository"
+                " out to study what a build from this one is worth."
             )
     # A version may have been built from a folder that is not here, and most rivals need no BERT.
     base = load_base_model(base_model, settings.encoder) if options.needs_base_model() else None

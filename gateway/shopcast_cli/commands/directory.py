@@ -116,6 +116,8 @@ def import_logs(
             people = resolve_people(log.accounts, read_links(links) if links else None)
         if people.report.unmatched is not None:  # whose accounts may yet have events
             err.print(styled("suspicious:", "yellow"), people.report.unmatched)
+        for one in people.report.suspicious:
+            err.print(styled("suspicious:", "yellow"), one.sentence, one.advice)
         with reporter.stage(f"import {log.events.height:,} events") as progress:
             rules = FloodRules() if floods else None
             counts = asyncio.run(_import(file, directory_key, log, people.pairs, rules, progress))
