@@ -157,9 +157,11 @@ def test_times_that_a_spreadsheet_rounded_are_not_taken_for_the_moment(
     assert log.report.dropped == ({"time rounded by a spreadsheet": 1} if rounded else {})
 
 
-def test_of_two_columns_of_one_name_none_is_taken(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    path.write_text(f"{','.join(GOOD)},price,note,price,note\n{','.join(GOOD.values())},1,a,2,b\n")
+@pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_of_two_columns_of_one_name_none_is_taken(tmp_path: Path, suffix: str, mark: str) -> None:
+    path = tmp_path / f"log.{suffix}"
+    lines = [*GOOD, "price", "note", "price", "note"], [*GOOD.values(), "1", "a", "2", "b"]
+    path.write_text("".join(mark.join(line) + "\n" for line in lines))
     with pytest.raises(DataError, match=r"has several columns called price: rename all but"):
         clean([path], IDENTITY)
     other = Mapping.model_validate({"price": {"constant": 3}})

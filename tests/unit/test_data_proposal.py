@@ -244,6 +244,15 @@ def test_columns_that_no_header_names(tmp_path: Path) -> None:
     assert (report.read, report.kinds) == (40, {"view": 20, "cart": 10, "buy": 10})
 
 
+def test_columns_of_a_sheet_may_be_named_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.xlsx"
+    rows = [("u1", "i1", "view", "2024-01-01 10:00"), ("u2", "i1", "buy", "2024-01-01 11:00")]
+    pl.DataFrame(rows, orient="row").write_excel(path, include_header=False)
+    layouts = {path: sniff_layout(path, ("user_id", "item_id", "kind", "time"))}
+    proposal = propose(scan([path], layouts.__getitem__), layouts)
+    assert clean([path], proposal.mapping).report.kinds == {"buy": 1, "view": 1}
+
+
 def test_words_that_name_one_kind_are_no_column_of_kinds(tmp_path: Path) -> None:
     header = "user_id,item_id,timestamp,button\n"
     (tmp_path / "log.csv").write_text(header + "1,1,1511544070,add\n1,2,1511544071,add\n")

@@ -13,6 +13,8 @@ _VALUE = re.compile(
     r"|[0-9a-f]{16,}",
     re.IGNORECASE,
 )
+_NAMED = {".parquet", ".json", ".jsonl", ".ndjson"}
+"""Types of files in which every value has its column's name."""
 _UNNAMED = "__UNNAMED__"  # fastexcel: the cell of the header row is empty
 
 
@@ -25,7 +27,7 @@ def instead(path: Path, columns: Collection[str], advice: str) -> str:
     >>> instead(Path("a.csv"), ["web", "anna@example.com"], "name them in the mapping")[:38]
     'its first row holds values, not names:'
     """
-    if not {suffix.lower() for suffix in path.suffixes} & {".parquet", ".jsonl", ".ndjson"}:
+    if not {suffix.lower() for suffix in path.suffixes} & _NAMED:
         if any(column.startswith(_UNNAMED) for column in columns):
             return (
                 "its first row is no header row: delete what stands above the names of the columns."

@@ -104,15 +104,15 @@ def unread_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def sniff_layout(path: Path, columns: tuple[str, ...] = ()) -> Layout:
-    """The likeliest separator and encoding of a CSV file, whose columns may be named; the usual
-    ones of any other."""
+    """The likeliest separator and encoding of a CSV file; the usual ones of any other. columns:
+    names of those without a header row."""
     if _suffix(path) not in _CSV:
-        return Layout()
+        return Layout(columns=columns)
     try:
         with _opened(path) as file:
             head = file.read(_SNIFFED_BYTES)
     except (OSError, EOFError, zlib.error):
-        return Layout()  # opening it says what is wrong
+        return Layout(columns=columns)  # opening it says what is wrong
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
     try:
         codecs.getincrementaldecoder(encoding)().decode(head)
@@ -177,7 +177,7 @@ def check_columns(source: Source, wanted: Iterable[str], advice: str) -> None:
             " as columns of their own, or map other columns."
         )
     twice = sorted(name for name in wanted if f"{name}{_AGAIN}" in source.schema)
-    if twice and (_suffix(source.path) or "").startswith(".csv"):
+    if twice and _suffix(source.path) in _CSV:
         raise DataError(
             f"{source.path} has several columns called {', '.join(twice)}: rename all but the one"
             " that is meant."

@@ -95,7 +95,7 @@ def inspect(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Names of the columns of CSV without a header row, with commas between."),
+        typer.Option(help="Names of columns, with commas between, where no header row has them."),
     ] = None,
     rows: Annotated[
         int, typer.Option(help="Rows of each file to try the mapping on.", min=1)
