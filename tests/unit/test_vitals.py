@@ -229,10 +229,10 @@ def test_watch_of_nobody_is_one_sentence() -> None:
 def test_the_last_minutes_are_bars(gateway: Gateway) -> None:
     assert bars([0.0, 2.0, None, 4.0]) == "▁▄ █"
     assert bars([0.0, 0.0]) == "▁▁"
-    screen, before = Screen(), gateway.look(0.0)
+    screen, before = Screen(None), gateway.look(0.0)
     for second in range(1, 70):
         gateway.call(0.01)
         now = gateway.look(float(second))
-        screen.frame(vitals(before, now))
+        screen.show(vitals(before, now))
         before = now
     assert len(screen._calls) == 60

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from shopcast_cli.console import counted, failures, out, print_json, styled, table
+from shopcast_cli.console import counted, fail, failures, out, styled, table
 
 if TYPE_CHECKING:
     from shopcast_gateway.vitals import TrialVitals, Vitals
@@ -49,53 +49,52 @@ def watch(
 
     with failures(MetricsError):
         before = look_at(metrics)
-    screen = Screen()
-    live = not as_json and not once and out.is_terminal
-    with Live(console=out, auto_refresh=False) if live else nullcontext() as shown:
-        try:
-            while True:
-                time.sleep(every)
-                try:
-                    after = look_at(metrics)
-                except MetricsError as error:
-                    if once:
-                        with failures(MetricsError):
-                            raise
-                    _tell({"error": str(error)}, screen.away(str(error)), as_json, shown)
-                    continue
-                found = vitals(before, after)
-                if once and as_json:
-                    print_json(asdict(found))
-                else:
-                    _tell(asdict(found), screen.frame(found), as_json, shown)
+    live = out.is_terminal and not (once or as_json)
+    frames = Live(console=out, auto_refresh=False) if live else nullcontext()
+    with frames as shown, suppress(KeyboardInterrupt):
+        view = JsonLines() if as_json else Screen(shown)
+        while True:
+            time.sleep(every)
+            try:
+                after = look_at(metrics)
+            except MetricsError as error:
                 if once:
-                    return
-                before = after
-        except KeyboardInterrupt:
-            return
+                    fail(error)
+                view.away(str(error))
+                continue
+            view.show(vitals(before, after))
+            if once:
+                return
+            before = after
 
 
-def _tell(
-    found: Mapping[str, object], frame: RenderableType, as_json: bool, shown: Live | None
-) -> None:
-    if as_json:
+class JsonLines:
+    """A line for each stretch of time."""
+
+    def show(self, now: "Vitals") -> None:
+        """What a stretch of time was like."""
+        self._line(asdict(now))
+
+    def away(self, why: str) -> None:
+        """There are no metrics."""
+        self._line({"error": why})
+
+    def _line(self, found: Mapping[str, object]) -> None:
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
-    elif shown is not None:
-        shown.update(frame, refresh=True)
-    else:
-        out.print(frame)
 
 
 class Screen:
-    """Frames of what is seen, with the last minutes as bars."""
+    """Frames of what is seen, with the last minutes as bars. live: shows each in place of the one
+    before; without it they stand below each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
         self._calls: deque[float] = deque(maxlen=_KEPT)
         self._p99: deque[float | None] = deque(maxlen=_KEPT)
         self._last: RenderableType = ""
 
-    def frame(self, now: "Vitals") -> RenderableType:
+    def show(self, now: "Vitals") -> None:
         """What a stretch of time was like."""
         timings = [one.timing for name, one in now.methods.items() if name in _PREDICT]
         self._calls.append(sum(one.timing.per_s for one in now.methods.values()))
@@ -103,11 +102,17 @@ class Screen:
         self._last = Group(
             _state(now), *self._trends(), _methods(now), _stages(now), *_sentences(now)
         )
-        return self._last
+        self._print(self._last)
 
-    def away(self, why: str) -> RenderableType:
-        """The last frame, below why there is no new one."""
-        return Group(styled(why, "red"), self._last)
+    def away(self, why: str) -> None:
+        """There are no metrics: why, above what was seen last."""
+        self._print(Group(styled(why, "red"), self._last))
+
+    def _print(self, frame: RenderableType) -> None:
+        if self._live is None:
+            out.print(frame)
+        else:
+            self._live.update(frame, refresh=True)
 
     def _trends(self) -> Iterator[RenderableType]:
         for name, values, unit in (
