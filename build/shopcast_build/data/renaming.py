@@ -23,9 +23,9 @@ def renamed_by_returns(
     told = titles.join(back, on="item").join(usual, on="item")
     later = (pl.col("first") > pl.col("back")) & (pl.col("text") == pl.col("title"))
     renamed = told.group_by("platform", "item").agg(
-        later.any() & (pl.col("first") < pl.col("back")).any()
+        (later.any() & (pl.col("first") < pl.col("back")).any()).alias("renamed")
     )
-    counts = renamed.group_by("platform").agg(pl.len(), pl.col("first").sum().alias("n"))
+    counts = renamed.group_by("platform").agg(pl.len(), pl.col("renamed").sum())
     return [
         Suspicion(
             "titles that a return gives",

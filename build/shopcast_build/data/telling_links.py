@@ -1,4 +1,4 @@
-"""Links that only an outcome makes."""
+"""The people of a log, and links that only an outcome makes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,8 @@ def telling_links(log: CleanLog, people: People) -> list[Suspicion]:
     Links have no times. Where a visitor is linked with a customer because of a purchase, whoever
     has a past elsewhere is one that will buy.
     """
+    if people.count == len(people.person):
+        return []  # nobody is linked
     linked = np.bincount(people.person, minlength=people.count)[people.person] > 1
     seen = log.events.lazy().select("account", "kind").unique().collect()
 

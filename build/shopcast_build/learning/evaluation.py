@@ -21,9 +21,9 @@ from shopcast_build.learning.trees import Rows, Trees
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES, Floats, Ints
 
-MAJORITY = "majority class"
 Mask = NDArray[np.bool_]
 
+MAJORITY = "majority class"
 _OF_ALL = 10.0  # exposures that the shares of all count for beside those of a platform
 GRADIENT_BOOSTING = "gradient boosting"
 

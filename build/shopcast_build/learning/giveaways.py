@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shopcast_build.data.report import Suspicion
+from shopcast_build.learning.evaluation import Mask
 from shopcast_build.learning.examples import Examples
 from shopcast_domain.events import Outcome
 from shopcast_domain.features import FEATURES
@@ -13,8 +14,6 @@ from shopcast_domain.features import FEATURES
 _ENOUGH = 50
 _PURE = 0.95
 _SHARE_TOLD = 0.2
-
-Mask = NDArray[np.bool_]
 
 
 def giveaways(examples: Examples, platforms: Sequence[str]) -> list[Suspicion]:

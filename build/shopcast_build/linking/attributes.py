@@ -28,6 +28,7 @@ ATTRIBUTES = (
 MIN_ACCOUNTS = 100
 """Fewer accounts than this do not show how often attributes agree by chance."""
 
+_ROUNDED = "rounded"
 _ACCOUNT = ("platform", "platform_user_id")
 _OTHER_NAMES = {"city": ("suburb",)}
 _IDENTIFIERS = ("email", "phone")
@@ -179,6 +180,7 @@ def _rows(source: Source, columns: Mapping[str, Sequence[str]]) -> pl.DataFrame:
     raw = source.rows.select(
         text(source, account["platform"]).str.to_lowercase().alias("platform"),
         id_text(source, account["platform_user_id"]).alias("platform_user_id"),
+        id_rounded(source, account["platform_user_id"]).alias(_ROUNDED),
         **joined,
     )
     spelled = normalised(ATTRIBUTES)
@@ -187,9 +189,9 @@ def _rows(source: Source, columns: Mapping[str, Sequence[str]]) -> pl.DataFrame:
         & spelled[name].is_null()
         for name in _OF_A_FORM
     }
-    rounded = id_rounded(source, account["platform_user_id"]).alias("rounded")
-    check_ids(source.path, collect(source, source.rows.select(rounded)).to_series())
-    return collect(source, raw.select(*_ACCOUNT, **spelled, **unread))
+    rows = collect(source, raw.select(*_ACCOUNT, _ROUNDED, **spelled, **unread))
+    check_ids(source.path, rows.drop_in_place(_ROUNDED))
+    return rows
 
 
 def _unread(name: str) -> str:
